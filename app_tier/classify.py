@@ -78,7 +78,6 @@ class Classifier:
             attempts=task.delivery.tries,
             attempt=task.delivery.request.attempt,
             key=task.delivery.request.key,
-            sha256=(task.sha256 or None) if possible is None else None,
             queued_at=task.delivery.queued_at,
             timings=task.timings,
             thumbnail=task.thumbnail or None,

@@ -9,8 +9,6 @@ botocore's errors pass through once its retries are spent.
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
-from hashlib import sha256
 
 from app_tier.task import Delivery, Task
 from core.ids import cancelled_key
@@ -87,7 +85,7 @@ def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult
 
 
 def fetch(task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Clock = CLOCK) -> Task[bytes]:
-    """Return the task with the object that its request names, and the object's SHA-256.
+    """Return the task with the object that its request names.
 
     Raises:
         NotFoundError: the object is gone.
@@ -99,7 +97,7 @@ def fetch(task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Clock = 
     except ObjectTooLargeError as error:
         raise too_large(error.size, limits) from error
     took = (clock.monotonic() - before) * 1000
-    return replace(task.with_payload(data, fetched=took), sha256=sha256(data).hexdigest())
+    return task.with_payload(data, fetched=took)
 
 
 class CancelledJobs:

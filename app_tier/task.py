@@ -70,7 +70,6 @@ class Task(Generic[T_co]):
         delivery: where it came from; decides what happens to the message.
         payload: output of the last stage: None, bytes, pixels, or a prediction.
         milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
-        sha256: of the image's bytes, hexadecimal; empty until they have been fetched.
         thumbnail: file of the image's thumbnail; empty until it has been drawn, or if it could not be.
         ended_at: when each stage that this worker has done ended, in seconds of the epoch.
         assigned: the model that classifies it; None until the image has got one that is loaded.
@@ -79,7 +78,6 @@ class Task(Generic[T_co]):
     delivery: Delivery
     payload: T_co
     milliseconds: Mapping[str, float]
-    sha256: str = ""
     thumbnail: bytes = b""
     ended_at: Mapping[str, float] = field(default_factory=dict)
     assigned: LoadedModel | None = None
@@ -108,7 +106,6 @@ class Task(Generic[T_co]):
             self.delivery,
             payload,
             {**self.milliseconds, **rounded},
-            self.sha256,
             self.thumbnail,
             {**self.ended_at, **dict.fromkeys(milliseconds, epoch_seconds())},
             self.assigned,

@@ -28,7 +28,7 @@ from core.ids import ImageRef, input_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.items import COUNTED, counts_partition
 from core.jobs.lifecycle import DeletedJobs
-from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore, Model, Timings
 from localcloud.clients import ControlClient
@@ -171,9 +171,7 @@ class CapacityBench:
         of_job = [[_image(job, number) for number in range(images // jobs)] for job in made]
         for job, records in zip(made, of_job, strict=True):
             self._store.record_images(records, job.created_at)
-            JobFigures(self._store.table).put_accepted_count(
-                job.job_id, new_id(), AcceptedCount(len(records), 0, None, None)
-            )
+            JobFigures(self._store.table).put_accepted_count(job.job_id, new_id(), len(records))
         in_turn = [record.ref for records in zip(*of_job, strict=True) for record in records]
         self._services.responses.send([OutgoingMessage(ref.image_id, answer_body(ref)) for ref in in_turn])
         with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"):

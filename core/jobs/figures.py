@@ -9,15 +9,13 @@ from core.jobs.items import (
     COPIED,
     COUNTED,
     MERGED,
-    OF_CACHED,
-    accepted_attributes,
     counts_of,
     counts_partition,
     runs_as_text,
     times_as_text,
 )
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
-from core.jobs.models import AcceptedCount, Counts, MergedFile, ResultsCopy
+from core.jobs.models import Counts, MergedFile, ResultsCopy
 from services.table import Table
 
 
@@ -30,21 +28,21 @@ class JobFigures:
 
     table: Table
 
-    def put_accepted_count(self, job_id: str, writer_id: str, count: AcceptedCount) -> None:
+    def put_accepted_count(self, job_id: str, writer_id: str, accepted: int) -> None:
         """Record how many images the process `writer_id` has accepted for the job in total; never lowers it."""
         self.table.set(
             counts_partition(job_id),
             f"{ACCEPTED}{writer_id}",
-            accepted_attributes(count),
+            {"accepted": accepted},
             condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
         )
 
-    def put_accepted_counts(self, counts: Mapping[str, tuple[str, AcceptedCount]]) -> None:
+    def put_accepted_counts(self, counts: Mapping[str, tuple[str, int]]) -> None:
         """Record the counts of several jobs, by their ids; no other process may write under these writer ids."""
         self.table.put_all(
             [
-                {"pk": counts_partition(job_id), "sk": f"{ACCEPTED}{writer_id}", **accepted_attributes(count)}
-                for job_id, (writer_id, count) in counts.items()
+                {"pk": counts_partition(job_id), "sk": f"{ACCEPTED}{writer_id}", "accepted": accepted}
+                for job_id, (writer_id, accepted) in counts.items()
             ]
         )
 
@@ -57,14 +55,12 @@ class JobFigures:
         """Store the controller's counts of a job."""
         attributes: dict[str, str | int] = {
             "done": counts.done,
-            "cached": counts.cached,
             "failed": counts.failed,
             "images": counts.images,
             "system_retried": counts.system_retried,
             "resends": counts.resends,
             "cancelled": counts.cancelled,
             **times_as_text(counts.first_result_at, counts.last_result_at),
-            **times_as_text(counts.first_cached_at, counts.last_cached_at, OF_CACHED),
             **runs_as_text(counts),
         }
         return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)

@@ -9,7 +9,6 @@ from typing import cast
 
 from core.ids import ImageRef
 from core.jobs.models import (
-    AcceptedCount,
     Counts,
     DeletedJob,
     ImageRecord,
@@ -72,9 +71,6 @@ FINISH_BY = "finish_by"
 
 FIRST_ID = "0"
 """Sorts before every id."""
-
-OF_CACHED = "cached_"
-"""Prefix of the attributes for the times of images that were answered from the cache."""
 
 
 def stated(attributes: Mapping[str, str | int | datetime | None]) -> Item:
@@ -245,8 +241,7 @@ def image_item(image: ImageRecord) -> Item:
         "key": image.key,
         "size": image.size,
         "accepted_at": image.accepted_at.isoformat(),
-        **stated({"cached": int(image.cached), "retried_at": image.retried_at, "attempt": image.attempt}),
-        **stated({"owner": image.owner}),
+        **stated({"retried_at": image.retried_at, "attempt": image.attempt, "owner": image.owner}),
         **requested_model_attributes(image.model),
     }
 
@@ -259,7 +254,6 @@ def image_of(job_id: str, item: Item) -> ImageRecord:
         key=str(item["key"]),
         size=int(item["size"]),
         accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
-        cached="cached" in item,
         retried_at=moment_in(item, "retried_at"),
         attempt=int(item.get("attempt", 0)),
         owner=str(item.get("owner", "")),
@@ -335,13 +329,10 @@ def counts_of(item: Item) -> Counts:
         images=int(item["images"]),
         first_result_at=moment_in(item, "first_at"),
         last_result_at=moment_in(item, "last_at"),
-        cached=int(item.get("cached", 0)),
         runs=tuple((int(run), int(answers)) for run, _, answers in runs),
         system_retried=int(item.get("system_retried", 0)),
         resends=int(item.get("resends", 0)),
         cancelled=int(item.get("cancelled", 0)),
-        first_cached_at=moment_in(item, f"{OF_CACHED}first_at"),
-        last_cached_at=moment_in(item, f"{OF_CACHED}last_at"),
     )
 
 
@@ -388,21 +379,9 @@ def listing_of(item: Item) -> SourceListing:
     )
 
 
-def accepted_attributes(count: AcceptedCount) -> Item:
-    """Return the attributes of a web process's count."""
-    return {"accepted": count.accepted, "cached": count.cached, **times_as_text(count.first_at, count.last_at)}
-
-
-def accepted_count_of(item: Item) -> AcceptedCount:
-    """Return a web process's count of an item."""
-    return AcceptedCount(
-        int(item["accepted"]), int(item.get("cached", 0)), moment_in(item, "first_at"), moment_in(item, "last_at")
-    )
-
-
-def times_as_text(first: datetime | None, last: datetime | None, what: str = "") -> Item:
+def times_as_text(first: datetime | None, last: datetime | None) -> Item:
     """Return the attributes for the times of the first and the last event, if they are known."""
-    return stated({f"{what}first_at": first, f"{what}last_at": last})
+    return stated({"first_at": first, "last_at": last})
 
 
 def moment_in(item: Item, name: str) -> datetime | None:

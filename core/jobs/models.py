@@ -1,6 +1,6 @@
 """Values of jobs and their images; `core/jobs/store.py` stores them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -145,7 +145,6 @@ class ImageRecord:
         filename: its owner's name for it, only for display.
         key: its key in the input bucket, if it is still stored.
         size: in bytes.
-        cached: whether it was answered at once, from the result of an earlier image with the same bytes.
         retried_at: when it was last retried after a failure; for display, not for comparison.
         attempt: number of the last request: 0 for the first one, one more for each retry.
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
@@ -158,7 +157,6 @@ class ImageRecord:
     key: str
     size: int
     accepted_at: datetime
-    cached: bool = False
     retried_at: datetime | None = None
     attempt: int = 0
     owner: str = ""
@@ -231,14 +229,13 @@ class Counts:
     """The counts of a job's images: absolute figures.
 
     Attributes:
-        done: images with a label, `cached` of them from an earlier image with the same bytes.
+        done: images with a label.
         failed: images that cannot be classified.
         images: accepted images.
-        first_result_at, last_result_at: of the results of workers, by the controller's clock.
+        first_result_at, last_result_at: by the controller's clock.
         runs: number of results of workers by billing period of the fleet: its number and the results, oldest first.
         system_retried: images that the system retried: received more than once, or requested again by the controller.
         resends: requests that the controller sent again.
-        first_cached_at, last_cached_at: of the images that web processes answered at once, by their clocks.
         cancelled: images of `failed` that were not classified because the job was cancelled.
     """
 
@@ -247,38 +244,10 @@ class Counts:
     images: int = 0
     first_result_at: datetime | None = None
     last_result_at: datetime | None = None
-    cached: int = 0
     runs: tuple[tuple[int, int], ...] = ()
     system_retried: int = 0
     resends: int = 0
-    first_cached_at: datetime | None = None
-    last_cached_at: datetime | None = None
     cancelled: int = 0
-
-    @property
-    def first_at(self) -> datetime | None:
-        """When the first image was answered, by one of two clocks: differences of such times are no durations."""
-        return min(filter(None, (self.first_result_at, self.first_cached_at)), default=None)
-
-    @property
-    def last_at(self) -> datetime | None:
-        """When the last image was answered; see `first_at`."""
-        return max(filter(None, (self.last_result_at, self.last_cached_at)), default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedCount:
-    """A web process's count of a job's images: absolute figures.
-
-    Attributes:
-        accepted: images that the process has accepted, `cached` of them answered from the cache.
-        first_at, last_at: when it answered the first and the last cached one.
-    """
-
-    accepted: int = 0
-    cached: int = 0
-    first_at: datetime | None = None
-    last_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +363,7 @@ class JobStatus:
     def edition(self) -> str:
         """An identifier of the current results: it changes whenever they, or decisions on them, may have changed."""
         counts, border = self.counts, self.job.min_scores.digest
-        results = f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_at}/{self.retried_at}"
+        results = f"{self.accepted}/{counts.done}/{counts.failed}/{counts.last_result_at}/{self.retried_at}"
         return f"{results}/{border}" if border else results
 
     @property
@@ -437,35 +406,8 @@ def with_result(counts: Counts, before: Status | None, now: Status, at: datetime
     return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
 
 
-def with_cached(counts: Counts, at: Sequence[datetime]) -> Counts:
-    """Return `counts` with more images that web processes answered from the cache `at` these times."""
-    times = [each for each in (counts.first_cached_at, counts.last_cached_at, *at) if each is not None]
-    return replace(
-        counts,
-        done=counts.done + len(at),
-        cached=counts.cached + len(at),
-        first_cached_at=min(times, default=None),
-        last_cached_at=max(times, default=None),
-    )
-
-
 def with_answers(counts: Counts, run: int, answers: int) -> Counts:
     """Return `counts` after workers have given `answers` more results in a billing period of the fleet."""
     answered = dict(counts.runs)
     answered[run] = answered.get(run, 0) + answers
     return replace(counts, runs=tuple(sorted(answered.items()))[-MAX_RUNS:])
-
-
-def with_accepted(counts: Counts, accepted: Sequence[AcceptedCount]) -> Counts:
-    """Return the controller's `counts` of a job, completed by the counts of the web processes."""
-    cached = max(counts.cached, sum(one.cached for one in accepted))
-    return replace(
-        counts,
-        done=counts.done - counts.cached + cached,
-        cached=cached,
-        images=max(counts.images, sum(one.accepted for one in accepted)),
-        first_cached_at=min(
-            filter(None, (counts.first_cached_at, *(one.first_at for one in accepted))), default=None
-        ),
-        last_cached_at=max(filter(None, (counts.last_cached_at, *(one.last_at for one in accepted))), default=None),
-    )

@@ -20,18 +20,18 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it;       | both       |
 |                  |                    | reason: why the controller did so                         |            |
 | `COUNTS#` job id | `UNLIMITED`        | a retry went on after that: its failures have no limit    | web        |
-| `COUNTS#` job id | `COUNTED`          | done, cached, failed, images, first, last result, runs,   | controller |
+| `COUNTS#` job id | `COUNTED`          | done, failed, images, first, last result, runs,           | controller |
 |                  |                    | system_retried, resends, cancelled                        |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
 | `COUNTS#` job id | `TARGET`           | version, error: the user's copy of that file              | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
-| `COUNTS#` job id | `SAID#` writer id  | images this web process has accepted, and answered itself | web        |
+| `COUNTS#` job id | `SAID#` writer id  | how many images this web process has accepted             | web        |
 | `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
 | `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
-| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, cached, attempt, model | web        |
+| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, attempt, model         | web        |
 |                  |                    | `only`: as in its job                                     |            |
-| `JOB#` job id    | `RESULT#` image id | status, attempt, response; a cached one is written by web | collector  |
+| `JOB#` job id    | `RESULT#` image id | status, attempt, response                                 | collector  |
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
 |                  |                    | was presumed lost: times, attempt, first, last            |            |
 | `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
@@ -50,9 +50,6 @@ Without sign-in a job has no owner and no item of `OWNED#`. Both items are writt
 leaves one unprocessed can a process end between them, and then before it answers. A deletion removes both; if it is
 interrupted, its mark repeats it.
 
-The result of an image that was answered from the cache (`core/result_cache.py`) is written before the image's record,
-so that a reader of the record can read the result.
-
 Every write is an absolute figure or an idempotent put, so it may be repeated. `done` beats `failed`, and the failure
 of a later attempt beats the failure of an earlier one.
 
@@ -60,8 +57,7 @@ Attempts of an image are numbered: a retry raises `attempt` in the image's recor
 response carry the number. An image is being retried while its failed result has a lower number than its record.
 
 The number of images of a job is the greater of two lower bounds: the sum of the web processes' counts, and the
-controller's last count. So a process that dies between two writes makes no figure wrong for long. The number of
-images that were answered from the cache is calculated in the same way.
+controller's last count. So a process that dies between two writes makes no figure wrong for long.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -86,7 +82,6 @@ from core.jobs.items import (
     REVIEWED,
     SINGLE,
     TRUTH,
-    accepted_count_of,
     copy_of,
     counts_of,
     counts_partition,
@@ -120,7 +115,6 @@ from core.jobs.models import (
     Resend,
     SourceListing,
     TrueLabel,
-    with_accepted,
 )
 from core.jobs.reader import JobReader
 from core.messages import ClassificationResult
@@ -261,11 +255,10 @@ class JobStore(JobReader):
         counted, merged, retried, cancelled, listing, copy = (
             items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED, LISTING, COPIED)
         )
-        counts = with_accepted(
-            counts_of(counted) if counted else Counts(),
-            # A later release may store other kinds of items here.
-            [accepted_count_of(item) for key, item in items.items() if key.startswith(ACCEPTED)],
-        )
+        counts = counts_of(counted) if counted else Counts()
+        # A later release may store other kinds of items here.
+        accepted = sum(int(item["accepted"]) for key, item in items.items() if key.startswith(ACCEPTED))
+        counts = replace(counts, images=max(counts.images, accepted))
         return JobStatus(
             job,
             max(counts.images, counts.done + counts.failed),
@@ -335,11 +328,8 @@ class JobStore(JobReader):
         return None if item is None else moment_in(item, "at")
 
     def delete_images(self, refs: Sequence[ImageRef]) -> None:
-        """Delete the records of images that were not accepted, and the results of cached ones."""
-        keys = [(partition(ref.job_id), ref.image_id) for ref in refs]
-        self.table.delete_all(
-            [(partition_key, f"{kind}{image_id}") for partition_key, image_id in keys for kind in (IMAGE, RESULT)]
-        )
+        """Delete the records of images that were not accepted."""
+        self.table.delete_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
 
     def image(self, ref: ImageRef) -> ImageRecord:
         """Return the record of one image."""

@@ -9,7 +9,6 @@ rate, whether or not earlier ones are answered, and the latency counts from the 
 """
 
 import math
-import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,9 +34,6 @@ VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
 CLASSIC_FIELD: Final = "myfile"
 """The field of the classic form; the answer is the label alone."""
-
-SUFFIX_BYTES: Final = 24
-"""Bytes that `new_suffix` returns."""
 
 LATE_SECONDS: Final = 0.1
 """A request that starts this long after its moment is late: the load test could not keep its rate."""
@@ -101,19 +97,6 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
     if not ordered:
         return None
     return round(ordered[max(0, math.ceil(len(ordered) * share / 100) - 1)], 4)
-
-
-def fresh_content(file: Path) -> bytes:
-    """Return a file with bytes that are new each time, so that the system repeats no earlier answer."""
-    return file.read_bytes() + new_suffix()
-
-
-def new_suffix() -> bytes:
-    """Return random bytes as a free box, which HEIC and AVIF skip; other formats end before it.
-
-    A JPEG without its end mark goes on, so none of the bytes is 255: with it begins a mark of JPEG.
-    """
-    return b"\0\0\0\x18free" + secrets.token_bytes(SUFFIX_BYTES - 8).replace(b"\xff", b"\xfe")
 
 
 @dataclass(frozen=True)
@@ -195,7 +178,6 @@ class LoadTest:
                 stopped.is_set,
                 self.clock,
                 model=self.model,
-                read=fresh_content,
             ).run()
             seconds = self.clock.monotonic() - began
             ended = [each for each in client.results(batch.job_id) if each["status"] != "waiting"]
@@ -249,7 +231,7 @@ class LoadTest:
 
     def _outcome(self, client: ClassicClient, file: Path, expected: str | None, due: float | None) -> Outcome:
         """Classify one image; its time counts from `due`, or else from now."""
-        data, started = fresh_content(file), self.clock.monotonic()
+        data, started = file.read_bytes(), self.clock.monotonic()
         due = started if due is None else due
         try:
             answer = client.post(file.name, data)

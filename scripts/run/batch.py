@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from core.format import dollars
@@ -133,7 +132,6 @@ class Batch:
     Attributes:
         keep: whether the system keeps the images after their classification.
         model: name of the model; None for that of new jobs.
-        read: returns what is sent for a file.
     """
 
     client: ApiClient
@@ -143,7 +141,6 @@ class Batch:
     clock: Clock = CLOCK
     keep: bool = False
     model: str | None = None
-    read: Callable[[Path], bytes] = Path.read_bytes
     _began: float = field(default=0.0, init=False)
     _fleet_at: float = field(default=float("-inf"), init=False)
 
@@ -190,7 +187,7 @@ class Batch:
     def _upload(self, job_id: str, first: int, count: int) -> UploadResult:
         """Upload `count` files from number `first` on; their positions keep the order of the files."""
         files = self.images.files[first : first + count]
-        content = {first + at: (self.images.name_of(path), self.read(path)) for at, path in enumerate(files)}
+        content = {first + at: (self.images.name_of(path), path.read_bytes()) for at, path in enumerate(files)}
         outcome: dict[int, str | RejectedFile] = {}
         unsent = list(content)
         for _ in range(MAX_TRIES):

@@ -49,7 +49,7 @@ from playwright.sync_api import (
 from core.ids import ImageRef, input_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
-from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from fleetsight_client.api import ApiClient
@@ -450,7 +450,7 @@ def write_job(system: System, page: Page, page_faults: PageFaults) -> Iterator[C
         for opened in OpenJobs(store.table).find_all():
             if opened.job_id == job.job_id:
                 OpenJobs(store.table).close(opened)
-        JobFigures(store.table).put_accepted_count(job.job_id, "test", AcceptedCount(count))
+        JobFigures(store.table).put_accepted_count(job.job_id, "test", count)
         return WrittenJob(store, job, images)
 
     yield write

@@ -376,19 +376,6 @@ def test_an_image_is_tried_again_from_the_list_and_from_the_viewer(
     assert [result["status"] for result in api.results(job_id)] == ["done"] * len(images)
 
 
-def test_a_sentence_says_how_many_images_came_from_the_cache(page: Page, api: ApiClient) -> None:
-    open_live(page, upload(api, 3, seed=6))
-    expect(page.locator("#state")).to_have_text("finished")
-    open_live(page, upload(api, 3, seed=6))
-    expect(page.get_by_text("3 of 3 images came from the cache")).to_be_visible()
-    expect(page.locator('[data-slot="cost"]')).to_have_text("$0.00")
-    expect(page.locator("#list img[src]")).to_have_count(3)
-    sizes = page.locator("#list img").evaluate_all
-    wait_until(
-        lambda: all(width for width in sizes("images => images.map((image) => image.naturalWidth)")), "pictures"
-    )
-
-
 @pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
 def test_downloads_follow_the_filters(
     page: Page, write_job: Callable[..., WrittenJob], page_options: Options
@@ -640,21 +627,15 @@ WAY = [
 ]  # fmt: skip
 
 
-def answered(api: ApiClient, *, repeats: int = 1) -> str:
-    """Upload an image no other test has, `repeats` times in jobs of their own; return the page of the last one."""
-    [sample] = samples(1, seed=int(new_id()[-6:], 36))
-    for _ in range(repeats):
-        job_id = api.create_job("one image")
-        [image] = api.add_images(job_id, [(sample.filename, sample.data)]).accepted
-        wait_until(lambda job=job_id: next(api.results(job))["status"] != "waiting", "the image has its result")  # type: ignore[misc]
-    return f"/jobs/{job_id}/images/{image[0]}"
-
-
 @pytest.mark.parametrize("page_options", [{}, NO_SCRIPT], ids=["script", "no script"])
 def test_an_image_shows_every_step_of_its_way_with_its_time(
     page: Page, api: ApiClient, faults_of: FaultsOf, page_options: Options
 ) -> None:
-    page.goto(answered(api))
+    [sample] = samples(1, seed=1)
+    job_id = api.create_job("one image")
+    [(image_id, _)] = api.add_images(job_id, [(sample.filename, sample.data)]).accepted
+    wait_until(lambda: next(api.results(job_id))["status"] != "waiting", "the image has its result")
+    page.goto(f"/jobs/{job_id}/images/{image_id}")
     page.get_by_text("Where its").click()
     assert page.locator(".timeline strong").all_inner_texts() == WAY
     times = page.locator(".timeline time").evaluate_all("all => all.map((time) => time.dateTime)")

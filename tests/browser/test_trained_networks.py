@@ -25,7 +25,6 @@ from app_tier.preprocess import load_pixels
 from fleetsight_client.api import ApiClient
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
-from scripts.load.runner import new_suffix
 from scripts.model.built_once import PHOTOS_PACKAGE
 from scripts.model.own_network import build_own
 from scripts.model.photo_model import PREPROCESS, build_photos, imagenet_labels, photo_weights
@@ -287,22 +286,17 @@ def test_scores_of_a_few_of_a_thousand_labels_are_a_softmax_over_these_by_comman
     api.close()
 
 
-def fresh_images() -> dict[str, bytes]:
-    """Return the images with bytes that the cache does not know, behind their end."""
-    return {name: data + new_suffix() for name, data in IMAGES.items()}
-
-
 def by_api(api: ApiClient, model: str) -> Answers:
     """Upload the images by the API."""
     job_id = api.create_job(model, model=model)
-    api.send_images(job_id, list(fresh_images().items()), model)
+    api.send_images(job_id, list(IMAGES.items()), model)
     return results_of(api, job_id)
 
 
 def by_command(system: System, model: str, folder: Path, *further: str) -> Answers:
     """Classify a folder by the command, with further options."""
     folder.mkdir()
-    for name, data in fresh_images().items():
+    for name, data in IMAGES.items():
         (folder / name).write_bytes(data)
     out = folder.with_suffix(".csv")
     options = ("--model", model, "--out", str(out), "--url", system.url, *further)
@@ -318,7 +312,7 @@ def by_command(system: System, model: str, folder: Path, *further: str) -> Answe
 
 def by_page(page: Page, api: ApiClient, model: str, folder: Path) -> Answers:
     """Choose the model and the images on the page."""
-    for name, data in fresh_images().items():
+    for name, data in IMAGES.items():
         (folder / name).write_bytes(data)
     page.goto("/")
     page.get_by_label("Model", exact=True).select_option(model)

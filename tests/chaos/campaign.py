@@ -42,8 +42,6 @@ SETTINGS: Final[Mapping[str, str]] = {
     "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
     "FLEETSIGHT__WORKER__IDLE_SECONDS": "2",
     "FLEETSIGHT__FLEET__MAX_WORKERS": "4",
-    # Every image must reach a worker, although the same images are sent repeatedly.
-    "FLEETSIGHT__RETENTION__REPEAT_DAYS": "0",
 }
 """Short times, so that dead processes are replaced soon."""
 

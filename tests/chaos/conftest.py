@@ -108,10 +108,7 @@ def signs(count: int, seed: int) -> tuple[list[tuple[str, bytes]], dict[str, str
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """A whole system for the tests of a module.
-
-    Each test draws images of its own, since the system answers a repeated image from its cache.
-    """
+    """A whole system for the tests of a module."""
     with run_system(tmp_path_factory.mktemp("system")) as started:
         yield started
 

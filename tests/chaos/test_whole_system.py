@@ -23,10 +23,6 @@ def wait_for_empty_fleet(running: RunningSystem) -> None:
     running.max_seen = 0
 
 
-def _labels(running: RunningSystem, job_id: str) -> dict[str, tuple[str, float]]:
-    return {result["filename"]: (result["label"], result["score"]) for result in running.api.results(job_id)}
-
-
 def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: RunningSystem) -> None:
     jobs = []
     for seed in (21, 22):
@@ -59,26 +55,6 @@ def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running:
         assert running.right(job_id, outcome, truth) >= 148
     wait_until(lambda: not running.workers(), "the fleet has ended itself")
     assert 1 <= running.max_seen <= running.system.config.fleet.max_workers
-
-
-def test_a_repeated_batch_is_answered_at_once_without_a_worker_or_a_second_copy(running: RunningSystem) -> None:
-    files, truth = signs(100, seed=71)
-    first = running.api.create_job("first")
-    running.wait_for_results(first, len(running.upload(first, files).accepted))
-    wait_for_empty_fleet(running)
-    before = running.api.fleet()
-    again = running.api.create_job("again")
-    outcome = running.upload(again, files)
-    status = running.api.status(again)  # at once: nothing is waited for
-    assert (status["state"], status["done"], status["cached"]) == ("finished", 100, 100)
-    assert running.right(again, outcome, truth) >= 99
-    assert _labels(running, again) == _labels(running, first)
-    assert running.stored_images(again) == []
-    assert running.workers() == []
-    after = running.api.fleet()
-    assert before is not None
-    assert after is not None
-    assert after["billed_seconds"] == before["billed_seconds"]
 
 
 def test_images_are_deleted_once_they_have_a_label_unless_their_owner_keeps_them(running: RunningSystem) -> None:

@@ -47,7 +47,6 @@ from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.listings import ListedPage, ListingStore, SourceObject
 from core.jobs.models import (
-    AcceptedCount,
     Counts,
     ImageRecord,
     Job,
@@ -86,7 +85,6 @@ from core.model_catalog import (
     with_model,
 )
 from core.outbox import Outbox
-from core.result_cache import ResultCache
 from services.ec2 import LaunchSpec
 from services.lease import Lease
 from tests.support.clocks import ManualClock
@@ -104,7 +102,6 @@ DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZZZZZZZZZZA{num
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OWNER, EMAIL = "d4e5f6a7-0000-4000-8000-000000000001", "ada@example.org"
 KEY, SESSION, UPLOAD = "idempotency-key", f"{OWNER}.session", "upload"
-IMAGE_SHA256 = sha256(b"an image").hexdigest()
 MODEL = Model(name="demo", digest=sha256(b"a bundle").hexdigest())
 JOB_MODEL = JobModel("demo", MODEL.digest, f"s3://outputs/models/{MODEL.digest}")
 SOME_LABELS = JOB_MODEL.restricted(["stop sign", "yield"], ["yield"])
@@ -121,7 +118,6 @@ def _prediction(ref: ImageRef) -> Prediction:
         image_id=ref.image_id,
         status="done",
         key=f"{ref.job_id}/{ref.image_id}.jpg",
-        sha256=IMAGE_SHA256,
         queued_at=NOW,
         label="stop sign",
         score=0.75,
@@ -189,7 +185,7 @@ def _fill_jobs(store: JobStore) -> None:
         for number, ref in enumerate((DONE, FAILED, GIVEN_UP, WAITING))
     ]
     store.record_images(records, NOW)
-    JobFigures(store.table).put_accepted_count(JOB, "writer", AcceptedCount(4, 1, NOW, NOW))
+    JobFigures(store.table).put_accepted_count(JOB, "writer", 4)
     store.put_done([_result(DONE)])
     cancelled = failed(FAILED, CANCELLED, worker="controller", attempts=0, attempt=1).response()
     given_up = failed(GIVEN_UP, crashed_worker(5), worker="controller", attempts=5, attempt=1).response()
@@ -199,8 +195,8 @@ def _fill_jobs(store: JobStore) -> None:
     store.put_resends(JOB, {WAITING.image_id: Resend(1, NOW, NOW, 60, 2)})
     store.set_truths(job, {DONE.image_id: TrueLabel("yield", NOW, "csv")})
     counts = Counts(
-        done=1, failed=2, images=4, first_result_at=NOW, last_result_at=NOW, cached=1, runs=((1, 2), (2, 1)),
-        system_retried=1, resends=2, first_cached_at=NOW, last_cached_at=NOW, cancelled=1,
+        done=1, failed=2, images=4, first_result_at=NOW, last_result_at=NOW, runs=((1, 2), (2, 1)),
+        system_retried=1, resends=2, cancelled=1,
     )  # fmt: skip
     JobFigures(store.table).store_counts(JOB, counts, token=3)
     JobFigures(store.table).put_merged(JOB, MergedFile(f"results/{JOB}.jsonl", "4/1/2/x/y", NOW), token=3)
@@ -280,7 +276,7 @@ def _fill_fleet(fleet: FleetStore) -> None:
 def _fill_models(catalogs: CatalogStore) -> None:
     versions = [
         ModelVersion(name=name, digest=digest, place=f"s3://outputs/models/{digest}", added_at=NOW, added_by=EMAIL)
-        for name, digest in (("demo", MODEL.digest), ("other", IMAGE_SHA256))
+        for name, digest in (("demo", MODEL.digest), ("other", sha256(b"another bundle").hexdigest()))
     ]
 
     def change(catalog: ModelCatalog) -> ModelCatalog:
@@ -295,7 +291,6 @@ def _fill_users(table: MemoryTable) -> None:
     tokens = PersonalTokens(table, Revocations(table), clock=ManualClock(0.0, NOW), random_text=lambda: TOKEN_TEXT)
     tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30, second)
     RecoveryCodes(table).replace(OWNER)
-    ResultCache(table, timedelta(days=30)).put_results([_result(DONE)], NOW, {JOB: OWNER})
     record = SessionRecord(
         "family",
         OWNER,
@@ -323,7 +318,6 @@ def _fill_users(table: MemoryTable) -> None:
         f"{JOB}/{DONE.image_id}.jpg",
         1234,
         NOW,
-        cached=True,
         owner=OWNER,
         model=SOME_LABELS.requested,
     )
@@ -410,7 +404,6 @@ def _read_users(table: MemoryTable) -> dict[str, object]:
         "tokens": tokens.list(OWNER),
         "token": tokens.find(f"fst_{TOKEN_TEXT}"),
         "recovery codes": RecoveryCodes(table).exist(OWNER),
-        "cached label": ResultCache(table, timedelta(days=30)).find(OWNER, [IMAGE_SHA256], MODEL.digest, NOW),
         "session": SessionStore(table).find(SESSION),
         "rotated session": SessionStore(table).find(f"{SESSION}-old"),
         "claim": Claims(table, OWNER).find(KEY, NOW),

@@ -219,7 +219,6 @@ def lived(deployed: Deployed) -> Deployed:
     cancel_and_resume(deployed, idle)
     take_from_s3(deployed, signs(3, 7))
     use_another_model(deployed)
-    repeat(deployed, signs(20, 1))
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
     deployed.request("DELETE", f"/jobs/{unkept}").raise_for_status()
@@ -389,15 +388,6 @@ def use_another_model(deployed: Deployed) -> None:
     wait_until(lambda: deployed.ended(job_id), "the other model has classified", details=deployed.logs)
     assert [str(each["label"]).endswith(OTHER_LABELS) for each in deployed.api.results(job_id)] == [True] * 3
     assert deployed.api.roll_back_model()["default"] == "demo"
-
-
-def repeat(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
-    """Upload what was answered before."""
-    job_id = deployed.api.create_job("again")
-    deployed.upload(job_id, files)
-    status = deployed.api.status(job_id)
-    assert (status["state"], status["cached"]) == ("finished", len(files))
-    assert deployed.wrong(job_id) == []
 
 
 def merged(deployed: Deployed, job_id: str) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
-from core.jobs.models import AcceptedCount, Counts, ImageRecord, Job, MinScores, Resend
+from core.jobs.models import Counts, ImageRecord, Job, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, Status
 
@@ -46,7 +46,7 @@ def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
     """Record images of a job, and count them; return them in the order of their ids."""
     records = [record(job, filename) for filename in filenames]
     store.record_images(records, NOW)
-    JobFigures(store.table).put_accepted_count(job.job_id, "writer", AcceptedCount(len(records)))
+    JobFigures(store.table).put_accepted_count(job.job_id, "writer", len(records))
     return sorted(records, key=lambda added: added.ref.image_id)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from datetime import timedelta
 from typing import Any
 
 from core.ids import ImageRef, new_id
@@ -10,7 +9,6 @@ from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, failed
-from core.result_cache import ResultCache
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.s3 import Bucket
@@ -143,8 +141,7 @@ class ResultPath:
 
     def collector(self, responses: Queue, **options: Any) -> Collector:
         """Return a collector of these responses."""
-        cache = ResultCache(self.jobs.store.table, timedelta(days=1))
-        parts = (self.jobs, self.results, self.counts, cache, self.jobs.tenure)
+        parts = (self.jobs, self.results, self.counts, self.jobs.tenure)
         return Collector(responses, self.outputs, *parts, **options)
 
     def canceller(self, **options: Any) -> JobCanceller:

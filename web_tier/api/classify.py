@@ -44,7 +44,7 @@ from web_tier.http.routes import Routes
 from web_tier.results.export import ImageBody
 from web_tier.results.query import ImageResult
 from web_tier.results.services import current_result_services
-from web_tier.uploads.ingest import UNAVAILABLE, CachedImage, RejectedUpload
+from web_tier.uploads.ingest import UNAVAILABLE, RejectedUpload
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.request_body import NO_FILE, Base64Image, Parts, json_image, only_file, raw_image, request_parts
 
@@ -86,8 +86,6 @@ def wait_for_result(record: ImageRecord, seconds: float) -> ClassificationResult
     Raises:
         ImageRefusedError: if the image cannot be classified.
     """
-    if isinstance(record, CachedImage):
-        return record.response
     response = current_backend().watch.wait(record.ref, seconds) if seconds else None
     return None if response is None else require_label(response)
 

@@ -96,8 +96,7 @@ class CreateJob(BorderOfDoubt):
         default=None,
         min_length=1,
         description="The labels of the model that can occur: results have no others, and their scores are exact "
-        "shares among these. A label may have other capitals, or `_` or `-` for a space. No image is answered from "
-        "the cache. By default all can occur.",
+        "shares among these. A label may have other capitals, or `_` or `-` for a space. By default all can occur.",
     )
     finish_by: FinishBy | None = Field(
         default=None,
@@ -203,7 +202,7 @@ class ResultsFile(ApiBody):
 
 
 class JobCostBody(ApiBody):
-    """What a job has cost so far, in US dollars by the configured prices; images from the cache cost nothing here."""
+    """What a job has cost so far, in US dollars by the configured prices."""
 
     billed_seconds: float = Field(
         description="Instance-seconds: the job's share, by images, of what EC2 bills for the fleet, with boots, idle "
@@ -291,7 +290,6 @@ class JobStatusBody(JobBody):
     )
     accepted: int
     done: int
-    cached: int = Field(description="Of `done`: images answered at once, as earlier ones with the same bytes were.")
     failed: int
     cancelled: int = Field(description="Of `failed`: images without a label because the job was cancelled.")
     waiting: int
@@ -342,8 +340,8 @@ class JobStatusBody(JobBody):
             model=job.model or answered,
             labels=None if labels is None else tuple(labels),
             blocked=blocked,
-            first_result_at=status.counts.first_at,
-            last_result_at=status.counts.last_at,
+            first_result_at=status.counts.first_result_at,
+            last_result_at=status.counts.last_result_at,
             images_per_second=images_per_second(status),
             results_file=ResultsFile.from_status(status, output_bucket),
             cost=None if cost is None else JobCostBody.from_cost(cost),
@@ -359,7 +357,6 @@ class AcceptedImage(ApiBody):
     index: int
     image_id: str
     filename: str
-    cached: bool = Field(description="Whether it has its result already, as an earlier image of the same bytes had.")
 
 
 class RejectedImage(ApiBody):

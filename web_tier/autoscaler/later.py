@@ -72,7 +72,7 @@ class LaterJobs:
         due = list[tuple[float, int]]()
         for _, job in sorted(later, key=lambda each: each[0])[:MAX_COUNTED]:
             status = self.store.status_of(job)
-            self._arrived[job.job_id] = status.accepted - status.counts.cached
+            self._arrived[job.job_id] = status.accepted
             first = min(by for by, each in later if each.group == job.group and each.created_at >= job.created_at)
             due.append(((first - self.clock.utc_now()).total_seconds(), status.waiting))
         if due and len(due) == len(self._jobs):  # all messages are theirs, also those that are not counted yet

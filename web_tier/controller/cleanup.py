@@ -188,6 +188,6 @@ class JobExpiry:
         status = self.store.status_of(job)
         if job.keep and status.accepted:
             return _NEVER
-        used = (job.created_at, status.counts.last_at, status.retried_at)
+        used = (job.created_at, status.counts.last_result_at, status.retried_at)
         end = max(moment for moment in used if moment is not None) + self.lifetime
         return end if end <= now + self.lifetime else self._ends.get(job.job_id, now + self.lifetime)

@@ -23,7 +23,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.ids import ImageRef
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
 from core.predictions import stored_prediction
-from core.result_cache import ResultCache
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import CLOCK, Clock, epoch_seconds
@@ -84,7 +83,6 @@ class Collector:
     Attributes:
         outputs: the output bucket, with the predictions of responses that were too large for the queue.
         jobs: what is known of jobs.
-        cache: remembers results for images with the same bytes.
         registry: records the heartbeats of the workers.
         pool: receives side by side; None: one after another.
     """
@@ -94,7 +92,6 @@ class Collector:
     jobs: JobCache
     results: ResultWriter
     counts: CountsStore
-    cache: ResultCache
     tenure: Tenure
     clock: Clock = CLOCK
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
@@ -289,9 +286,6 @@ class Collector:
             return {}
         began = epoch_seconds()
         try:
-            # First, so that a user who sees a result can send the same image again and get the answer at once.
-            owners = self.jobs.owners(each.job_id for each in responses)
-            self.cache.put_results(responses, self.clock.utc_now(), owners)
             errors = self.results.record_each(responses)
         except Exception as error:  # noqa: BLE001 (each job is tried alone; its own error is logged)
             return {response.ref: error for response in responses}

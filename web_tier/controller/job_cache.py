@@ -17,7 +17,7 @@ from itertools import count
 
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs
-from core.jobs.models import Counts, Job, with_cached
+from core.jobs.models import Counts, Job
 from core.jobs.store import JobStore
 from services.clock import CLOCK, Clock
 from services.errors import FleetsightError, NotFoundError
@@ -147,16 +147,6 @@ class JobCache:
                 raise error
         return not errors
 
-    def owners(self, job_ids: Iterable[str]) -> dict[str, str]:
-        """Return the owners of those of `job_ids` that exist.
-
-        What has to be read for it need not be read again when their results are recorded. A job that is still being
-        read is left out.
-        """
-        existing, _ = self.load(dict.fromkeys(job_ids))
-        with self._lock:
-            return {job_id: self._jobs[job_id].owner for job_id in existing if job_id in self._jobs}
-
     @contextmanager
     def hold(self, job_id: str) -> Iterator[JobCounts | None]:
         """Hold a job's lock, and yield what is known of the job, reading it if need be; None: it does not exist."""
@@ -270,7 +260,7 @@ class JobCache:
         """Return what the table has of a job; only a page of its images and results is in memory at a time."""
         job_id, resends = job.job_id, self.store.resends(job.job_id)
         job_counts = JobCounts(Counts(), job.keep, job.owner, job.group, max_failed_percent=job.max_failed_percent)
-        results, cached_at = self.store.summaries(job_id), list[datetime]()
+        results = self.store.summaries(job_id)
         result_id, result = next(results, ("", None))
         # Both are in the order of the images' ids. Without a record, a result belongs to no accepted image.
         for number, image in enumerate(self.store.images(job_id)):
@@ -280,10 +270,8 @@ class JobCache:
             while result is not None and result_id < image_id:
                 result_id, result = next(results, ("", None))
             job_counts.add_stored(image, result if result_id == image_id else None)
-            if image.cached:
-                cached_at.append(image.accepted_at)
         job_counts.resends |= {key: resend for key, resend in resends.items() if key in job_counts.statuses}
-        job_counts.counts = derived(job_counts.statuses, cached_at, stored, self.clock.utc_now())
+        job_counts.counts = derived(job_counts.statuses, stored, self.clock.utc_now())
         return job_counts
 
     def _evict_unused(self) -> None:
@@ -306,14 +294,11 @@ class JobCache:
                     _log.warning("a job with images without a result is read again for its results", extra=extra)
 
 
-def derived(statuses: ImageStatuses, cached_at: Sequence[datetime], stored: Counts, now: datetime) -> Counts:
-    """Return the counts that `statuses` make; the web tier answered some of the images itself, `cached_at`.
-
-    The times of workers' results are the stored ones, or `now` where some came since. Those of cached images are in
-    their records, since a web process may have ended before it could say them.
-    """
-    done, failed = statuses.count("done") - len(cached_at), statuses.count("failed")
-    counts = with_cached(replace(stored, done=done, failed=failed, cached=0), cached_at)
-    if (done, failed) == (stored.done - stored.cached, stored.failed):
-        return counts
-    return replace(counts, first_result_at=stored.first_result_at or now, last_result_at=now)
+def derived(statuses: ImageStatuses, stored: Counts, now: datetime) -> Counts:
+    """Return the counts that `statuses` make; their times are the `stored` ones, or `now` if results came since."""
+    done, failed = statuses.count("done"), statuses.count("failed")
+    if (done, failed) == (stored.done, stored.failed):
+        return stored
+    return replace(
+        stored, done=done, failed=failed, first_result_at=stored.first_result_at or now, last_result_at=now
+    )

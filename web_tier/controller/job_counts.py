@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from core.jobs.models import Counts, ImageRecord, Resend, ResultSummary, with_cached, with_result
-from core.messages import ClassificationResult, Status, is_cancelled
+from core.jobs.models import Counts, ImageRecord, Resend, ResultSummary, with_result
+from core.messages import ClassificationResult, is_cancelled
 from web_tier.results.image_statuses import ImageStatuses
 
 MIN_HOPELESS: Final = 100
@@ -75,24 +75,21 @@ class JobCounts:
         return len(self.statuses) == self.counts.done + self.counts.failed
 
     def add_image(self, image: ImageRecord) -> None:
-        """Add an accepted image, which may have its result from the cache already."""
+        """Add an accepted image."""
         image_id = image.ref.image_id
         self.retries.pop(image_id, None)
         if image.attempt:
             self.retries[image_id] = image.attempt
         if image_id not in self.statuses:
-            self.statuses[image_id] = "done" if image.cached else None
+            self.statuses[image_id] = None
             if image_id <= self._observed_until:
                 self._late.append(image_id)
-            if image.cached:
-                self.counts = with_cached(self.counts, [image.accepted_at])
         self._learn_model(image)
 
     def add_stored(self, image: ImageRecord, result: ResultSummary | None) -> None:
         """Add an image and its result as the table has them; `counts` are not changed."""
         image_id = image.ref.image_id
-        answered: Status | None = "done" if image.cached else None
-        self.statuses[image_id] = answered if result is None else result.status
+        self.statuses[image_id] = None if result is None else result.status
         if image.attempt:
             self.retries[image_id] = image.attempt
         if result is not None and result.attempt:

@@ -10,7 +10,6 @@ from core.fleet.models import FleetSpending
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.store import JobStore
-from core.result_cache import ResultCache
 from services.lease import Tenure
 from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
@@ -101,7 +100,6 @@ def controller_loops(
         jobs,
         results,
         counts,
-        ResultCache(table, config.retention.repeat_lifetime),
         tenure,
         registry=registry,
         pool=services.calls,

@@ -11,7 +11,7 @@ The images of a repeatable upload whose manifest is stored are completed instead
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from core.ids import form_key, input_key
 from core.images import FORMATS
@@ -81,8 +81,7 @@ class OrphanCleanup:
         if (manifest := UploadManifests(store.table).find(intent.job_id, intent.key)) is not None:
             claimed = {each.ref: each for each in manifest.images.values() if each.ref.image_id in intent.image_ids}
             recorded = store.images_of(claimed)
-            # They have objects, so a worker can classify also those for which a cached result was found.
-            left = [replace(image, cached=False) for ref, image in claimed.items() if ref not in recorded]
+            left = [image for ref, image in claimed.items() if ref not in recorded]
             with suppress(NotFoundError):  # the job is being deleted
                 self.ingest.complete(left, store.job(intent.job_id).group, count=False)
 

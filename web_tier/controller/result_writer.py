@@ -157,9 +157,9 @@ class ResultWriter:
         for job_id, number in unknown.items():
             _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": number})
         at = self.jobs.clock.utc_now()
-        # Without digest and trace, which no reader of the table uses: an item above 1 KB is two writes.
+        # Without the trace, which no reader of the table uses: an item above 1 KB is two writes.
         fresh = [
-            each.model_copy(update={"recorded_at": at, "sha256": None, "traceparent": None})
+            each.model_copy(update={"recorded_at": at, "traceparent": None})
             for each in accepted
             if jobs[each.job_id].statuses[each.image_id] != "done"
         ]

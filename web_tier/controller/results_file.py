@@ -205,7 +205,7 @@ class ResultsFileWriter:
             state.settled, state.edition_since, state.edition = False, self.clock.monotonic(), status.edition
         if status.job.is_single:
             return True
-        last, now = status.counts.last_at, self.clock.utc_now()
+        last, now = status.counts.last_result_at, self.clock.utc_now()
         if not status.is_answered or last is None or 0 <= (now - last).total_seconds() <= QUIET_SECONDS:
             return status.accepted == 0 and not status.is_listing
         if status.merged is not None and status.merged.edition == status.edition:

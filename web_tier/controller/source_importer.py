@@ -44,7 +44,7 @@ from core.jobs.listings import (
     PendingListing,
     SourceObject,
 )
-from core.jobs.models import AcceptedCount, ImageRecord, Job, SourceListing
+from core.jobs.models import ImageRecord, Job, SourceListing
 from core.s3_locations import S3Location, matches_pattern
 from core.telemetry import SPANS
 from core.tracing import new_traceparent, use_traceparent
@@ -292,7 +292,7 @@ class SourceImporter:
             chosen, renewed_at = self._within_quota(pending, waiting)
         self._check_active()
         if accepted:
-            JobFigures(self.ingest.store.table).put_accepted_count(job.job_id, WRITER_ID, AcceptedCount(accepted))
+            JobFigures(self.ingest.store.table).put_accepted_count(job.job_id, WRITER_ID, accepted)
         if waiting:
             self._put(job.job_id, replace(listing, paused_until=renewed_at))
             until = (renewed_at - self.clock.utc_now()).total_seconds() if renewed_at else 0.0

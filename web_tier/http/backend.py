@@ -23,7 +23,6 @@ from core.format import STALE_SECONDS
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
-from core.result_cache import ResultCache
 from core.sandbox.process import SandboxError
 from services.clients import Clients
 from services.clock import CLOCK, Clock
@@ -39,7 +38,7 @@ from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import WebMetrics
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
-from web_tier.uploads.ingest import CONCURRENCY, CachedResults, ImageIngest, sandboxed_inspect
+from web_tier.uploads.ingest import CONCURRENCY, ImageIngest, sandboxed_inspect
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.served_models import BundleReader, ServedModels
 from web_tier.uploads.single import SingleImages
@@ -160,15 +159,12 @@ class Backend:
         web, names, clients = self.config.web, self.config.names, self.clients
         bucket = self._bucket or Bucket.named(clients, names.input_bucket)
         queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
-        cache = ResultCache(self.store.table, self.config.retention.repeat_lifetime)
-        cached_results = CachedResults(cache, lambda: self.served.configured.facts().digest)
         return ImageIngest(
             web.image_limits,
             bucket,
             self.store,
             queue,
             self._inspect or sandboxed_inspect(web.image_limits, self.config.sandbox.limits),
-            cached_results,
             metrics=self.metrics.intake,
         )
 

@@ -67,11 +67,6 @@ class IntakeMetrics:
         self.accepted_bytes = Counter(
             "fleetsight_images_accepted_bytes", "Bytes of the accepted images.", registry=registry
         )
-        self.cached = Counter(
-            "fleetsight_images_cached",
-            "Accepted images that were answered from the result cache, without a worker.",
-            registry=registry,
-        )
         self.rejected = Counter(
             "fleetsight_images_rejected",
             "Files of uploads through the web tier that were not accepted; docs/classify.md has the reasons.",
@@ -86,11 +81,10 @@ class IntakeMetrics:
         for reason in REJECTIONS:
             self.rejected.labels(reason)
 
-    def accept(self, images: int, size: int, cached: int) -> None:
-        """Count images that were recorded: their number, their bytes, and how many have a cached result."""
+    def accept(self, images: int, size: int) -> None:
+        """Count images that were recorded: their number and their bytes."""
         self.accepted.inc(images)
         self.accepted_bytes.inc(size)
-        self.cached.inc(cached)
 
     def reject(self, reason: str, files: int = 1) -> None:
         """Count files that were rejected."""

@@ -214,12 +214,6 @@ class ImageTimeline:
 def _steps(result: ImageResult, accepted_how: str) -> list[TimelineStep]:
     record, response = result.record, result.response
     accepted = TimelineStep("accepted", accepted_how, received_at(record.ref))
-    if record.cached or (response is not None and response.cached):
-        at = response.recorded_at if response and response.recorded_at else record.accepted_at
-        return [
-            accepted,
-            TimelineStep("from cache", "the result of an earlier image of the same bytes", at),
-        ]
     known = [accepted, TimelineStep("stored", "in the input bucket", record.accepted_at)]
     resent = _resent(result.resend)
     retried: list[TimelineStep] = []

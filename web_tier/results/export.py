@@ -42,7 +42,6 @@ CSV_HEADER = (
     "bytes",
     "accepted_at",
     "recorded_at",
-    "cached",
     *(f"{column}_{place}" for place in range(2, 2 + FURTHER_LABELS) for column in ("label", "score")),
     "truth",
     "correct",
@@ -111,9 +110,6 @@ class ImageBody(ApiBody):
     bytes: int
     accepted_at: datetime
     status: ImageState
-    cached: bool = Field(
-        default=False, description="Whether the result is that of an earlier image with the same bytes."
-    )
     retrying: bool = Field(default=False, description="Whether it failed and is being tried again.")
     recorded_at: datetime | None = Field(default=None, description="When the result became visible.")
     label: str | None = None
@@ -213,7 +209,6 @@ def _csv_cells(result: ImageResult) -> dict[str, str]:
         "worker": response.worker,
         "attempts": str(response.attempts),
         "recorded_at": _csv_time(response.recorded_at),
-        "cached": BOOLEAN_TEXTS[response.cached],
     }
     if response.error is not None:
         cells |= {"error_code": response.error.code, "error_message": response.error.message}

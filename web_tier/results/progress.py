@@ -67,7 +67,7 @@ class JobProgress:
         """Return the progress of a job `now`."""
         rate = images_per_second(status)
         whole, now = max(1, status.accepted), now or utc_now()
-        answered_at = status.counts.last_at
+        answered_at = status.counts.last_result_at
         retried_at = status.retried_at
         retried = retried_at is not None and (now - retried_at).total_seconds() <= MAX_SETTLING_SECONDS
         # A job with a source without images has no answer.
@@ -102,7 +102,6 @@ class ProgressBody(ApiBody):
         sentence: what happens at the moment, and why.
         problem: what prevents a launch, if anything does.
         settled: whether the job will not change any more.
-        repeats: how many images were answered from the cache, if any were.
         system_retries: how many images the system retried and why, if it retried any.
         resends: how many requests the system sent again.
         border: an identifier of the scores below which images are unsure.
@@ -131,7 +130,6 @@ class ProgressBody(ApiBody):
     sentence: str
     problem: str | None
     settled: bool
-    repeats: str | None
     system_retries: str | None
     resends: int
     border: str
@@ -164,7 +162,7 @@ class ProgressBody(ApiBody):
         blocked = blocked_reason(status, fleet, silent_seconds)
         if not has_cost(status.counts):
             cost = None
-        cached, retried, scores = status.counts.cached, status.counts.system_retried, status.job.min_scores
+        retried, scores = status.counts.system_retried, status.job.min_scores
         sentence, problem = _finished_sentence(progress), None
         left = _left_seconds(progress, None if silent_seconds > STALE_SECONDS else fleet)
         if status.cancelled_at is not None:
@@ -192,9 +190,6 @@ class ProgressBody(ApiBody):
             halt=None if fleet is None else fleet.halt,
             sentence=sentence,
             problem=problem,
-            repeats=f"{cached:,} of {status.accepted:,} images came from the cache: they were classified before."
-            if cached
-            else None,
             system_retries=f"The system retried {plural(retried, 'image')}: a worker failed, or a message was "
             "presumed lost."
             if retried
@@ -341,10 +336,10 @@ def in_flight_images(waiting: int, fleet: FleetSnapshot | None) -> int:
 
 
 def _price_text(cost: JobCost) -> str:
-    if cost.dollars_per_thousand is None:
-        return "No worker was needed: every image so far came from the cache."
     compute, requests = dollars(cost.instances.dollars), dollars(cost.request_dollars)
-    rate = f" ({dollars(cost.dollars_per_thousand)} per 1,000 images)" if cost.images >= MIN_PRICED_IMAGES else ""
+    thousand, rate = cost.dollars_per_thousand, ""
+    if thousand is not None and cost.images >= MIN_PRICED_IMAGES:
+        rate = f" ({dollars(thousand)} per 1,000 images)"
     return f"{dollars(cost.dollars)}: compute {compute} + requests {requests}{rate}"
 
 

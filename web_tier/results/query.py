@@ -252,16 +252,15 @@ def sorted_page(
 def images_per_second(status: JobStatus) -> float | None:
     """Return the speed of a job, or None if it is not known: of a finished one from its creation to its last answer.
 
-    Before, it is the speed of the workers from their first result to their last. Images that were answered from the
-    cache do not count in it: their times are by the clock of a web process.
+    Before, it is the speed of the workers from their first result to their last.
     """
     counts = status.counts
     images = answered = counts.done + counts.failed - counts.cancelled
     begin, end = counts.first_result_at, counts.last_result_at
     if status.is_answered:
-        begin, end = status.job.created_at, counts.last_at
+        begin = status.job.created_at
     else:
-        images -= counts.cached + 1
+        images -= 1
     if begin is None or end is None or end <= begin or min(images, answered - 1) < 1:
         return None
     return images / (end - begin).total_seconds()

@@ -10,7 +10,6 @@ from typing import cast
 from flask import Flask, current_app
 
 from core.config import Config
-from core.ids import parse_key
 from core.images import thumbnail_type
 from core.jobs.models import ImageRecord, Job, JobStatus
 from core.label_sets import classes_in
@@ -49,22 +48,19 @@ class ImageObjects:
     def prediction(self, response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
 
-        An image that was answered from the cache has the prediction of the earlier image, until the job of that image
-        is deleted. A prediction with another label or model belongs to another delivery, so its scores do not belong
-        to this result.
+        A prediction with another label or model belongs to another delivery, so its scores do not belong to this
+        result.
         """
-        ref = parse_key(response.source) if response.source else response.ref
-        found = stored_prediction(ref, self._buckets[1])
+        found = stored_prediction(response.ref, self._buckets[1])
         return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
 
     def thumbnail(self, result: ImageResult) -> bytes:
-        """Return the thumbnail that a worker drew of an image; a cached result has that of the earlier image.
+        """Return the thumbnail that a worker drew of an image.
 
         Raises:
             NotFoundError: if there is no prediction of it, or none with a thumbnail.
         """
-        source = result.response.source if result.response else None
-        ref = parse_key(source) if source else result.record.ref
+        ref = result.record.ref
         found = stored_prediction(ref, self._buckets[1])
         if found is None or not found.thumbnail or thumbnail_type(found.thumbnail) is None:
             raise NotFoundError(f"no thumbnail of {ref} is stored")

@@ -14,7 +14,7 @@ that the queue did not take, and if the table did not record all images the answ
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,12 +33,11 @@ from core.jobs.items import (
 )
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
-from core.jobs.store import JobStore
 from core.model_catalog import JobModel
 from services.errors import FleetsightError
 from services.table import EXPIRES_AT, Item, Table
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
-from web_tier.uploads.ingest import CachedImage, ImageIngest, UploadResult, unavailable
+from web_tier.uploads.ingest import ImageIngest, UploadResult, unavailable
 from web_tier.uploads.multipart import Upload
 
 CLAIM_LIFETIME = timedelta(hours=24)
@@ -150,15 +149,7 @@ class UploadManifests:
     def claim(self, job_id: str, key: str, images: ManifestImages, digest: str = "") -> bool:
         """Store the manifest of `key` unless one exists; return whether it was stored."""
         lines = [
-            [
-                index,
-                image.ref.image_id,
-                image.filename,
-                image.key,
-                image.size,
-                image.accepted_at.isoformat(),
-                int(image.cached),
-            ]
+            [index, image.ref.image_id, image.filename, image.key, image.size, image.accepted_at.isoformat()]
             for index, image in images.items()
         ]
         owner = next((image.owner for image in images.values()), "")
@@ -184,11 +175,9 @@ class UploadManifests:
         model = requested_model_in(item)
         for line in json.loads(str(item["images"])):
             # A later release may add values at the end.
-            index, image_id, filename, key_of_object, size, accepted_at, cached, *_ = line
+            index, image_id, filename, key_of_object, size, accepted_at, *_ = line
             ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
-            images[index] = ImageRecord(
-                ref, filename, key_of_object, size, accepted, cached=bool(cached), owner=owner, model=model
-            )
+            images[index] = ImageRecord(ref, filename, key_of_object, size, accepted, owner=owner, model=model)
         return UploadManifest(images, str(item.get("digest", "")))
 
 
@@ -250,8 +239,7 @@ def ingest_idempotent(
     first = manifests.find(job.job_id, key) or UploadManifest({}, digest)
     if first.digest not in {"", digest}:
         raise ReusedKeyError(f"the key {key!r} came with other files before")
-    images = _answerable(ingest.store, first.images, results)
-    accepted = ingest.store.images_of([record.ref for record in images.values()])
+    accepted = ingest.store.images_of([record.ref for record in first.images.values()])
     if accepted:
         # The process that recorded them may have ended before it marked the job as open.
         OpenJobs(ingest.store.table).reopen(job.job_id, ingest.clock.utc_now())
@@ -259,29 +247,11 @@ def ingest_idempotent(
         ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
     # Not counted: the first request may be counting them now, and the controller counts recorded images. Recorded
     # images may have been retried since, so their records are not written again.
-    left = [record for record in images.values() if record.ref not in accepted]
+    left = [record for record in first.images.values() if record.ref not in accepted]
     ingest.complete(left, job.group, count=False)
     # A file that the first request could not store must be sent with another key.
     others = [unavailable(each.filename) if isinstance(each, ImageRecord) else each for each in results]
-    return [images.get(index, other) for index, other in enumerate(others)]
-
-
-def _answerable(store: JobStore, first: ManifestImages, results: Sequence[UploadResult]) -> ManifestImages:
-    """Return the images of the first request, cached ones with the result that this request has found.
-
-    An image is left out if the first request did not answer it and the cached result has expired since: the image was
-    never accepted, and has no object that a worker could classify.
-    """
-    cached = [record.ref for record in first.values() if record.cached]
-    answered = store.results_of(cached) if cached else {}
-    found: dict[int, ImageRecord] = {}
-    for index, record in first.items():
-        result = results[index] if index < len(results) else None
-        if not record.cached or record.ref in answered:
-            found[index] = record
-        elif isinstance(result, CachedImage):
-            found[index] = result.with_record(record)
-    return found
+    return [first.images.get(index, other) for index, other in enumerate(others)]
 
 
 def _recorded(uploads: Iterable[Upload], files: list[tuple[str, int, str]]) -> Iterator[Upload]:
@@ -292,5 +262,5 @@ def _recorded(uploads: Iterable[Upload], files: list[tuple[str, int, str]]) -> I
                 f"a request with an Idempotency-Key takes at most {MAX_FILES} files, so nothing "
                 "was accepted: send the others under other keys"
             )
-        files.append((upload.filename, upload.size, upload.sha256))
+        files.append((upload.filename, upload.size, sha256(upload.data).hexdigest()))
         yield upload

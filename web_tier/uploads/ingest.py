@@ -7,9 +7,6 @@ classified:
   (`core/jobs/put_intents.py`), by which the controller deletes objects that no record follows;
 * `commit` accepts images: it records, then enqueues, then counts them.
 
-An image needs no worker if the job's model has classified the same bytes before: its result and then its record are
-written, and nothing is stored (unless its job keeps images) or enqueued.
-
 An object of a job that does not keep images is tagged, so that a lifecycle rule of the bucket can delete what is
 left. Whether a job keeps images is set when it is created, and never changes.
 
@@ -28,24 +25,21 @@ not matter whether a failed send succeeded: its reply may have been lost, and a 
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache, partial
-from itertools import compress
 
 from werkzeug.exceptions import RequestTimeout
 
 from core.ids import ImageRef, input_key, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.figures import JobFigures
-from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult
-from core.result_cache import ResultCache, repeated
 from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
@@ -75,7 +69,7 @@ BATCH_IMAGES = 5 * MAX_ITEMS - 1
 """Images recorded and enqueued together: with the item that marks the job as open they fill five writes."""
 
 GROUP_IMAGES = 50
-"""Images of a form that are looked up in the result cache together, before they are stored."""
+"""Images of a form that share an intent, which is stored before any of them is put."""
 
 MAX_PUT_AGE = timedelta(minutes=30)
 """Time from an image's put to its record; later it is rejected, well before the controller may delete its object."""
@@ -113,87 +107,27 @@ class RejectedUpload:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedImage(ImageRecord):
-    """An image that is answered at once, with the result of an earlier one with the same bytes.
-
-    It has an object only if its job keeps images.
-    """
-
-    response: ClassificationResult
-
-    def with_record(self, record: ImageRecord) -> "CachedImage":
-        """Return the image `record`, which has the same bytes, with this one's result."""
-        own = {field.name: getattr(record, field.name) for field in fields(ImageRecord)}
-        response = self.response.model_copy(
-            update={"job_id": record.ref.job_id, "image_id": record.ref.image_id, "recorded_at": record.accepted_at}
-        )
-        return CachedImage(**own, response=response)
-
-
 UploadResult = ImageRecord | RejectedUpload
 """The result of one file: the record of the image, or its rejection."""
-
-
-@dataclass(frozen=True)
-class CachedResults:
-    """Results of a job's model for images that their user has sent before.
-
-    Attributes:
-        model_digest: returns the digest of the configured bundle, for jobs without a model; None if it is unknown.
-    """
-
-    cache: ResultCache
-    model_digest: Callable[[], str | None]
-    clock: Clock = CLOCK
-
-    def find(self, job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
-        """Return the results of the job's model, by the SHA-256 of their image, for those of `digests` that have one.
-
-        If the table does not reply, there are none: the images go to a worker as if they were new.
-        """
-        model_digest = self.model_digest() if job.model is None else job.model.digest
-        if model_digest is None or not digests:
-            return {}
-        try:
-            return self.cache.find(job.owner, digests, model_digest, self.clock.utc_now())
-        except CLOUD_ERRORS:
-            _log.warning("cached results could not be read", exc_info=True)
-            return {}
-
-
-@dataclass
-class _JobCount:
-    """A count with its own writer id, so that a job that was evicted and returns starts a new count."""
-
-    writer_id: str = field(default_factory=new_id)
-    count: AcceptedCount = field(default_factory=AcceptedCount)
 
 
 class AcceptedCounter:
     """Counts the images that this process has accepted, for the jobs it added to last; threads may share it.
 
-    A count is absolute, so it may be stored twice.
+    A count is absolute, so it may be stored twice. Each has its own writer id, so that a job that was evicted and
+    returns starts a new count.
     """
 
     def __init__(self, max_jobs: int = MAX_COUNTED_JOBS) -> None:
-        self._counts = RecentDict[str, _JobCount](max_jobs)
+        self._counts = RecentDict[str, tuple[str, int]](max_jobs)
         self._lock = threading.Lock()
 
-    def add(self, job_id: str, images: int, cached: int, at: datetime) -> tuple[str, AcceptedCount]:
-        """Count `images` more for the job, `cached` of them answered `at` that time.
-
-        Returns:
-            The writer id, and the count to store under it.
-        """
+    def add(self, job_id: str, images: int) -> tuple[str, int]:
+        """Count `images` more for the job; return the writer id, and the count to store under it."""
         with self._lock:
-            entry = self._counts[job_id] = self._counts.get(job_id) or _JobCount()
-            before = entry.count
-            entry.count = replace(before, accepted=before.accepted + images)
-            if cached:
-                first_at = before.first_at or at
-                entry.count = replace(entry.count, cached=before.cached + cached, first_at=first_at, last_at=at)
-            return entry.writer_id, entry.count
+            writer_id, accepted = self._counts.get(job_id) or (new_id(), 0)
+            self._counts[job_id] = writer_id, accepted + images
+            return writer_id, accepted + images
 
 
 class DeclaredImages:
@@ -235,7 +169,6 @@ class ImageIngest:
 
     Attributes:
         inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`, which takes the owner, too.
-        cached_results: with which repeated images are answered, or None.
         memory: the bytes of images on their way to the bucket.
         metrics: count the images. After a crash, one that is recorded again counts twice.
     """
@@ -245,7 +178,6 @@ class ImageIngest:
     store: JobStore
     queue: Queue
     inspect: Callable[..., object]
-    cached_results: CachedResults | None = None
     clock: Clock = CLOCK
     pool: TurnExecutor = field(default_factory=lambda: TurnExecutor(CONCURRENCY, thread_name_prefix="ingest"))
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
@@ -267,9 +199,8 @@ class ImageIngest:
     def put_objects(self, job: Job, uploads: Iterable[Upload], key: str = "") -> list[UploadResult]:
         """Store the images of `uploads` in the input bucket; return their future records, or rejections, in order.
 
-        An image with a cached result is stored only if its job keeps images. `key` is that of a repeatable upload.
-
-        If reading `uploads` fails, all stored objects are deleted and the error passes through.
+        `key` is that of a repeatable upload. If reading `uploads` fails, all stored objects are deleted and the error
+        passes through.
 
         Raises:
             RequestTimeout: they take too long to arrive.
@@ -333,12 +264,11 @@ class ImageIngest:
             self._count(records)
 
     def enqueue(self, records: Sequence[ImageRecord], group: str) -> None:
-        """Request the results of recorded images that have no cached one; a repeat is harmless.
+        """Request the results of recorded images; a repeat is harmless.
 
         `group` is that of their job, as `ImageRecord.request` takes it.
         """
-        requested = [record for record in records if not record.cached]
-        list(self.pool.map(partial(self._send, group), in_batches(requested, MAX_MESSAGES)))
+        list(self.pool.map(partial(self._send, group), in_batches(records, MAX_MESSAGES)))
 
     def discard(self, results: Sequence[UploadResult]) -> None:
         """Delete the objects of images that will not be accepted; after an error, the controller deletes them."""
@@ -387,36 +317,25 @@ class ImageIngest:
 
     def _put_group(self, job: Job, group: Sequence[Upload], key: str) -> list["Future[UploadResult]"]:
         """Store a group concurrently; the memory of each image is released once it is stored."""
-        digests = [upload.sha256 for upload in group]
-        cached = self.cached_results.find(job, set(digests)) if self.cached_results else {}
         refs = [
             ImageRef(job.job_id, new_id() if at is None else positioned_id(job.job_id, at))
             for at in (upload.position for upload in group)
         ]
-        responses = [cached.get(digest) for digest in digests]
-        # A worker has classified the bytes of the others, so they are valid and are not stored.
-        is_stored = [each is None or each.key is None or job.keep for each in responses]
-        is_declared = self._declare(job.job_id, list(compress(refs, is_stored)), key)
+        is_declared = self._declare(job.job_id, refs, key)
         futures: list[Future[UploadResult]] = []
-        for upload, ref, response, stores in zip(group, refs, responses, is_stored, strict=True):
-            if stores and is_declared:
-                futures.append(self.pool.submit_in_turn(job.owner, partial(self._put, job, ref, upload, response)))
+        for upload, ref in zip(group, refs, strict=True):
+            if is_declared:
+                futures.append(self.pool.submit_in_turn(job.owner, partial(self._put, job, ref, upload)))
                 continue
             self.memory.release(len(upload.data))
+            self.metrics.reject(UNAVAILABLE)
             future: Future[UploadResult] = Future()
-            if stores or response is None or response.key is None:
-                self.metrics.reject(UNAVAILABLE)
-                future.set_result(unavailable(upload.filename))
-            else:
-                image_key = input_key(ref, response.key.rpartition(".")[2])
-                future.set_result(self._cached_image(job, ref, upload, image_key, response))
+            future.set_result(unavailable(upload.filename))
             futures.append(future)
         return futures
 
     def _declare(self, job_id: str, refs: Sequence[ImageRef], key: str) -> bool:
         """Store the intent to put images; return False if that fails: none of them may be put."""
-        if not refs:
-            return True
         intent = PutIntent(new_id(), job_id, tuple(ref.image_id for ref in refs), key)
         try:
             PutIntents(self.store.table).declare(intent)
@@ -438,7 +357,7 @@ class ImageIngest:
         if intent_ids := self.declared.settle(refs):
             self.pool.submit(remove, intent_ids)
 
-    def _put(self, job: Job, ref: ImageRef, upload: Upload, cached: ClassificationResult | None) -> UploadResult:
+    def _put(self, job: Job, ref: ImageRef, upload: Upload) -> UploadResult:
         try:
             image = validate_image(upload, self.limits, self.inspect, job.owner)
             if isinstance(image, RejectedUpload):
@@ -447,8 +366,6 @@ class ImageIngest:
                 return image
             key = input_key(ref, image.extension)
             self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
-            if cached is not None:
-                return self._cached_image(job, ref, upload, key, cached)
             owner, model, now = job.owner, job.requested_model, self.clock.utc_now()
             return ImageRecord(ref, upload.filename, key, upload.size, now, owner=owner, model=model)
         except CLOUD_ERRORS:
@@ -461,27 +378,10 @@ class ImageIngest:
         finally:
             self.memory.release(len(upload.data))
 
-    def _cached_image(
-        self, job: Job, ref: ImageRef, upload: Upload, key: str, cached: ClassificationResult
-    ) -> CachedImage:
-        now = self.clock.utc_now()
-        response = repeated(cached, ref, now)
-        return CachedImage(
-            *(ref, upload.filename, key, upload.size, now),
-            cached=True,
-            owner=job.owner,
-            model=job.requested_model,
-            response=response,
-        )
-
     def _record(self, records: Sequence[ImageRecord]) -> None:
-        # Results first: a reader of the record of a cached image reads its result, too.
-        if results := [record.response for record in records if isinstance(record, CachedImage)]:
-            self.store.put_done(results)
         self.store.record_images(records, self.clock.utc_now())
         self._settle(record.ref for record in records)
-        cached = sum(record.cached for record in records)
-        self.metrics.accept(len(records), sum(record.size for record in records), cached)
+        self.metrics.accept(len(records), sum(record.size for record in records))
         log_accepted(records)
 
     def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
@@ -510,12 +410,8 @@ class ImageIngest:
                 )
 
     def _count(self, accepted: Sequence[ImageRecord]) -> None:
-        images, cached = Counter[str](), Counter[str]()
-        for record in accepted:
-            images[record.ref.job_id] += 1
-            cached[record.ref.job_id] += record.cached
-        now = self.clock.utc_now()
-        counts = {job_id: self.counter.add(job_id, n, cached[job_id], now) for job_id, n in images.items()}
+        images = Counter(record.ref.job_id for record in accepted)
+        counts = {job_id: self.counter.add(job_id, n) for job_id, n in images.items()}
         try:
             if len(counts) > 1:
                 JobFigures(self.store.table).put_accepted_counts(counts)
@@ -558,15 +454,13 @@ def validate_image(
 
 
 def log_accepted(records: Sequence[ImageRecord]) -> None:
-    """Log accepted images: a line for those of a job that came in the same request, and one for cached ones."""
-    image_ids: dict[tuple[str, str | None, bool], list[str]] = {}
+    """Log accepted images: a line for those of a job that came in the same request."""
+    image_ids: dict[tuple[str, str | None], list[str]] = {}
     for record in records:
-        key = record.ref.job_id, record.traceparent, record.cached
-        image_ids.setdefault(key, []).append(record.ref.image_id)
-    for (job_id, traceparent, is_cached), images in image_ids.items():
+        image_ids.setdefault((record.ref.job_id, record.traceparent), []).append(record.ref.image_id)
+    for (job_id, traceparent), images in image_ids.items():
         with use_traceparent(traceparent):
-            message = "accepted, and answered from the cache" if is_cached else "accepted"
-            _log.info(message, extra={"job": job_id, "images": images})
+            _log.info("accepted", extra={"job": job_id, "images": images})
 
 
 def unavailable(filename: str) -> RejectedUpload:

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from hashlib import sha256
 from io import BytesIO
 from typing import Any
 
@@ -68,11 +66,6 @@ class Upload:
     size: int
     field: str = ""
     position: int | None = None
-
-    @cached_property
-    def sha256(self) -> str:
-        """The SHA-256 of the data, in hexadecimal digits."""
-        return sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class BundleReader:
         except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
             self._facts, self._manifest_digest, problem = BundleFacts(), b"", str(error)
         if problem != self._problem and problem is not None:
-            _log.warning("classes have numbers, not names, and repeated images go to a worker: %s", problem)
+            _log.warning("classes have numbers, not names: %s", problem)
         self._problem = problem
         return problem is None
 

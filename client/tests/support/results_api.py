@@ -246,7 +246,7 @@ class ResultsApi:
                 self.names[name] += 1
                 unsure = {"decision": "unsure"} if name in self.unsure else {}
                 job.images[image_id] = result_of(image_id, name, content) | unsure
-                accepted.append({"index": index, "image_id": image_id, "filename": name, "cached": False})
+                accepted.append({"index": index, "image_id": image_id, "filename": name})
         answer = {"job_id": job_id, "accepted": accepted, "rejected": rejected}, 200 if accepted else 422
         job.slices[key] = digest, answer
         return answer
@@ -290,7 +290,7 @@ def result_of(image_id: str, name: str, content: bytes) -> dict[str, Any]:
     """Return an image with its result, as the API answers it."""
     body: dict[str, Any] = {
         "image_id": image_id, "filename": name, "accepted_at": "2026-11-24T00:00:00+00:00",
-        "recorded_at": "2026-11-24T00:00:01+00:00", "cached": False, "truth": None,
+        "recorded_at": "2026-11-24T00:00:01+00:00", "truth": None,
         "status": "done", "label": None, "score": None, "decision": None, "top": [], "model": None, "error": None,
     }  # fmt: skip
     if content == FAILED:

@@ -186,9 +186,9 @@ def test_parquet_has_the_same_columns_with_types(command: Command, photos: Photo
     assert command("classify", photos({"a.jpg": b"cat", "b.jpg": REJECTED}), "--out", out).exit_code == 1
     found = parquet.read_table(out).to_pylist()
     assert tuple(found[0]) == COLUMNS
-    assert [(row["filename"], row["score"], row["cached"], row["error_code"]) for row in found] == [
-        ("a.jpg", 0.9, False, None),
-        ("b.jpg", None, None, "not_an_image"),
+    assert [(row["filename"], row["score"], row["error_code"]) for row in found] == [
+        ("a.jpg", 0.9, None),
+        ("b.jpg", None, "not_an_image"),
     ]
 
 

@@ -55,7 +55,6 @@ def seeds() -> Iterator[bytes]:
         image_id=_REF.image_id,
         status="done",
         key=f"{_REF.job_id}/{_REF.image_id}.jpg",
-        sha256="0" * 64,
         queued_at=_AT,
         label="stop sign",
         score=0.93,

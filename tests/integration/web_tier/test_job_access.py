@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from io import BytesIO
 from typing import Any
 
@@ -21,8 +19,6 @@ from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Counts, Job, MergedFile
 from core.jobs.store import JobStore
-from core.messages import Model
-from core.result_cache import ResultCache
 from core.tracing import trace_id
 from localcloud.tests.support.cloud_clients import calls_of
 from services.clients import Clients
@@ -32,7 +28,6 @@ from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import BROWSER, PlayedPool, SignInSite, access_of
-from tests.support.result_path import ResultPath
 from web_tier.app import create_app
 from web_tier.auth.context import LINK_COOKIE
 from web_tier.features import FEATURES
@@ -258,32 +253,6 @@ def test_the_same_idempotency_key_of_two_people_makes_a_job_for_each(anna: Perso
     assert (anna.jobs(), bert.jobs()) == ({annas}, {berts})
     other = bert.asks("POST", "/api/v1/jobs", key, json={"name": "another request"})
     assert other.get_json()["type"] == "urn:fleetsight:problem:idempotency-key-reused"
-
-
-def test_cached_results_reveal_nothing_to_another_user(
-    site: SignInSite, anna: Person, bert: Person, store: JobStore, requests_queue: Queue
-) -> None:
-    job_id = anna.makes_a_job()
-    first = anna.sends(job_id)
-    ref = ImageRef(job_id, first["image_id"])
-    with site.app.app_context():
-        digest = current_backend().served.configured.facts().digest
-    assert digest is not None
-    answer = done(store.image(ref)).model_copy(
-        update={
-            "key": store.image(ref).key,
-            "sha256": sha256(PICTURE).hexdigest(),
-            "model": Model(name="demo", digest=digest),
-        }
-    )
-    owners = ResultPath(store).jobs.owners([job_id])
-    ResultCache(store.table, timedelta(days=1)).put_results([answer], datetime.now(UTC), owners)
-    berts = bert.makes_a_job()
-    assert not bert.sends(berts).get("cached")
-    assert anna.sends(job_id)["cached"]
-    assert requests_queue.counts().total == 2
-    single = bert.asks("POST", "/api/v1/classify?wait=0", data=PICTURE, content_type="image/jpeg")
-    assert (single.status_code, single.get_json()["cached"]) == (202, False)
 
 
 def test_single_images_go_into_a_job_of_their_sender(anna: Person, bert: Person) -> None:

@@ -1,4 +1,4 @@
-"""Single images share a job and their writes; each is answered to its own client, at once if its result is cached."""
+"""Single images share a job and their writes; each is answered to its own client."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence

@@ -145,18 +145,6 @@ def test_a_thumbnail_needs_no_drawing_and_a_preview_of_a_kept_image_is_drawn_fro
     assert min(Image.open(BytesIO(client.get(f"{page}/preview").data)).size) == 600
 
 
-def test_a_cached_answer_has_the_thumbnail_of_the_earlier_image_while_that_exists(
-    client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
-) -> None:
-    earlier, image = add_images(store, job, "a.jpg", "b.jpg")
-    put_prediction(output_bucket, done(earlier), picture(shade=7))
-    put_results(store, job, done(image).model_copy(update={"cached": True, "source": output_key(earlier.ref)}))
-    address = f"/jobs/{job.job_id}/images/{image.ref.image_id}/thumbnail"
-    assert client.get(address).data == picture(shade=7)
-    output_bucket.delete(output_key(earlier.ref))
-    assert client.get(address).headers["Location"].endswith("deleted.svg")
-
-
 @pytest.mark.parametrize("thumbnail", [None, SCRIPT, b"GIF89a" + SCRIPT])
 def test_a_prediction_without_a_thumbnail_or_with_other_bytes_gives_a_placeholder(
     thumbnail: bytes | None, client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket

@@ -286,11 +286,9 @@ class Checks:
 
     def _check_object(self, file: File, response: ClassificationResult) -> None:
         """The table's result and the prediction object are of one attempt, one label and one model."""
-        body = self.world.outputs.objects.get(response.source or output_key(response.ref))
+        body = self.world.outputs.objects.get(output_key(response.ref))
         if body is None:
-            if response.source is None:
-                raise BrokenError(f"{file.name} is {response.status} and has no prediction object")
-            return
+            raise BrokenError(f"{file.name} is {response.status} and has no prediction object")
         stored = Prediction.from_json(body)
         if (stored.status, stored.label, stored.model) != (response.status, response.label, response.model):
             raise BrokenError(

@@ -32,7 +32,6 @@ from core.images import ImageLimits
 from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
-from core.result_cache import ResultCache
 from services.errors import FleetsightError
 from services.lease import Lease, Tenure
 from services.s3 import UploadForm
@@ -54,7 +53,7 @@ from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.features.notifications.notifier import Notifier
 from web_tier.http.quotas import Quotas
-from web_tier.uploads.ingest import CachedResults, ImageIngest
+from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
 
@@ -67,7 +66,6 @@ LIMITS = ImageLimits()
 MAX_STEP_SECONDS = 1_000.0
 LOST_AFTER_SECONDS = 60.0
 UNKEPT_LIFETIME = timedelta(days=7)
-CACHE_LIFETIME = timedelta(days=1)
 MAX_RECEIVE_COUNT = 5
 IDLE_SECONDS = 1e12
 FORM_SECONDS: Final = 3_600
@@ -129,14 +127,12 @@ class Web:
         self.store = JobStore(world.table)
         self.letters = DeadLetterStore(self.store)
         clock = world.clock_of(process)
-        cache = ResultCache(world.table, CACHE_LIFETIME)
         self.intake = ImageIngest(
             limits=LIMITS,
             bucket=world.inputs,
             store=self.store,
             queue=world.requests.queue(world.scheduler.sleep),
             inspect=inspect,
-            cached_results=CachedResults(cache, lambda: bundle_of(world.model).digest, clock),
             clock=clock,
             pool=cast(Any, InlineExecutor()),
         )

@@ -264,7 +264,7 @@ class World:
         if job.keep or not store.existing([job.job_id]):
             return
         status = store.status_of(job)
-        used = (job.created_at, status.counts.last_at, status.retried_at)
+        used = (job.created_at, status.counts.last_result_at, status.retried_at)
         end = max(moment for moment in used if moment is not None) + UNKEPT_LIFETIME
         now = self.now()
         # It checks now and finds that the job has some seconds left; the next time is the one that counts.

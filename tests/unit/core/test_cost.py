@@ -84,12 +84,6 @@ def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> No
     assert cost.dollars_per_thousand == pytest.approx(cost.dollars / 0.150)
 
 
-def test_images_from_the_cache_cost_nothing() -> None:
-    cost = JobCost.from_counts(Counts(done=10, images=10, cached=10), {}, PRICES)
-    assert cost is not None
-    assert (cost.dollars, cost.dollars_per_thousand) == (0, None)
-
-
 def test_cancelled_images_cost_nothing() -> None:
     counts = Counts(done=100, failed=50, images=150, cancelled=50, runs=((3, 100),))
     cost = JobCost.from_counts(counts, {3: run(3, 100, 120, 0.012)}, PRICES)

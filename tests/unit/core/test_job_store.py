@@ -11,11 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from core.ids import ImageRef, input_key, new_id, output_key
+from core.ids import ImageRef, input_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import (
-    AcceptedCount,
     Counts,
     DeletedJob,
     ImageRecord,
@@ -27,8 +26,7 @@ from core.jobs.models import (
 )
 from core.jobs.shares import ShareStore
 from core.jobs.store import MAX_CHANGES, SLOW_RECORD_SECONDS, JobStore
-from core.messages import ClassificationResult, Failure, LabelScore, Model, failed
-from core.result_cache import MARGIN, ResultCache, repeated
+from core.messages import ClassificationResult, Failure, failed
 from services.errors import NotFoundError
 from services.table import TableBusyError
 from tests.support.clocks import ManualClock
@@ -113,8 +111,10 @@ def test_a_deleted_job_is_not_made_again_by_a_change(is_owned: bool) -> None:
 
 def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:
     for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
-        JobFigures(store.table).put_accepted_count(job.job_id, writer, AcceptedCount(accepted))
+        JobFigures(store.table).put_accepted_count(job.job_id, writer, accepted)
     assert store.status(job.job_id).accepted == 8
+    JobFigures(store.table).store_counts(job.job_id, Counts(images=9))
+    assert store.status(job.job_id).accepted == 9, "a process has ended before it said so"
 
 
 def test_true_labels_that_are_set_while_their_job_is_removed_are_removed_too(store: JobStore, job: Job) -> None:
@@ -182,24 +182,6 @@ def test_a_job_closed_during_a_slow_change_of_its_min_scores_is_open_afterwards(
     table.call = close_first
     store.change_min_scores(job, lambda _: MinScores(0.7), NOW)
     assert OpenJobs(table).is_open(job.job_id)
-
-
-def test_what_is_said_and_what_is_counted_of_repeated_images_are_lower_bounds(store: JobStore, job: Job) -> None:
-    later = NOW + timedelta(seconds=5)
-    JobFigures(store.table).put_accepted_count(job.job_id, "web-1", AcceptedCount(4, 3, NOW, NOW))
-    JobFigures(store.table).put_accepted_count(job.job_id, "web-2", AcceptedCount(2, 1, later, later))
-    status = store.status(job.job_id)
-    assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 2, 4, 4)
-    assert (status.counts.first_at, status.counts.last_at) == (NOW, later)
-    assert status.counts.first_result_at is None, "a time of a web process is none of the controller"
-    # The controller has counted one of them so far, besides one that a worker answered.
-    JobFigures(store.table).store_counts(job.job_id, Counts(2, 0, 3, NOW, NOW, cached=1))
-    status = store.status(job.job_id)
-    assert (status.accepted, status.waiting, status.counts.done, status.counts.cached) == (6, 1, 5, 4)
-    # A web process has died before it said of one; the controller has seen all.
-    JobFigures(store.table).store_counts(job.job_id, Counts(6, 1, 7, NOW, NOW, cached=5))
-    status = store.status(job.job_id)
-    assert (status.accepted, status.state, status.counts.done, status.counts.cached) == (7, "finished", 6, 5)
 
 
 def test_commits_at_the_same_time_never_mark_an_image_twice() -> None:
@@ -279,69 +261,3 @@ def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(
     store.create(job)  # a repeat of the first request, which was under way
     DeletedJobs(store.table).remove_items(DeletedJobs(store.table).find_all()[0], 100)
     assert (store.jobs(9, owner="anna"), store.existing([job.job_id])) == ([], set())
-
-
-LIFETIME = timedelta(days=3)
-MODEL = Model(name="demo", digest="d1")
-
-
-@pytest.fixture
-def cache(store: JobStore) -> ResultCache:
-    return ResultCache(store.table, LIFETIME)
-
-
-def remember(cache: ResultCache, answers: list[ClassificationResult], owner: str = "") -> None:
-    """Remember results as the collector does, all of jobs of one user."""
-    cache.put_results(answers, NOW, {answer.job_id: owner for answer in answers})
-
-
-def digest(number: int) -> str:
-    return f"{number:064x}"
-
-
-def answered(number: int, label: str = "cat", model: Model | None = MODEL) -> ClassificationResult:
-    return ClassificationResult(
-        job_id=new_id(),
-        image_id=new_id(),
-        status="done",
-        label=label,
-        score=0.9,
-        top=(LabelScore(label=label, score=0.9), LabelScore(label="dog", score=0.1)),
-        model=model,
-        worker="i-1",
-        attempts=2,
-        key="another.jpg",
-        sha256=digest(number),
-    )
-
-
-def test_only_what_a_worker_found_is_remembered(cache: ResultCache) -> None:
-    ref, problem = ImageRef(new_id(), new_id()), Failure(code="truncated", message="it ends early")
-    no_label = failed(ref, problem, worker="i-1", attempts=1).response().model_copy(update={"sha256": digest(1)})
-    again = repeated(answered(2), ref, NOW)
-    remember(cache, [no_label, again, answered(3, model=None)])
-    assert cache.find("", [digest(number) for number in (1, 2, 3)], "d1", NOW) == {}
-
-
-def test_an_entry_answers_until_shortly_before_it_expires(cache: ResultCache) -> None:
-    remember(cache, [answered(1)])
-    last = NOW + LIFETIME - MARGIN
-    assert cache.find("", [digest(1)], "d1", last - timedelta(seconds=1))
-    assert cache.find("", [digest(1)], "d1", last) == {}
-
-
-def test_a_cache_without_a_lifetime_remembers_and_finds_nothing(store: JobStore, cache: ResultCache) -> None:
-    off = ResultCache(store.table, timedelta(0))
-    remember(off, [answered(1)])
-    assert cache.find("", [digest(1)], "d1", NOW) == {}
-    remember(cache, [answered(1)])
-    assert off.find("", [digest(1)], "d1", NOW) == {}
-
-
-def test_a_repeated_result_is_that_of_its_own_image_and_says_where_it_comes_from() -> None:
-    first, ref = answered(1), ImageRef(new_id(), new_id())
-    again = repeated(first, ref, NOW)
-    assert (again.ref, again.cached, again.label, again.top, again.model) == (ref, True, "cat", first.top, MODEL)
-    assert (again.source, again.recorded_at, again.attempts) == (output_key(first.ref), NOW, 0)
-    # The classified object belongs to another image, so it must not be deleted for this one.
-    assert again.key is None

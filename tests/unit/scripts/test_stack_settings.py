@@ -187,7 +187,7 @@ def test_a_template_without_budget_and_site_names_no_type_that_the_region_lacks(
 
 
 def retention(days: float) -> RetentionSettings:
-    return RetentionSettings(unkept_days=days, repeat_days=30)
+    return RetentionSettings(unkept_days=days)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from core.cost import REMOVAL
 from core.ids import ImageRef, cancelled_key, first_id_of, input_key, merged_key, new_id, output_key
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
-from core.jobs.models import AcceptedCount, Counts, DeletedJob, ImageRecord, Job
+from core.jobs.models import Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.lease import Tenure
@@ -246,7 +246,7 @@ def test_without_a_lifetime_and_without_the_lease_nothing_expires() -> None:
 def test_s9_a_kept_job_expires_only_if_it_is_empty() -> None:
     store = JobStore(MemoryTable())
     kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
-    JobFigures(store.table).put_accepted_count(kept.job_id, "writer", AcceptedCount(1))
+    JobFigures(store.table).put_accepted_count(kept.job_id, "writer", 1)
     expiry = JobExpiry(store, LIFETIME, Tenure(), ManualClock(0.0, NOW))
     for _ in range(2):
         expiry.tick()
@@ -319,7 +319,7 @@ def test_objects_and_items_written_after_the_first_removal_are_removed_by_the_la
     site.cleanup.tick()
     site.outputs.put(output_key(image), b"{}", "application/json")  # by a worker
     site.outputs.put(merged_key(image.job_id), b"{}", "application/x-ndjson")  # by an earlier controller
-    JobFigures(site.store.table).put_accepted_count(image.job_id, "writer", AcceptedCount(1))  # by an upload
+    JobFigures(site.store.table).put_accepted_count(image.job_id, "writer", 1)  # by an upload
     site.clock.now += LINGER_SECONDS
     site.cleanup.tick()
     assert site.left(image.job_id) == []

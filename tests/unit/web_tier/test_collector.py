@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TypeVar, cast
 
@@ -14,16 +13,14 @@ from botocore.exceptions import ClientError
 from core.ids import ImageRef, new_id, output_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, Heartbeat, Model, Prediction, StoredResult, failed
-from core.result_cache import ResultCache
+from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, StoredResult, failed
 from core.tracing import new_traceparent, trace_id
 from services.lease import Tenure
 from services.sqs import OutgoingMessage, ReceivedMessage
-from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, Item, TableBusyError
+from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error, statuses_of
-from tests.support.memory_aws.calls import WRITES
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -379,20 +376,6 @@ def test_an_old_response_suspends_its_job_for_a_minute_and_none_is_dropped_untri
     assert set(statuses_of(site.store, ONE)) == {ref.image_id for ref in IMAGES[ONE][1:]}
 
 
-def test_a_cache_that_cannot_be_written_delays_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    site, put_each = Site(), MemoryTable.put_each
-
-    def refuse_cache(table: MemoryTable, items: Sequence[Item]) -> list[tuple[Item, Exception]]:
-        entries = [item for item in items if str(item["pk"]).startswith("CACHE#")]
-        left = put_each(table, [item for item in items if item not in entries])
-        return [*left, *((item, TableBusyError("busy")) for item in entries)]
-
-    monkeypatch.setattr(MemoryTable, "put_each", refuse_cache)
-    site.send(done(REFS[0]).model_copy(update=KNOWN))
-    site.tick()
-    assert (set(statuses_of(site.store, ONE)), site.queue.messages) == ({REFS[0].image_id}, [])
-
-
 def test_recorded_messages_are_deleted_although_others_cannot_be_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -462,64 +445,6 @@ def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder
     site.tick()
     assert statuses_of(site.store, ONE) == {REFS[0].image_id: "done"}
     assert site.queue.counts().visible == 2
-
-
-def test_the_label_of_a_visible_result_is_already_in_the_cache() -> None:
-    digest, seen = "a" * 64, list[bool]()
-
-    class Watching(ResultWriter):
-        def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
-            cache = ResultCache(self.jobs.store.table, timedelta(days=1))
-            seen.append(digest in cache.find("", [digest], "d1", datetime.now(UTC)))
-            return super().record_each(responses)
-
-    known = {"key": "k.jpg", "sha256": digest, "model": Model(name="demo", digest="d1")}
-    site = Site(writer=Watching)
-    site.send(done(REFS[0]).model_copy(update=known))
-    site.tick()
-    assert seen == [True]
-
-
-KNOWN = {"key": "k.jpg", "sha256": "a" * 64, "model": Model(name="demo", digest="d1")}
-
-
-def test_a_label_is_cached_for_the_owner_of_its_job_only() -> None:
-    owned = Job(new_id(), "hers", EPOCH, owner="anna")
-    ref, gone = ImageRef(owned.job_id, new_id()), ImageRef(new_id(), new_id())
-    store = stored_jobs()
-    store.create(owned)
-    store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
-    site = Site(store)
-    site.send(*[done(each).model_copy(update=KNOWN) for each in (ref, gone)])
-    site.tick()
-    cache = ResultCache(store.table, timedelta(days=1))
-    found = {owner: cache.find(owner, ["a" * 64], "d1", datetime.now(UTC)) for owner in ("anna", "bert", "")}
-    assert {owner: len(entries) for owner, entries in found.items()} == {"anna": 1, "bert": 0, "": 0}
-    assert store.result(ref) is not None
-
-
-def test_the_owners_of_jobs_cost_no_reads_of_their_own() -> None:
-    answers = [done(ref).model_copy(update=KNOWN) for ref in (*IMAGES[ONE][:15], *IMAGES[OTHER][:15])]
-
-    def reads_by(record: Callable[[JobStore], object]) -> Counter[str]:
-        store, calls = stored_jobs(), Counter[str]()
-
-        def counted(operation: str, effect: Callable[[], _T]) -> _T:
-            calls.update({operation} - WRITES)
-            return effect()
-
-        cast(MemoryTable, store.table).call = counted
-        record(store)
-        return calls
-
-    def collect(store: JobStore) -> None:
-        site = Site(store)
-        site.send(*answers)
-        site.tick()
-
-    alone = reads_by(lambda store: ResultPath(store).results.record(answers))
-    assert reads_by(collect) == alone
-    assert alone.total() > 0
 
 
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,35 +1,32 @@
-"""Ingest: each accepted image has its object, record and request, or the cached result of a known one.
+"""Ingest: each accepted image has its object, record and request.
 
 Also validation, counting and the memory limit.
 """
 
 import threading
 import tracemalloc
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, new_id
 from core.images import FORMATS, ImageLimits, unknown_reason
 from core.jobs.figures import JobFigures
-from core.jobs.models import AcceptedCount, ImageRecord, Job
+from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Model, RequestMessage
-from core.result_cache import ResultCache
+from core.messages import RequestMessage
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
 from services.table import TableBusyError
 from tests.support import fixtures
-from tests.support.clocks import ManualClock
-from tests.support.jobs import NOW, client_error, done, picture, statuses_of
+from tests.support.jobs import NOW, client_error, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
@@ -39,12 +36,9 @@ from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import (
     BATCH_IMAGES,
     CONCURRENCY,
-    GROUP_IMAGES,
     MEMORY_BYTES,
     UNAVAILABLE,
     AcceptedCounter,
-    CachedImage,
-    CachedResults,
     ImageIngest,
     RejectedUpload,
     UploadResult,
@@ -112,16 +106,15 @@ def codes(outcomes: Sequence[UploadResult]) -> list[str]:
     return [outcome.code for outcome in outcomes if isinstance(outcome, RejectedUpload)]
 
 
-def counts_of(ingest: ImageIngest) -> tuple[float, float, float, dict[str, float]]:
-    """Return the accepted images, their bytes, the cached ones of them, and the rejected files by reason."""
+def counts_of(ingest: ImageIngest) -> tuple[float, float, dict[str, float]]:
+    """Return the accepted images, their bytes, and the rejected files by reason."""
     metrics = ingest.metrics
     totals = [
-        next(iter(counter.collect())).samples[0].value
-        for counter in (metrics.accepted, metrics.accepted_bytes, metrics.cached)
+        next(iter(counter.collect())).samples[0].value for counter in (metrics.accepted, metrics.accepted_bytes)
     ]
     rejected = [sample for sample in next(iter(metrics.rejected.collect())).samples if sample.value]
     by_reason = {each.labels["reason"]: each.value for each in rejected if each.name.endswith("_total")}
-    return totals[0], totals[1], totals[2], by_reason
+    return totals[0], totals[1], by_reason
 
 
 def recorded(store: JobStore, job: Job) -> set[str]:
@@ -227,7 +220,7 @@ def test_images_whose_record_failed_are_not_accepted_even_if_the_record_is_there
     assert [outcome.filename for outcome in outcomes] == [str(index) for index in range(BATCH_IMAGES + 2)]
     assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
     assert failing.status(job.job_id).accepted == 0
-    assert counts_of(ingest) == (0, 0, 0, {"unavailable": BATCH_IMAGES + 2})
+    assert counts_of(ingest) == (0, 0, {"unavailable": BATCH_IMAGES + 2})
 
 
 def test_images_of_a_job_that_was_deleted_meanwhile_leave_nothing_behind(
@@ -317,184 +310,15 @@ def files(*shades: int) -> list[Upload]:
     return [Upload(f"{shade}.jpg", body := picture(shade=shade), len(body)) for shade in shades]
 
 
-def answer_of(upload: Upload, label: str = "cat") -> ClassificationResult:
-    """The result that a worker gave for the same bytes in another job."""
-    response = done(ImageRecord(ImageRef(new_id(), new_id()), "other.jpg", "key", 1, NOW), label)
-    return response.model_copy(
-        update={
-            "key": input_key(response.ref, "jpg"),
-            "sha256": sha256(upload.data).hexdigest(),
-            "model": Model(name="demo", digest="d1"),
-        }
-    )
-
-
-def remember(cache: ResultCache, answers: list[ClassificationResult], at: datetime = NOW, owner: str = "") -> None:
-    """Remember results as the collector does, all of jobs of one user."""
-    cache.put_results(answers, at, {answer.job_id: owner for answer in answers})
-
-
-@pytest.fixture
-def cache(store: JobStore) -> ResultCache:
-    return ResultCache(store.table, timedelta(days=1))
-
-
-@pytest.fixture
-def caching(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue, cache: ResultCache) -> Iterator[ImageIngest]:
-    cached_results = CachedResults(cache, lambda: "d1", ManualClock(0.0, NOW))
-    caching = ImageIngest(ImageLimits(), bucket, store, queue, inspect, cached_results, clock=ManualClock(0.0, NOW))
-    yield caching
-    caching.pool.shutdown()
-
-
-def cached(outcomes: list[UploadResult]) -> list[bool | None]:
-    return [None if isinstance(outcome, RejectedUpload) else outcome.cached for outcome in outcomes]
-
-
-def test_a_known_image_has_its_result_at_once_and_no_object_and_no_request(
-    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    uploads = [*files(1, 2), Upload("text.jpg", b"text", 4), *files(3)]
-    remember(cache, [answer_of(uploads[0], "stop"), answer_of(uploads[3], "parking")])
-    outcomes = caching.ingest(job, uploads)
-    assert cached(outcomes) == [True, False, None, True]
-    assert len(bucket.objects) == len(queue.bodies) == 1
-    size = sum(uploads[index].size for index in (0, 1, 3))
-    assert counts_of(caching) == (3, size, 2, {"not_an_image": 1})
-    results = store.results(job.job_id)
-    known = [outcome for outcome in outcomes if isinstance(outcome, CachedImage)]
-    assert [results[image.ref.image_id].label for image in known] == ["stop", "parking"]
-    assert [(image.filename, image.key) for image in known] == [
-        (uploads[index].filename, input_key(image.ref, "jpg")) for index, image in zip((0, 3), known, strict=True)
-    ]
-    assert {result.recorded_at for result in results.values()} == {NOW}
-    assert all(result.cached for result in results.values())
-    assert [image.cached for image in store.images(job.job_id)] == [True, False, True]
-
-
-def test_a_job_that_keeps_images_has_an_object_also_of_a_known_one(
-    caching: ImageIngest, cache: ResultCache, job: Job, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    (upload,) = files(1)
-    remember(cache, [answer_of(upload)])
-    (outcome,) = caching.ingest(replace(job, keep=True), [upload])
-    assert isinstance(outcome, CachedImage)
-    assert (bucket.objects, queue.bodies) == ({outcome.key: upload.data}, [])
-
-
-def test_a_result_is_repeated_only_for_the_user_who_sent_the_image_before(
-    caching: ImageIngest, cache: ResultCache, job: Job
-) -> None:
-    uploads = files(1, 2)
-    remember(cache, [answer_of(uploads[0])], owner="ann")
-    remember(cache, [answer_of(uploads[1])], owner="bob")
-    assert cached(caching.ingest(replace(job, owner="ann"), uploads)) == [True, False]
-
-
-def test_known_images_are_found_with_one_read_for_each_group(
-    ingest: ImageIngest, job: Job, cache: ResultCache
-) -> None:
-    asked = list[int]()
-
-    class Asked(CachedResults):
-        def find(self, job: Job, digests: Collection[str]) -> Mapping[str, ClassificationResult]:
-            asked.append(len(digests))
-            return {}
-
-    replace(ingest, cached_results=Asked(cache, lambda: "d1")).ingest(job, uploads(2 * GROUP_IMAGES + 1))
-    assert asked == [GROUP_IMAGES, GROUP_IMAGES, 1]
-
-
-def test_another_model_and_a_cache_that_fails_send_every_image_to_a_worker(
-    caching: ImageIngest, cache: ResultCache, job: Job, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uploads = files(1, 2)
-    remember(cache, [answer_of(upload) for upload in uploads])
-    for model in (None, "d2"):
-        cached_results = CachedResults(cache, lambda model=model: model, ManualClock(0.0, NOW))  # type: ignore[misc]
-        other = replace(caching, cached_results=cached_results)
-        assert cached(other.ingest(job, uploads)) == [False, False]
-    for error in (client_error(503), TableBusyError("busy")):
-
-        def fails(*_: object, error: Exception = error) -> None:
-            raise error
-
-        with monkeypatch.context() as patch:
-            patch.setattr(ResultCache, "find", fails)
-            assert cached(caching.ingest(job, uploads)) == [False, False]
-    assert len(queue.bodies) == 8
-
-
-def test_a_known_image_that_cannot_be_recorded_is_not_accepted_and_leaves_no_result(
-    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uploads = files(1)
-    remember(cache, [answer_of(uploads[0])])
-
-    def busy(*_: object) -> None:
-        raise TableBusyError("busy")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(JobStore, "record_images", busy)
-        (outcome,) = caching.ingest(job, uploads)
-    assert isinstance(outcome, RejectedUpload)
-    assert (statuses_of(store, job.job_id), store.count_images(job.job_id)) == ({}, 0)
-
-
-def test_a_repeated_request_with_cached_images_becomes_the_same_images_once(
-    caching: ImageIngest, cache: ResultCache, job: Job, store: JobStore
-) -> None:
-    uploads = files(1, 2, 3)
-    remember(cache, [answer_of(uploads[1])])
-    first = ingest_idempotent(caching, job, "key", uploads)
-    again = ingest_idempotent(caching, job, "key", uploads)
-    assert [outcome.ref for outcome in again] == [outcome.ref for outcome in first]  # type: ignore[union-attr]
-    assert cached(first) == cached(again) == [False, True, False]
-    assert store.count_images(job.job_id) == store.status(job.job_id).accepted == 3
-    [(image_id, result)] = store.results(job.job_id).items()
-    assert (image_id, result.job_id, result.image_id) == (first[1].ref.image_id, job.job_id, image_id)  # type: ignore[union-attr]
-    assert result.recorded_at == store.image(result.ref).accepted_at
-
-
-@pytest.mark.parametrize("expired", [False, True])
-def test_a_repeat_answers_known_images_that_the_first_request_died_over(
-    caching: ImageIngest,
-    cache: ResultCache,
-    job: Job,
-    store: JobStore,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    expired: bool,
-) -> None:
-    uploads = files(1, 2)
-    remember(cache, [answer_of(uploads[0])])
-
-    def busy(*_: object) -> None:
-        raise TableBusyError("busy")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(JobStore, "put_done", busy)
-        with pytest.raises(TableBusyError):
-            ingest_idempotent(caching, job, "key", uploads)
-    if expired:
-        caching = replace(caching, cached_results=None)
-    outcomes = ingest_idempotent(caching, job, "key", uploads)
-    # What has expired was never accepted, and has no object: its file is to come once more, under another key.
-    assert cached(outcomes) == [None if expired else True, False]
-    accepted = {outcome.ref.image_id for outcome in outcomes if isinstance(outcome, ImageRecord)}
-    assert {image.ref.image_id for image in store.images(job.job_id)} == accepted
-    assert set(statuses_of(store, job.job_id)) <= accepted
-
-
 def test_a_group_that_waits_for_company_gives_way_to_the_bound_of_memory(
-    caching: ImageIngest, job: Job, bucket: MemoryBucket
+    ingest: ImageIngest, job: Job, bucket: MemoryBucket
 ) -> None:
     uploads = files(*range(12))
-    tight = replace(caching, memory=MemoryLimiter(2 * len(uploads[0].data)))
+    tight = replace(ingest, memory=MemoryLimiter(2 * len(uploads[0].data)))
     assert len(tight.ingest(job, uploads)) == len(bucket.objects) == 12
 
 
-def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIngest, job: Job) -> None:
+def test_what_a_broken_request_held_of_the_memory_is_free_again(ingest: ImageIngest, job: Job) -> None:
     limiter = MemoryLimiter(10**6)
 
     def cut() -> Iterator[Upload]:
@@ -502,7 +326,7 @@ def test_what_a_broken_request_held_of_the_memory_is_free_again(caching: ImageIn
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        replace(caching, memory=limiter).put_objects(job, cut())
+        replace(ingest, memory=limiter).put_objects(job, cut())
     limiter.acquire(10**6, wait_seconds=0)
 
 
@@ -554,30 +378,23 @@ def test_an_image_whose_inspection_dies_is_rejected_only_if_it_is_the_cause(erro
     assert str(error) not in rejected.message
 
 
-def test_cached_images_are_counted_with_their_first_and_last_time() -> None:
-    counter, later = AcceptedCounter(), NOW + timedelta(seconds=7)
-    counter.add("job", 3, 1, NOW)
-    counter.add("job", 1, 0, later)
-    assert counter.add("job", 2, 2, later)[1] == AcceptedCount(6, 3, NOW, later)
-
-
 def test_concurrent_counts_are_complete() -> None:
     counter = AcceptedCounter()
     with ThreadPoolExecutor(8) as pool:
-        counts = sorted(count.accepted for _, count in pool.map(lambda _: counter.add("job", 1, 0, NOW), range(200)))
+        counts = sorted(count for _, count in pool.map(lambda _: counter.add("job", 1), range(200)))
     assert counts == list(range(1, 201))
 
 
 def test_an_evicted_job_starts_a_new_count_with_a_new_writer() -> None:
     # A new count of the old writer would be lower than the stored one, and be rejected.
     counter = AcceptedCounter(max_jobs=2)
-    first, _ = counter.add("job", 3, 0, NOW)
-    counter.add("second", 1, 0, NOW)
-    assert counter.add("job", 1, 0, NOW) == (first, AcceptedCount(4))
+    first, _ = counter.add("job", 3)
+    counter.add("second", 1)
+    assert counter.add("job", 1) == (first, 4)
     for other in ("second", "third"):
-        counter.add(other, 1, 0, NOW)
-    again, count = counter.add("job", 2, 0, NOW)
-    assert (count, again != first) == (AcceptedCount(2), True)
+        counter.add(other, 1)
+    again, count = counter.add("job", 2)
+    assert (count, again != first) == (2, True)
 
 
 def test_a_waiting_thread_continues_once_enough_is_released() -> None:

@@ -3,18 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
-from core.jobs.models import Counts, ImageRecord
+from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, RequestedModel, failed
 from services.table import TableBusyError
-from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.result_path import (
@@ -193,26 +191,3 @@ def test_an_image_added_while_others_are_read_is_not_treated_as_taken_back() -> 
     assert gone.image_id not in path.images.missing(JOBS[0])
     path.counts.rewrite(JOBS[0])
     assert figures(store, JOBS[0]) == figures_of_items(store, JOBS[0]) == (2, 0, 40)
-
-
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_images_that_the_web_tier_answered_are_known_as_done_and_never_missing(is_replaced: bool) -> None:
-    """Also when they were answered: the web process may have ended before it could say so."""
-    store = stored_jobs()
-    path = ResultPath(store, clock=ManualClock(0.0))
-    path.results.record([done(REFS[0])])
-    at = [EPOCH + timedelta(hours=hours) for hours in (3, 8, 1)]
-    cached = [ImageRecord(ImageRef(JOBS[0], new_id()), "b.jpg", "key", 1, each, cached=True) for each in at]
-    store.put_done([done(image.ref) for image in cached[1:]])
-    store.record_images(cached, EPOCH)
-    if is_replaced:
-        path = ResultPath(store, clock=ManualClock(86_400.0))
-    path.images.resync(JOBS[0])
-    path.counts.rewrite(JOBS[0])
-    expected = Counts(4, 0, 43, EPOCH, EPOCH, cached=3, first_cached_at=min(at), last_cached_at=max(at))
-    assert JobFigures(store.table).counts(JOBS[0]) == expected
-    assert len(path.images.missing(JOBS[0])) == 39
-    # A controller that takes over counts the same, and finds no results that came since.
-    successor = ResultPath(store, clock=ManualClock(86_400.0))
-    successor.results.record([done(cached[0].ref)])
-    assert JobFigures(store.table).counts(JOBS[0]) == expected

@@ -422,11 +422,6 @@ def test_a_waiting_image_has_its_steps_until_now() -> None:
     assert (timeline.steps[-1].state, timeline.total) == ("open", None)
 
 
-def test_an_image_answered_from_the_cache_has_two_steps() -> None:
-    answer = DONE.model_copy(update={"cached": True, "attempts": 0, "queued_at": None, "timings": Timings()})
-    assert [name for name, _, _ in steps(replace(RECORD, cached=True), answer)] == ["accepted", "from cache"]
-
-
 def test_an_image_that_failed_again_has_the_steps_of_its_last_attempt() -> None:
     record = replace(RECORD, retried_at=after(milliseconds=35))
     found = steps(record, failure(after(seconds=2)))

@@ -4,8 +4,6 @@ import csv
 import io
 import json
 from dataclasses import replace
-from datetime import timedelta
-from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -18,9 +16,7 @@ from core.jobs.items import image_item, image_of, job_item, job_of
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.label_sets import classes_in
-from core.messages import Model, RequestMessage
-from core.result_cache import ResultCache
-from services.clock import utc_now
+from core.messages import RequestMessage
 from tests.support.api import AppMaker
 from tests.support.jobs import add_images, done, picture, put_results
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -110,24 +106,6 @@ def test_each_request_and_record_of_the_job_has_its_labels(
     assert record.model == job.requested_model
     assert image_of(job.job_id, image_item(record)) == replace(record, traceparent=None)
     assert job_of(job_item(job)) == job
-
-
-def test_an_earlier_result_of_all_labels_answers_no_image_of_some(
-    client: FlaskClient, store: JobStore, requests_queue: MemoryQueue
-) -> None:
-    def send(job_id: str) -> bool:
-        sent = client.post(f"/api/v1/jobs/{job_id}/images", data={"images": (io.BytesIO(picture()), "a.png")})
-        return bool(sent.get_json()["accepted"][0]["cached"])
-
-    job_id = str(new_job(client).get_json()["job_id"])
-    assert not send(job_id)
-    [message] = requests_queue.receive()
-    result = done(store.image(RequestMessage.from_json(message.body).ref), LABELS[0]).model_copy(
-        update={"sha256": sha256(picture()).hexdigest(), "key": "k", "model": Model(name="demo", digest=DIGEST)}
-    )
-    ResultCache(store.table, timedelta(days=1)).put_results([result], utc_now(), {job_id: ""})
-    assert send(job_id)
-    assert not send(job_of_some_labels(client, store).job_id)
 
 
 def test_page_api_and_exports_say_which_labels_can_occur(client: FlaskClient, store: JobStore) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from core.ids import new_id
 from core.jobs.figures import JobFigures
-from core.jobs.models import AcceptedCount, Counts, Job, JobStatus, MinScores, Resend
+from core.jobs.models import Counts, Job, JobStatus, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
 from services.errors import NotFoundError
@@ -346,7 +346,7 @@ def test_a_first_result_is_found_soon_and_the_others_twice_a_second(
     put_results(counting, job, done(image))
     assert pauses(2) == [POLL_SECONDS] * 2
     [other] = add_images(counting, job, "b.jpg")
-    JobFigures(counting.table).put_accepted_count(job.job_id, "writer", AcceptedCount(2))
+    JobFigures(counting.table).put_accepted_count(job.job_id, "writer", 2)
     assert pauses(2) == [SOON_SECONDS] * 2
     put_results(counting, job, done(image), failed(other))
     assert pauses(1) == [POLL_SECONDS]
@@ -394,7 +394,7 @@ def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
     add_images(store, job, "a.jpg")
     _, cursor = poll(feed, None)
     store.record_images([early], NOW)
-    JobFigures(store.table).put_accepted_count(job.job_id, "writer", AcceptedCount(2))
+    JobFigures(store.table).put_accepted_count(job.job_id, "writer", 2)
     assert [kind for kind, _ in poll(feed, cursor)[0]] == []
     clock.now += SEARCH_SECONDS
     events, _ = poll(feed, cursor)

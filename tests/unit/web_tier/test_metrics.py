@@ -90,7 +90,6 @@ def test_an_upload_is_counted_with_its_bytes_and_each_rejection_with_its_reason(
     assert value(metrics.registry, "images_accepted_bytes_total") == sum(map(len, images))
     assert value(metrics.registry, "images_rejected_total", reason="not_an_image") == 1
     assert value(metrics.registry, "images_rejected_total", reason="empty") == 1
-    assert value(metrics.registry, "images_cached_total") == 0
 
 
 def test_a_reason_that_is_not_in_the_list_counts_as_other() -> None:

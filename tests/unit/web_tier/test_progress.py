@@ -76,8 +76,8 @@ def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | 
 def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
     counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
     assert cost_texts(counts, cost_of(counts)) == (
-        "$0.026",
-        "$0.026: compute $0.012 + requests $0.014 ($0.026 per 1,000 images)",
+        "$0.025",
+        "$0.025: compute $0.012 + requests $0.013 ($0.025 per 1,000 images)",
     )
 
 
@@ -101,17 +101,10 @@ def test_viewers_of_a_shared_job_see_nothing_of_the_fleet_the_cost_or_s3() -> No
 
 @pytest.mark.parametrize(("answers", "has_rate"), [(99, False), (100, True)])
 def test_a_price_per_1000_images_needs_enough_of_them(answers: int, has_rate: bool) -> None:
-    counts = Counts(2_000, 0, 2_000, NOW, NOW, runs=((1, answers),), cached=2_000 - answers)
+    counts = Counts(answers, 0, 2_000, NOW, NOW, runs=((1, answers),))
     _, price = cost_texts(counts, cost_of(counts))
     assert price is not None
     assert ("per 1,000 images" in price) is has_rate
-
-
-def test_images_from_the_cache_cost_nothing() -> None:
-    counts = Counts(10, 0, 10, NOW, NOW, cached=10)
-    assert cost_texts(counts, cost_of(counts)) == (
-        "$0.00", "No worker was needed: every image so far came from the cache."
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -181,13 +174,6 @@ def test_only_images_that_are_certainly_the_jobs_count_as_in_flight(
 def test_an_unknown_cost_and_that_of_an_empty_job_are_not_shown() -> None:
     assert cost_texts(Counts(10, 0, 10, NOW, NOW), None) == (None, None)
     assert cost_texts(Counts(), cost_of(Counts())) == (None, None)
-
-
-def test_images_answered_from_the_cache_are_counted_in_a_sentence() -> None:
-    status = JobStatus(JOB, 12, Counts(10, 0, 12, NOW, NOW, 4))
-    assert ProgressBody.from_progress(JobProgress.from_status(status), None, None).repeats == (
-        "4 of 12 images came from the cache: they were classified before."
-    )
 
 
 def test_the_rate_of_a_finished_job_agrees_with_its_duration() -> None:

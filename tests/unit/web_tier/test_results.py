@@ -2,7 +2,6 @@
 
 import csv
 import re
-from dataclasses import replace
 from datetime import timedelta, timezone
 from io import StringIO
 
@@ -87,15 +86,6 @@ def test_the_rate_is_none_until_two_results_differ_in_time(
     job: Job, results: int, seconds: float | None, rate: float | None
 ) -> None:
     assert images_per_second(status(job, results, seconds)) == rate
-
-
-def test_images_answered_from_the_cache_do_not_count_in_the_rate(job: Job) -> None:
-    known = status(job, 41, 2)
-    mixed = replace(
-        known.counts, done=1_041, cached=1_000, first_cached_at=NOW - timedelta(minutes=10), last_cached_at=NOW
-    )
-    assert images_per_second(replace(known, counts=mixed)) == images_per_second(known) == 20
-    assert images_per_second(replace(known, counts=replace(mixed, done=1_000, first_result_at=None))) is None
 
 
 def test_models_of_the_most_recently_read_jobs_are_cached(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +189,7 @@ def test_every_image_has_a_row_in_each_state() -> None:
 
 
 def test_the_api_shows_every_field_of_a_result_but_those_for_the_system() -> None:
-    internal = {"version", "key", "sha256", "source", "queued_at", "attempt", "repeated", "traceparent"}
+    internal = {"version", "key", "queued_at", "attempt", "repeated", "traceparent"}
     assert ClassificationResult.model_fields.keys() - ImageBody.model_fields.keys() == internal
 
 
@@ -215,18 +205,13 @@ def test_a_row_has_up_to_five_labels_and_when_the_result_came() -> None:
         for name, score in zip("abcdef", (0.5, 0.2, 0.1, 0.05, 0.04, 0.03), strict=True)
     )
     came = NOW.astimezone(timezone(timedelta(hours=5)))
-    many = done(one, "a", 0.5).model_copy(update={"top": top, "recorded_at": came, "cached": True})
+    many = done(one, "a", 0.5).model_copy(update={"top": top, "recorded_at": came})
     few = done(two, "a", 0.5).model_copy(update={"top": top[:2]})
     first, second = rows(ImageResult(one, many), ImageResult(two, few))
     labels = [first[name] for name in ("label", *(f"label_{place}" for place in range(2, 6)))]
-    assert (labels, first["score_5"], first["cached"]) == (list("abcde"), "0.040000", "true")
+    assert (labels, first["score_5"]) == (list("abcde"), "0.040000")
     assert first["recorded_at"] == f"{NOW:%Y-%m-%d %H:%M:%S}", "in UTC"
-    assert (second["label_2"], second["score_2"], second["label_3"], second["cached"]) == (
-        "b",
-        "0.200000",
-        "",
-        "false",
-    )
+    assert (second["label_2"], second["score_2"], second["label_3"]) == ("b", "0.200000", "")
 
 
 @pytest.mark.parametrize(

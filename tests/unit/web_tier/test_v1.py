@@ -306,7 +306,7 @@ def test_the_fleet_has_the_cost_of_a_thousand_images(client: FlaskClient, store:
     body = client.get("/api/v1/fleet").get_json()
     assert (body["billed_seconds"], body["cost"]) == (600, 0.02)
     assert body["instances_dollars_per_1000_images"] == pytest.approx(0.01)
-    assert body["requests_dollars_per_1000_images"] == pytest.approx(0.0142, abs=0.0005)
+    assert body["requests_dollars_per_1000_images"] == pytest.approx(0.0134, abs=0.0005)
     FleetStore(store.table).put_snapshot(snapshot.model_copy(update={"images": 0}))
     assert client.get("/api/v1/fleet").get_json()["instances_dollars_per_1000_images"] is None
 

@@ -1,8 +1,6 @@
 """Models: the one that each job gets, the default of operators, and what pages show of them."""
 
 import shutil
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from html import unescape
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +23,6 @@ from core.model_catalog import (
     CatalogStore,
     rolled_back,
 )
-from core.result_cache import ResultCache
 from services.errors import ObjectTooLargeError
 from services.lease import Tenure
 from services.s3 import Bucket
@@ -346,27 +343,6 @@ def test_a_job_with_some_labels_keeps_the_model_that_has_them(client: FlaskClien
     path = f"/api/v1/jobs/{answer['job_id']}"
     assert "only some labels" in problem(client.post(f"{path}/retry?model=other"), 422)
     assert client.get(path).get_json()["model"]["name"] == "demo"
-
-
-def test_a_repeated_image_is_answered_by_the_model_of_its_job_only(
-    client: FlaskClient, other: Path, store: JobStore, requests_queue: MemoryQueue
-) -> None:
-    job = store.job(new_job(client)["job_id"])
-    upload(client, job, ("a.jpg", picture(shade=1)))
-    [image] = store.images(job.job_id)
-    request = RequestMessage.from_json(requests_queue.bodies[0])
-    result = done(image).model_copy(
-        update={
-            "key": request.key,
-            "sha256": sha256(picture(shade=1)).hexdigest(),
-            "model": Model(name="demo", digest=digest_of(DEMO_BUNDLE)),
-        }
-    )
-    ResultCache(store.table, timedelta(days=1)).put_results([result], datetime.now(UTC), {job.job_id: ""})
-    use(client, other)
-    again, with_other = store.job(new_job(client, model="demo")["job_id"]), store.job(new_job(client)["job_id"])
-    assert upload(client, again, ("a.jpg", picture(shade=1))).get_json()["accepted"][0]["cached"]
-    assert not upload(client, with_other, ("a.jpg", picture(shade=1))).get_json()["accepted"][0]["cached"]
 
 
 def test_pages_show_the_model_of_the_job(
