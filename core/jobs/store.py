@@ -366,10 +366,6 @@ class JobStore(JobReader):
 
     # Results
 
-    def put_done(self, responses: Sequence[ClassificationResult]) -> None:
-        """Store results with status `done`, replacing existing ones."""
-        self.table.put_all([result_item(response) for response in responses])
-
     def put_each_done(self, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
         """Store results with status `done`, of any jobs; return the images that are left, with the reason."""
         left = self.table.put_each([result_item(response) for response in responses])

@@ -398,7 +398,7 @@ class WrittenJob:
         chosen, answer = self.images[first:last], answer or answer_of
         good = [answer(image, index) for index, image in enumerate(chosen[: len(chosen) - failures])]
         with ThreadPoolExecutor(4) as writers:
-            list(writers.map(self.store.put_done, [good[at : at + 250] for at in range(0, len(good), 250)]))
+            list(writers.map(self.store.put_each_done, [good[at : at + 250] for at in range(0, len(good), 250)]))
         for image in chosen[len(chosen) - failures :]:
             self.store.put_failed(failed(image))
         before = JobFigures(self.store.table).counts(self.job.job_id)

@@ -186,7 +186,7 @@ def _fill_jobs(store: JobStore) -> None:
     ]
     store.record_images(records, NOW)
     JobFigures(store.table).put_accepted_count(JOB, "writer", 4)
-    store.put_done([_result(DONE)])
+    store.put_each_done([_result(DONE)])
     cancelled = failed(FAILED, CANCELLED, worker="controller", attempts=0, attempt=1).response()
     given_up = failed(GIVEN_UP, crashed_worker(5), worker="controller", attempts=5, attempt=1).response()
     for response in (cancelled, given_up):

@@ -102,7 +102,7 @@ def put_results(store: JobStore, job: Job, *responses: ClassificationResult) -> 
     """Store results and the job's counts, as the collector does."""
     for response in responses:
         if response.status == "done":
-            store.put_done([response])
+            store.put_each_done([response])
         else:
             store.put_failed(response)
     good = sum(response.status == "done" for response in responses)

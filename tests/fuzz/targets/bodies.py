@@ -85,7 +85,7 @@ class _AnsweringQueue(Queue):
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         requests = [RequestMessage.from_json(message.body) for message in messages]
-        _STORE.put_done([_answer(request) for request in requests])
+        _STORE.put_each_done([_answer(request) for request in requests])
         return []
 
 

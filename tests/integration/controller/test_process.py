@@ -83,7 +83,7 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
         work["collector"].tick()
     assert JobFigures(store.table).counts(counted.job_id).done == (1 if token > 9 else 5)
 
-    store.put_done([done(merged)])
+    store.put_each_done([done(merged)])
     assert JobFigures(store.table).store_counts(merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
     assert JobFigures(store.table).put_merged(merged.job_id, MergedFile("key", "another", hour_ago), token=9)
     work["results_files"].tick()

@@ -96,7 +96,7 @@ def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Itera
 def answer_all(store: JobStore) -> None:
     """Let every image that waits have its result."""
     for job in store.jobs(100) + store.jobs(100, owner="ann"):
-        store.put_done([done(image) for image in store.images(job.job_id)])
+        store.put_each_done([done(image) for image in store.images(job.job_id)])
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(site: 
         wait_until(lambda: store.jobs(1, owner="bob"), "bob's image is accepted")
         [job] = store.jobs(1, owner="bob")
         wait_until(lambda: list(store.images(job.job_id)), "bob's image is recorded")
-        store.put_done([done(image) for image in store.images(job.job_id)])
+        store.put_each_done([done(image) for image in store.images(job.job_id)])
         assert bobs.result(DEADLINE_SECONDS).status_code == 200
         assert not any(each.done() for each in waiting)
 
@@ -236,7 +236,7 @@ def test_kept_images_come_in_folders_and_a_client_that_leaves_frees_its_place(we
     files = [("images", (f"day{number}/IMG.bmp", data)) for number, data in enumerate(sent)]
     requests.post(f"{address}/images", files=files, timeout=DEADLINE_SECONDS).raise_for_status()
     images = list(store.images(job_id))
-    store.put_done([done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
+    store.put_each_done([done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
 
     def download(**query: str) -> requests.Response:
         return requests.get(f"{address}/images.zip", params=query, stream=True, timeout=DEADLINE_SECONDS)

@@ -140,7 +140,7 @@ def hers(anna: Person, site: SignInSite, store: JobStore, config: Config, provis
     job_id = anna.asks("POST", "/api/v1/jobs", json={"keep": True}).get_json()["job_id"]
     image = ImageRef(job_id, anna.sends(job_id)["image_id"])
     upload = anna.asks("POST", f"/api/v1/jobs/{job_id}/uploads", json=FILES).get_json()
-    store.put_done([done(store.image(image))])
+    store.put_each_done([done(store.image(image))])
     JobFigures(store.table).store_counts(job_id, Counts(1, 0, 1, NOW, NOW))
     Bucket.named(provisioned, config.names.output_bucket).put(merged_key(job_id), b"{}\n", "application/x-ndjson")
     JobFigures(store.table).put_merged(job_id, MergedFile(merged_key(job_id), "1", NOW))

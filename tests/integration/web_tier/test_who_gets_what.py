@@ -307,7 +307,7 @@ class Stage:
         image = ImageRecord(ref, "a.png", f"{ref.job_id}/{ref.image_id}.png", 100, NOW)
         store.create(job)
         store.record_images([image], NOW)
-        store.put_done([done(image)])
+        store.put_each_done([done(image)])
         JobFigures(store.table).put_merged(job.job_id, MergedFile(merged_key(job.job_id), "1", NOW))
         self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
         self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")

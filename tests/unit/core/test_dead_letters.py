@@ -75,7 +75,7 @@ def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office
     labelled, failed_again, damaged, forgotten = office.images("a", "b", "c", "d")
     for image in (labelled, failed_again, forgotten):
         office.give_up(image)
-    office.store.put_done([done(labelled)])
+    office.store.put_each_done([done(labelled)])
     office.retry(failed_again)
     office.give_up(failed_again, attempt=1)
     office.letters.put_each([failed(damaged)])

@@ -132,7 +132,7 @@ def test_true_labels_that_are_set_while_their_job_is_removed_are_removed_too(sto
 
 def test_results_of_images_of_any_jobs_are_found_together(store: JobStore) -> None:
     images = [record(new_id()) for _ in range(130)]
-    store.put_done([done(image.ref, f"label {number}") for number, image in enumerate(images[:120])])
+    store.put_each_done([done(image.ref, f"label {number}") for number, image in enumerate(images[:120])])
     store.put_failed(not_done(images[120].ref))
     found = store.results_of([image.ref for image in images])
     assert found.keys() == {image.ref for image in images[:121]}

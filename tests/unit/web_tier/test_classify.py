@@ -51,7 +51,7 @@ class AnsweringQueue(Queue):
             self.images.append(ref)
             result = self.answer(self.store.image(ref))
             if result is not None and result.status == "done":
-                self.store.put_done([result])
+                self.store.put_each_done([result])
             elif result is not None:
                 self.store.put_failed(result)
         return []
@@ -111,7 +111,7 @@ def test_a_request_without_wait_gets_202_with_a_location(
     assert (answer.status_code, answer.get_json()["status"]) == (202, "waiting")
     assert answer.headers["Location"] == answer.get_json()["location"]
     assert asking.get(answer.headers["Location"]).get_json()["status"] == "waiting"
-    store.put_done([done(store.image(fleet.images[0]))])
+    store.put_each_done([done(store.image(fleet.images[0]))])
     assert asking.get(answer.headers["Location"]).get_json()["label"] == "stop sign"
 
 

@@ -64,7 +64,7 @@ def test_counts_of_a_version_without_tokens_are_replaced() -> None:
 def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not() -> None:
     store, now = stored_jobs(), EPOCH + timedelta(seconds=5)
     ResultPath(store, clock=Clock(0.0)).results.record([done(REFS[0])])
-    store.put_done([done(REFS[1]), done(IMAGES[JOBS[1]][0])])
+    store.put_each_done([done(REFS[1]), done(IMAGES[JOBS[1]][0])])
     store.put_failed(not_done(REFS[2]))
     successor = ResultPath(store, clock=PlayedClock(utc_now=lambda: now))
     assert all(successor.images.is_accepted(IMAGES[job_id][0]) for job_id in JOBS)

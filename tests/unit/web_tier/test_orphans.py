@@ -273,7 +273,7 @@ def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
                 assert accepted(process.direct.commit(job, offer.upload_id)) == [True, True]
             sent |= {image.key: site.bucket.objects[image.key] for image in site.images()}
             if is_classified:
-                site.store.put_done([done(image) for image in site.images()])
+                site.store.put_each_done([done(image) for image in site.images()])
                 if not keep:
                     site.bucket.delete_all([image.key for image in site.images()])
             site.send(offer, 0, 1, version=1)

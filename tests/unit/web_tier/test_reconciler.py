@@ -244,7 +244,7 @@ def test_a_prediction_of_another_image_or_an_unreadable_one_is_no_result(site: R
 
 def test_counts_that_an_earlier_holder_of_the_lease_overwrote_are_corrected(site: ResultsSite) -> None:
     refs = site.add_job(2)
-    site.store.put_done([done(ref) for ref in refs])
+    site.store.put_each_done([done(ref) for ref in refs])
     site.reconciler.tick()
     right = JobFigures(site.store.table).counts(refs[0].job_id)
     JobFigures(site.store.table).store_counts(refs[0].job_id, Counts(done=1, images=1))
@@ -468,7 +468,7 @@ def test_a_dead_letter_of_a_retry_is_a_failure_of_that_attempt(site: ResultsSite
 
 def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.store.put_done([done(ref)])
+    site.store.put_each_done([done(ref)])
     site.letters.send([message(site.store.image(ref))])
     site.reconciler.tick()
     assert (site.outputs.objects, site.letters.messages) == ({}, [])

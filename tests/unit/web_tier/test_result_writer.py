@@ -91,7 +91,7 @@ def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote(
     store = stored_jobs()
     path = ResultPath(store)
     path.results.record([done(REFS[1])])
-    store.put_done([done(REFS[0])])
+    store.put_each_done([done(REFS[0])])
     path.results.record([not_done(REFS[0])])
     assert figures(store, JOBS[0]) == (2, 0, 40)
 

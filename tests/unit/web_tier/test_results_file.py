@@ -282,7 +282,7 @@ def test_a_retried_image_with_a_result_after_days_keeps_its_job_open_for_the_fil
     scene.check()
     scene.clock.now += MAX_OPEN_SECONDS + 1
     scene.check()
-    scene.store.put_done([done(one)])  # its counts are not written yet
+    scene.store.put_each_done([done(one)])  # its counts are not written yet
     assert not scene.writer.is_done_with(scene.job.job_id)
 
 
@@ -308,7 +308,7 @@ def test_a_settled_job_is_checked_less_and_less_often_until_it_is_touched(scene:
     for _ in range(8):
         scene.check()
     [two] = add_images(scene.store, scene.job, "b.jpg")
-    scene.store.put_done([done(two)])
+    scene.store.put_each_done([done(two)])
     JobFigures(scene.store.table).store_counts(scene.job.job_id, Counts(2, 0, 2, NOW, NOW))
     scene.clock.now += 3
     scene.writer.tick()

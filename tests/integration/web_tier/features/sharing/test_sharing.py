@@ -44,7 +44,7 @@ def job(site: SignInSite, table: MemoryTable) -> Job:
     image = ImageRecord(ImageRef(job.job_id, new_id()), "beach.jpg", "key", 100, NOW)
     store.create(job)
     store.record_images([image], NOW)
-    store.put_done([done(image, "sandbar")])
+    store.put_each_done([done(image, "sandbar")])
     JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
     return job
 

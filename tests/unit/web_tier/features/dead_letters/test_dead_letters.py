@@ -58,7 +58,7 @@ def test_row_32_a_dead_letter_that_is_redriven_twice_is_requested_once(desk: Dea
     assert outcomes == ["sent", "running", "running"]
     assert [RequestMessage.from_json(body).attempt for body in desk.queue.bodies] == [1]
     assert desk.listed() == [other.ref.image_id]
-    store.put_done([done(image)])
+    store.put_each_done([done(image)])
     assert desk.call("POST", image, "/redrive").get_json()["outcome"] == "no_dead_letter"
     assert len(desk.queue.bodies) == 1
 
