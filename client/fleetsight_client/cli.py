@@ -666,7 +666,7 @@ def _lines(summary: Summary, url: str, *, waits: bool) -> Iterator[str]:
 def estimate(
     client: ApiClient, /, *, folders: tuple[Path, ...], manifest: Path | None, finish_by: datetime | None
 ) -> None:
-    """Say what a classification would take: files, duplicates, dates, minutes and dollars; nothing is sent."""
+    """Say what a classification would take: files, dates, minutes and dollars; nothing is sent."""
     if bool(folders) is (manifest is not None):
         raise click.UsageError("Give folders, or --manifest with a CSV.")
     limits = UploadLimits.from_response(client.limits())

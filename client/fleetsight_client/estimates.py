@@ -1,15 +1,13 @@
-"""What a classification would take, before anything is sent: files, bytes, duplicates, dates, time and cost."""
+"""What a classification would take, before anything is sent: files, bytes, dates, time and cost."""
 
 import json
 import math
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +58,6 @@ class Estimate:
 
     Attributes:
         too_large: files that the server would refuse for their size; they are not counted otherwise.
-        duplicates: files with the same content as another one; the server knows their result.
         dates: oldest and newest local time of the photos, `undated` those without one and `doubtful` ones; None if
             they cannot be read.
     """
@@ -69,8 +66,6 @@ class Estimate:
     bytes: int = 0
     missing: int = 0
     too_large: int = 0
-    duplicates: int = 0
-    duplicate_bytes: int = 0
     suffixes: Counter[str] = field(default_factory=Counter)
     dates: tuple[str, str] | None = None
     undated: int | None = None
@@ -90,8 +85,6 @@ class Estimate:
                 yield f"{words}: {count:,}."
         if not self.files:
             return
-        if self.duplicates:
-            yield f"Duplicates: {self.duplicates:,} with {self.duplicate_bytes / 1e6:,.1f} MB."
         if self.undated is None:
             yield "Dates: not read, since the package Pillow is missing: pip install 'fleetsight-client[photos]'."
         else:
@@ -121,44 +114,20 @@ def minutes(seconds: float) -> str:
 
 
 def estimate_files(files: Iterable[FoundFile], folders: Sequence[Path], max_bytes: int, now: datetime) -> Estimate:
-    """Return what is known of files; their sizes wait in a temporary database, so that memory does not grow.
-
-    Only files of equal size are read whole.
-    """
-    found = Estimate()
-    with closing(sqlite3.connect("", isolation_level=None)) as base:
-        base.execute("CREATE TABLE files (size INTEGER, path BLOB)")
-        base.execute("BEGIN")
-        can_read = _can_read_photos()
-        found.undated = 0 if can_read else None
-        for file in files:
-            path = folders[file.root] / os.fsdecode(file.path)
-            if file.size == MISSING_SIZE or file.size > max_bytes:
-                found.missing += file.size == MISSING_SIZE
-                found.too_large += file.size > max_bytes
-                continue
-            found.files += 1
-            found.bytes += file.size
-            found.suffixes[path.suffix.lower().removeprefix(".") or "without suffix"] += 1
-            base.execute("INSERT INTO files VALUES (?, ?)", (file.size, os.fsencode(path)))
-            if can_read:
-                _add_date(found, path, now)
-        base.execute("CREATE INDEX files_by_size ON files (size)")
-        digests, before = set[bytes](), -1
-        for size, path in base.execute(
-            "SELECT size, path FROM files WHERE size IN (SELECT size FROM files GROUP BY size HAVING count(*) > 1) "
-            "ORDER BY size"
-        ):
-            if size != before:
-                digests, before = set(), size
-            try:
-                with Path(os.fsdecode(path)).open("rb") as content:
-                    digest = file_digest(content, "sha256").digest()
-            except OSError:
-                continue
-            found.duplicates += digest in digests
-            found.duplicate_bytes += size if digest in digests else 0
-            digests.add(digest)
+    """Return what is known of files."""
+    can_read = _can_read_photos()
+    found = Estimate(undated=0 if can_read else None)
+    for file in files:
+        path = folders[file.root] / os.fsdecode(file.path)
+        if file.size == MISSING_SIZE or file.size > max_bytes:
+            found.missing += file.size == MISSING_SIZE
+            found.too_large += file.size > max_bytes
+            continue
+        found.files += 1
+        found.bytes += file.size
+        found.suffixes[path.suffix.lower().removeprefix(".") or "without suffix"] += 1
+        if can_read:
+            _add_date(found, path, now)
     return found
 
 
