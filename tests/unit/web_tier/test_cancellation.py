@@ -24,7 +24,7 @@ from tests.support.jobs import failed as failed_result
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.support.results_site import LOST_AFTER, ResultsSite, refused
+from tests.support.results_site import ResultsSite, refused
 from tests.support.results_site import done as labelled
 from tests.support.unsandboxed import inspect
 from web_tier.controller.cancellation import CHECK_SECONDS, PAGE
@@ -163,34 +163,6 @@ def test_a_job_that_is_resumed_while_it_is_cancelled_keeps_no_tombstone(
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
 
 
-def test_a_job_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
-    ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_images(store, job, "a.jpg")
-    cancel_job(ingest, store.status(job.job_id))
-    remove = Cancellations.remove
-
-    def remove_late(cancellations: Cancellations, job_id: str) -> None:
-        cancel_job(ingest, store.status(job_id))
-        remove(cancellations, job_id)
-
-    monkeypatch.setattr(Cancellations, "remove", remove_late)
-    resume_job(ingest, job, "")
-    assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
-
-
-def test_a_cancelling_that_stored_no_tombstone_may_be_repeated(
-    ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket
-) -> None:
-    add_images(store, job, "a.jpg")
-    input_bucket.fails = lambda _body: HTTPClientError(error="lost")
-    with pytest.raises(HTTPClientError):
-        cancel_job(ingest, store.status(job.job_id))
-    input_bucket.fails = lambda _body: None
-    cancel_job(ingest, store.status(job.job_id))
-    assert cancelled_key(job.job_id) in input_bucket.objects
-
-
 def test_a_tombstone_is_no_image() -> None:
     with pytest.raises(MessageError):
         parse_key(cancelled_key(new_id()))
@@ -236,25 +208,6 @@ def test_other_jobs_are_left_alone_and_have_their_turn(site: ResultsSite) -> Non
     assert site.store.result(other) is None
 
 
-def test_the_missing_images_of_a_job_are_not_searched_for_each_page_again(
-    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A job may have 100,000 images: with a search for each page, cancelling took the square of their number."""
-    refs, searches, search = site.add_job(10 * PAGE), list[str](), site.images.missing
-
-    def counted(job_id: str) -> dict[str, int]:
-        searches.append(job_id)
-        return search(job_id)
-
-    monkeypatch.setattr(site.images, "missing", counted)
-    cancel_on(site, refs[0].job_id)
-    rounds = 1
-    while site.canceller.tick() == 0:
-        rounds += 1
-    assert site.store.status(refs[0].job_id).counts.cancelled == 10 * PAGE
-    assert (rounds, len(searches)) == (10, 1)
-
-
 def test_a_job_that_cannot_be_read_delays_no_other(site: ResultsSite, monkeypatch: pytest.MonkeyPatch) -> None:
     [bad], [good] = site.add_job(1), site.add_job(1)
     resync = site.images.resync
@@ -282,51 +235,6 @@ def test_a_retried_image_fails_with_its_attempt_if_the_job_is_cancelled_again(si
     cancel_on(site, ref.job_id, after=2)
     site.canceller.tick()
     assert (site.result(ref).attempt, site.result(ref).error) == (1, CANCELLED)
-
-
-def test_an_image_that_is_retried_at_that_moment_does_not_fail(
-    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [ref] = site.add_job(1)
-    cancel_on(site, ref.job_id)
-    read_again = site.images.read_again
-
-    def resume_afterwards(job_id: str, image_ids: list[str]) -> list[ImageRecord]:
-        records = read_again(job_id, image_ids)
-        Cancellations(site.store.table).remove(job_id)
-        return records
-
-    monkeypatch.setattr(site.images, "read_again", resume_afterwards)
-    site.canceller.tick()
-    assert site.store.result(ref) is None
-
-
-def test_a_job_with_a_late_label_stays_open_for_its_results_file(site: ResultsSite) -> None:
-    [ref] = site.add_job(1)
-    cancel_on(site, ref.job_id)
-    site.canceller.tick()
-    assert site.canceller.is_done_with(ref.job_id)
-    [before] = OpenJobs(site.store.table).find_all()
-    site.outputs.objects.clear()
-    site.store_output(labelled(ref))
-    assert not site.canceller.is_done_with(ref.job_id)
-    assert OpenJobs(site.store.table).find_all() != [before]
-    assert site.canceller.is_done_with(ref.job_id)
-
-
-def test_a_cancelled_job_is_read_again_only_when_it_was_touched(
-    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [ref] = site.add_job(1)
-    cancel_on(site, ref.job_id)
-    resync = Mock(wraps=site.images.resync)
-    monkeypatch.setattr(site.images, "resync", resync)
-    for _ in range(3):
-        site.canceller.tick()
-    assert resync.call_count == 1
-    OpenJobs(site.store.table).reopen(ref.job_id, EPOCH + timedelta(seconds=9))
-    site.canceller.tick()
-    assert resync.call_count == 2
 
 
 # Jobs that the controller stops
@@ -413,25 +321,6 @@ def test_a_stop_that_ends_between_two_writes_is_whole_in_the_next_round(
     assert site.result(refs[-1]).error == CANCELLED
 
 
-def test_jobs_without_a_limit_or_being_read_delay_no_cancelling(
-    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known, _ = site.add_job(2), site.add_job(1, max_failed_percent=5)
-    site.respond(labelled(known[0]))
-    hold = Mock(wraps=site.jobs.locks.hold)
-    monkeypatch.setattr(site.jobs.locks, "hold", hold)
-    site.canceller.tick()
-    assert not hold.called
-
-
-def test_a_controller_that_no_longer_acts_stops_no_job(site: ResultsSite) -> None:
-    refs = site.add_job(101, max_failed_percent=5)
-    answer(site, map(refused, refs[:100]))
-    site.active = False
-    site.canceller.tick()
-    assert site.store.status(refs[0].job_id).state == "running"
-
-
 def test_a_stopped_job_says_why_in_its_status_on_its_page_and_to_those_who_send_more(
     client: FlaskClient, store: JobStore, job: Job
 ) -> None:
@@ -466,42 +355,6 @@ def test_a_controller_that_may_not_act_fails_nothing(site: ResultsSite) -> None:
     assert not site.outputs.objects
 
 
-def test_a_tombstone_without_a_mark_is_gone_when_the_job_is_closed(site: ResultsSite) -> None:
-    [ref] = site.add_job(1)
-    site.inputs.put(cancelled_key(ref.job_id), b"", "text/plain")
-    site.respond(labelled(ref))
-    site.lose_messages()
-    site.pass_time(10 * LOST_AFTER)
-    assert not OpenJobs(site.store.table).find_all()
-    assert not site.inputs.exists(cancelled_key(ref.job_id))
-
-
-@pytest.mark.parametrize("is_closing", [False, True])
-def test_a_job_cancelled_while_the_controller_deletes_its_tombstone_has_one(
-    site: ResultsSite, is_closing: bool
-) -> None:
-    [ref] = site.add_job(1)
-    site.respond(refused(ref))
-    site.retry(ref)
-    between_the_calls_of(site.inputs, "delete", lambda: cancel_on(site, ref.job_id))
-    if is_closing:
-        site.canceller.is_done_with(ref.job_id)
-    else:
-        site.reconciler.tick()
-    assert Cancellations(site.store.table).find([ref.job_id])
-    assert site.inputs.exists(cancelled_key(ref.job_id))
-
-
-def test_the_tombstone_of_a_cancelled_job_stays_for_messages_that_come_late(site: ResultsSite) -> None:
-    [ref] = site.add_job(1)
-    cancel_on(site, ref.job_id)
-    site.canceller.tick()
-    site.lose_messages()
-    site.pass_time(10 * LOST_AFTER)
-    assert not OpenJobs(site.store.table).find_all()
-    assert site.inputs.exists(cancelled_key(ref.job_id))
-
-
 def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSite) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
@@ -511,12 +364,3 @@ def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSit
     JobCleanup(site.store, site.jobs, site.inputs, site.outputs, 1.0, Tenure()).tick()
     assert not site.inputs.objects
     assert not Cancellations(site.store.table).find([ref.job_id])
-
-
-def test_a_read_of_jobs_that_take_images_leaves_out_cancelled_and_missing_ones(store: JobStore, job: Job) -> None:
-    other = Job(new_id(), "other", NOW)
-    store.create(other)
-    Cancellations(store.table).cancel(other.job_id, NOW)
-    assert store.taking_images({job.job_id, other.job_id, UNKNOWN_ID}) == {job.job_id: job}
-    assert Cancellations(store.table).find([other.job_id, UNKNOWN_ID]) == {other.job_id}
-    assert store.status(other.job_id).cancelled_at == NOW

@@ -1,8 +1,6 @@
 """The collector between a queue and a writer of results that fail."""
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeVar, cast
@@ -11,17 +9,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.ids import ImageRef, new_id, output_key
-from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, StoredResult, failed
-from core.tracing import new_traceparent, trace_id
+from core.messages import ClassificationResult, Heartbeat, Prediction, StoredResult
 from services.lease import Tenure
-from services.sqs import OutgoingMessage, ReceivedMessage
+from services.sqs import OutgoingMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error, statuses_of
-from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -36,7 +31,6 @@ from web_tier.controller.collector import (
     MAX_ALONE,
     MAX_BATCHES,
     MAX_RECEIVES,
-    MAX_SUSPENDED_SECONDS,
     CollectorHelper,
 )
 from web_tier.controller.result_writer import ResultWriter
@@ -94,35 +88,6 @@ def test_full_batches_are_received_together_and_only_the_first_waits() -> None:
     assert rounds == [60, *[10 * MAX_BATCHES] * 3], "more while many wait, and bounded"
 
 
-def test_received_messages_are_recorded_although_a_further_receive_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    site, receive = Site(), MemoryQueue.receive
-
-    def only_first(queue: MemoryQueue, most: int = 10, wait_seconds: int = 20) -> list[ReceivedMessage]:
-        if not wait_seconds:
-            raise client_error(503)
-        return receive(queue, most, wait_seconds)
-
-    monkeypatch.setattr(MemoryQueue, "receive", only_first)
-    site.send(beat(), *[done(ref) for ref in REFS[:24]])
-    site.tick()
-    assert figures(site.store, ONE)[0] == 9
-    assert "i-1" in site.registry.statuses()
-    assert len(site.queue.messages) == 15
-
-
-def test_the_messages_of_a_round_are_deleted_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    site, deleted, delete = Site(), list[int](), MemoryQueue.delete
-
-    def watched(queue: MemoryQueue, receipts: Sequence[str]) -> list[str]:
-        deleted.append(len(receipts))
-        return delete(queue, receipts)
-
-    monkeypatch.setattr(MemoryQueue, "delete", watched)
-    site.send(*[done(ref) for ref in REFS[:25]])
-    site.tick()
-    assert deleted == [25]
-
-
 def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
     site = Site()
     begun, read = site.clock.now, list[float | None]()
@@ -133,52 +98,6 @@ def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
     site.send(beat())
     site.tick()
     assert site.registry.read_until == begun + 1, "it never goes back"
-
-
-def test_what_another_thread_has_received_counts_as_read_only_after_it_was_recorded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    site, record, read = Site(), ResultWriter.record_each, list[float | None]()
-
-    def tick_meanwhile(results: ResultWriter, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
-        site.tick(EMPTY_POLLS)
-        read.append(site.registry.read_until)
-        return record(results, responses)
-
-    monkeypatch.setattr(ResultWriter, "record_each", tick_meanwhile)
-    begun = site.clock.now
-    site.send(done(REFS[0]))
-    site.tick()
-    assert read == [None]
-    assert site.registry.read_until == begun
-
-
-def test_the_results_of_all_jobs_of_a_round_are_put_together() -> None:
-    """So a round takes as long with any number of jobs: on AWS each call takes milliseconds."""
-    store = JobStore(MemoryTable())
-    refs = [ImageRef(new_id(), new_id()) for _ in range(20)]
-    for ref in refs:
-        store.create(Job(ref.job_id, "job", EPOCH))
-        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
-    site, calls = Site(store), Counter[str]()
-    site.send(*[done(ref) for ref in refs])
-
-    def counted(operation: str, effect: Callable[[], _T]) -> _T:
-        calls[operation] += 1
-        return effect()
-
-    cast(MemoryTable, store.table).call = counted
-    site.collector.tick()
-    assert calls["BatchWriteItem"] == 1
-    assert all(figures(store, ref.job_id) == (1, 0, 1) for ref in refs)
-
-
-def test_the_result_of_a_single_image_is_counted_in_its_round() -> None:
-    site = Site()
-    site.collector.counts.set_open_jobs(JOBS)
-    site.send(done(REFS[0]))
-    site.collector.tick()
-    assert figures(site.store, ONE) == (1, 0, 40)
 
 
 def test_helpers_poll_only_while_there_is_work() -> None:
@@ -299,17 +218,6 @@ def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> N
     assert site.queue.messages == []
 
 
-def test_while_a_job_fails_its_new_responses_are_not_tried() -> None:
-    site = failing(ONE)
-    writer = failing_writer(site)
-    site.send(*[done(ref) for ref in IMAGES[ONE][:12]])
-    site.tick()
-    writer.tried.clear()
-    site.send(*[done(ref) for ref in IMAGES[ONE][12:24]], *[done(ref) for ref in IMAGES[OTHER][:3]])
-    site.tick()
-    assert writer.tried == [{ref.image_id for ref in IMAGES[OTHER][:3]}]
-
-
 @pytest.mark.parametrize(
     "throttled",
     [
@@ -414,13 +322,6 @@ def test_a_response_that_cannot_be_recorded_is_hidden_longer_each_time_then_drop
     assert gaps == [FIRST_DELAY_SECONDS * 2**number for number in range(MAX_RECEIVES - 1)]
 
 
-def test_heartbeats_are_recorded_although_a_response_cannot_be() -> None:
-    site = failing(ONE)
-    site.send(done(REFS[0]), beat("i-2"))
-    site.tick()
-    assert set(site.registry.statuses()) == {"i-2"}
-
-
 def test_without_the_lease_every_message_is_returned_at_once_and_nothing_written() -> None:
     site = Site(active=False)
     site.send(done(REFS[0]))
@@ -456,29 +357,3 @@ def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCa
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == 5
     assert all(reason.startswith("not a ClassificationResult: ") for reason in reasons)
-
-
-def test_a_round_logs_what_it_has_recorded_with_its_traces_and_the_table_has_none(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    site, parent = Site(), new_traceparent()
-    traced = done(REFS[0]).model_copy(update={"traceparent": parent})
-    failure = failed(REFS[1], Failure(code="x", message="y"), worker="i-1", attempts=1).response()
-    site.send(traced, failure)
-    with caplog.at_level(logging.INFO):
-        site.tick()
-    [line] = [each for each in caplog.records if each.message == "recorded"]
-    found = {image["image"]: (image["trace"], image["status"]) for image in vars(line)["images"]}
-    assert found == {REFS[0].image_id: (trace_id(parent), "done"), REFS[1].image_id: (None, "failed")}
-    stored = site.store.result(REFS[0])
-    assert stored is not None
-    assert stored.traceparent is None
-
-
-def test_what_could_not_be_recorded_has_no_line(caplog: pytest.LogCaptureFixture) -> None:
-    site = failing(ONE)
-    site.send(done(REFS[0]))
-    with caplog.at_level(logging.INFO):
-        site.tick()
-    assert "responses could not be recorded" in caplog.messages
-    assert "recorded" not in caplog.messages

@@ -6,7 +6,6 @@ Also validation, counting and the memory limit.
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from unittest.mock import Mock
@@ -16,11 +15,9 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from core.ids import ImageRef, new_id
 from core.images import FORMATS, ImageLimits, unknown_reason
-from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
-from core.messages import RequestMessage
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
@@ -30,12 +27,11 @@ from tests.support.jobs import NOW, client_error, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
-from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
+from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from web_tier.http.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import (
     BATCH_IMAGES,
-    CONCURRENCY,
     MEMORY_BYTES,
     UNAVAILABLE,
     AcceptedCounter,
@@ -45,7 +41,6 @@ from web_tier.uploads.ingest import (
     validate_image,
 )
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.turns import TurnExecutor
 
 SEND_ERRORS = (
     client_error(503),
@@ -121,29 +116,6 @@ def recorded(store: JobStore, job: Job) -> set[str]:
     return {image.ref.image_id for image in store.images(job.job_id)}
 
 
-def test_the_images_of_two_users_are_put_in_turn(
-    bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue
-) -> None:
-    inspected, may_go_on = list[str](), threading.Event()
-
-    def inspect_slowly(_data: bytes, owner: str, **_: object) -> None:
-        assert may_go_on.wait(NEVER_SECONDS)
-        inspected.append(owner)
-
-    pool = TurnExecutor(1, thread_name_prefix="ingest")
-    ingest = ImageIngest(ImageLimits(), bucket, failing, queue, inspect_slowly, pool=pool)
-    ann, bob = (Job(new_id(), "job", NOW, owner=name) for name in ("ann", "bob"))
-    for job in (ann, bob):
-        failing.create(job)
-    with pool, ThreadPoolExecutor(2) as users:
-        users.submit(ingest.ingest, ann, uploads(9))
-        wait_until(lambda: len(pool._waiting.get("ann", ())) == 8, "ann's images wait")
-        users.submit(ingest.ingest, bob, uploads(1))
-        wait_until(lambda: "bob" in pool._waiting, "bob's image waits")
-        may_go_on.set()
-    assert inspected == [*["ann"] * 2, "bob", *["ann"] * 7]
-
-
 @pytest.mark.parametrize(
     ("owner", "finish_by"),
     [("", None), ("anna", None), ("anna", NOW + timedelta(hours=9))],
@@ -175,18 +147,6 @@ def test_an_object_has_the_type_and_the_extension_of_its_content(
     contents = (picture("PNG"), picture("WEBP"), picture())
     ingest.ingest(job, [Upload("a.gif", content, len(content)) for content in contents])
     assert types == {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
-    ingest.pool.shutdown()
-
-
-def test_objects_are_put_at_the_same_time(job: Job, store: JobStore, queue: MemoryQueue) -> None:
-    together = threading.Barrier(CONCURRENCY)
-
-    class Meeting(MemoryBucket):
-        def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
-            together.wait(DEADLINE_SECONDS)  # breaks, and fails the test, unless all are in here at once
-
-    ingest = ImageIngest(ImageLimits(), Meeting(), store, queue, inspect)
-    assert len(accepted(ingest.ingest(job, uploads(CONCURRENCY)))) == CONCURRENCY
     ingest.pool.shutdown()
 
 
@@ -245,15 +205,6 @@ def test_images_are_accepted_if_sending_their_requests_may_have_failed(
     assert store.status(job.job_id).accepted == 3
 
 
-def test_an_image_whose_request_the_queue_returns_is_accepted(
-    ingest: ImageIngest, store: JobStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
-) -> None:
-    queue.fails = lambda messages: list(messages[:1])
-    images = accepted(ingest.ingest(job, uploads(12)))
-    assert len(recorded(store, job)) == len(bucket.objects) == len(images) == 12
-    assert len(queue.bodies) == 10  # all but one of each batch of ten
-
-
 def test_an_image_that_may_be_recorded_keeps_its_object(
     ingest: ImageIngest, failing: FailingStore, job: Job, bucket: MemoryBucket, queue: MemoryQueue
 ) -> None:
@@ -264,16 +215,6 @@ def test_an_image_that_may_be_recorded_keeps_its_object(
     assert (outcome.filename, outcome.code) == ("0.jpg", "unavailable")
     assert "may have been stored" in outcome.message
     assert (len(recorded(failing, job)), len(bucket.objects), queue.bodies) == (1, 1, [])
-
-
-def test_images_stay_accepted_if_their_count_cannot_be_stored(
-    ingest: ImageIngest, failing: FailingStore, job: Job
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(JobFigures, "put_accepted_count", Mock(side_effect=client_error(503)))
-        assert len(accepted(ingest.ingest(job, uploads(2)))) == 2
-    ingest.ingest(job, uploads(1))
-    assert failing.status(job.job_id).accepted == 3
 
 
 def test_the_next_file_is_not_read_before_there_is_memory_for_it(
@@ -344,13 +285,6 @@ def test_data_that_is_no_image_is_rejected_whatever_its_inspection_returns(inspe
     assert rejection(b"hello", inspection) == RejectedUpload("a.jpg", "not_an_image", unknown_reason())
 
 
-def test_an_image_is_inspected_for_the_owner_of_its_job(ingest: ImageIngest) -> None:
-    inspection = Mock()
-    for owner in ("alice", "bob"):
-        replace(ingest, inspect=inspection).put_objects(Job(new_id(), "", NOW, owner=owner), uploads(1))
-    assert [call.args[1] for call in inspection.call_args_list] == ["alice", "bob"]
-
-
 def test_a_file_that_is_too_large_is_rejected_by_its_size() -> None:
     assert rejection(picture(size=(40, 40))).code == "too_many_pixels"
     limits, content = ImageLimits(max_bytes=2_000_000), picture()
@@ -376,13 +310,6 @@ def test_an_image_whose_inspection_dies_is_rejected_only_if_it_is_the_cause(erro
     assert rejected.code == code
     assert "again" in rejected.message
     assert str(error) not in rejected.message
-
-
-def test_concurrent_counts_are_complete() -> None:
-    counter = AcceptedCounter()
-    with ThreadPoolExecutor(8) as pool:
-        counts = sorted(count for _, count in pool.map(lambda _: counter.add("job", 1), range(200)))
-    assert counts == list(range(1, 201))
 
 
 def test_an_evicted_job_starts_a_new_count_with_a_new_writer() -> None:
@@ -455,11 +382,3 @@ def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_re
     assert all("not an image" in rejection.message for rejection in rejected.values())
     assert store.count_images(job.job_id) == store.status(job.job_id).accepted == len(queue.image_ids) == 9_900
     assert peak_bytes < MEMORY_BYTES
-
-
-def test_a_request_without_a_trace_starts_one(ingest: ImageIngest, job: Job, queue: MemoryQueue) -> None:
-    ingest.ingest(job, uploads(2))
-    [first, second] = [RequestMessage.from_json(body).traceparent for body in queue.bodies]
-    assert first is not None
-    assert second is not None
-    assert first != second

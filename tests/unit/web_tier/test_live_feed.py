@@ -3,7 +3,7 @@
 import json
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,19 +18,16 @@ from core.jobs.models import Counts, Job, JobStatus, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
 from services.errors import NotFoundError
-from services.table import LAST
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.http.bulkheads import Bulkhead
-from web_tier.results import job_snapshot, live_feed
+from web_tier.results import live_feed
 from web_tier.results.job_snapshot import ImageRow
 from web_tier.results.live_feed import (
     HEARTBEAT_SECONDS,
     LINGER_SECONDS,
-    POLL_SECONDS,
     SEARCH_SECONDS,
-    SOON_SECONDS,
     STREAM_SECONDS,
     FeedEvent,
     FeedRegistry,
@@ -260,35 +257,14 @@ def test_a_row_has_each_independent_label(scores: tuple[float, ...], also: str |
     assert (row.also, row.labels) == (also, labels)
 
 
-@dataclass(frozen=True)
-class CountingStore(JobStore):
-    """Records which results and statuses are read."""
-
-    reads: list[tuple[str, str]] = field(default_factory=list)
-    status_reads: list[str] = field(default_factory=list)
-
-    def status(self, job_id: str) -> JobStatus:
-        self.status_reads.append(job_id)
-        return super().status(job_id)
-
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
-        self.reads.append((first, last))
-        return super().results(job_id, first, last)
-
-
-@pytest.fixture
-def counting(store: JobStore) -> CountingStore:
-    return CountingStore(store.table)
-
-
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 
 
 @pytest.fixture
-def feed(counting: CountingStore, job: Job, clock: ManualClock) -> JobFeed:
-    return JobFeed(counting, job.job_id, read_progress, clock=clock)
+def feed(store: JobStore, job: Job, clock: ManualClock) -> JobFeed:
+    return JobFeed(store, job.job_id, read_progress, clock=clock)
 
 
 def read_progress(status: JobStatus) -> tuple[str, bool]:
@@ -324,34 +300,6 @@ def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
     assert joined() == [("resync", "{}"), ("end", '{"done": 1}')]
 
 
-def test_a_first_result_is_found_soon_and_the_others_twice_a_second(
-    feed: JobFeed, counting: CountingStore, job: Job, clock: ManualClock
-) -> None:
-    private = cast(Any, feed)
-
-    def pauses(polls: int) -> list[float]:
-        found = []
-        for reads in range(len(counting.status_reads), len(counting.status_reads) + polls):
-            clock.now = max(clock.now, private._next_poll)
-            feed.wait(f"{private._run}-{private._last}", 1.0, lambda: len(counting.status_reads) > reads)  # noqa: B023
-            found.append(round(private._next_poll - clock.now, 3))
-        return found
-
-    assert pauses(3) == [SOON_SECONDS] * 3, "images may be on their way"
-    clock.now += 60
-    [image] = add_images(counting, job, "a.jpg")
-    waited = pauses(40)
-    assert (waited[0], waited[-1]) == (SOON_SECONDS, POLL_SECONDS)
-    assert waited == sorted(waited)
-    put_results(counting, job, done(image))
-    assert pauses(2) == [POLL_SECONDS] * 2
-    [other] = add_images(counting, job, "b.jpg")
-    JobFigures(counting.table).put_accepted_count(job.job_id, "writer", 2)
-    assert pauses(2) == [SOON_SECONDS] * 2
-    put_results(counting, job, done(image), failed(other))
-    assert pauses(1) == [POLL_SECONDS]
-
-
 def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store: JobStore, job: Job) -> None:
     one, two, three = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     _, cursor = poll(feed, None)
@@ -365,26 +313,6 @@ def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store
     events, cursor = poll(feed, cursor)
     assert results_in(events) == {two.ref.image_id: "done"}
     assert events[-1] == ("end", {"done": 2})
-
-
-def test_blocks_in_which_every_image_has_its_result_are_not_read_again(
-    feed: JobFeed, counting: CountingStore, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_snapshot, "BLOCK", 2)
-    monkeypatch.setattr(job_snapshot, "MAX_BLOCKS_PER_POLL", 1)
-    images = add_images(counting, job, *[f"{n}.jpg" for n in range(6)])
-    events, cursor = poll(feed, None)
-    put_results(counting, job, *[done(image) for image in images[:4]])
-    found: dict[str, str] = {}
-    for _ in range(3):  # one block per poll, in turn
-        events, cursor = poll(feed, cursor)
-        found |= results_in(events)
-    assert set(found) == {image.ref.image_id for image in images[:4]}
-    counting.reads.clear()
-    monkeypatch.setattr(job_snapshot, "MAX_BLOCKS_PER_POLL", 3)
-    put_results(counting, job, *[done(image) for image in images])
-    events, cursor = poll(feed, cursor)
-    assert counting.reads == [(images[4].ref.image_id, images[5].ref.image_id)]
 
 
 def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
@@ -435,51 +363,19 @@ def test_a_retry_is_published_and_so_is_its_failure(feed: JobFeed, store: JobSto
     assert rows_in(events) == [(one.ref.image_id, True, "worse")]
 
 
-def test_a_failure_between_two_polls_of_a_retry_is_published(feed: JobFeed, store: JobStore, job: Job) -> None:
-    [one] = add_images(store, job, "a.jpg")
-    put_results(store, job, failed(one))
-    _, cursor = poll(feed, None)
-    request_again(store, [one], NOW + timedelta(seconds=1))
-    store.put_failed(failed(one, "worse", attempt=1))
-    events, cursor = poll(feed, cursor)
-    assert rows_in(events) == [(one.ref.image_id, False, "worse")]
-    assert poll(feed, cursor)[0] == []
-
-
-def test_each_resend_of_an_image_is_published(feed: JobFeed, counting: CountingStore, job: Job) -> None:
-    one, two = add_images(counting, job, "a.jpg", "b.jpg")
+def test_each_resend_of_an_image_is_published(feed: JobFeed, store: JobStore, job: Job) -> None:
+    one, two = add_images(store, job, "a.jpg", "b.jpg")
     events, cursor = poll(feed, None)
     for times in (1, 2):
         resend = Resend(0, NOW, NOW, waited_seconds=60, times=times)
-        counting.put_resends(job.job_id, {one.ref.image_id: resend})
-        JobFigures(counting.table).store_counts(job.job_id, Counts(images=2, system_retried=1, resends=times))
+        store.put_resends(job.job_id, {one.ref.image_id: resend})
+        JobFigures(store.table).store_counts(job.job_id, Counts(images=2, system_retried=1, resends=times))
         events, cursor = poll(feed, cursor)
         assert events == [("results", {"rows": [{"id": one.ref.image_id, "status": "waiting", "again": times}]})]
-    put_results(counting, job, done(two).model_copy(update={"attempts": 3}))
+    put_results(store, job, done(two).model_copy(update={"attempts": 3}))
     events, cursor = poll(feed, cursor)
     [row] = [row for kind, body in events if kind == "results" for row in body["rows"]]
     assert (row["id"], row["tries"]) == (two.ref.image_id, 3)
-
-
-def test_many_retries_are_checked_over_several_polls(
-    feed: JobFeed, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_snapshot, "MAX_RETRIES_PER_POLL", 2)
-    images = add_images(store, job, *[f"{n}.jpg" for n in range(5)])
-    put_results(store, job, *[failed(image) for image in images])
-    _, cursor = poll(feed, None)
-    request_again(store, images, NOW + timedelta(seconds=1))
-    found: list[tuple[str, bool, str | None]] = []
-    for _ in range(3):
-        events, cursor = poll(feed, cursor)
-        found += rows_in(events)
-    assert [row[0] for row in found] == [image.ref.image_id for image in images]
-    store.put_failed(failed(images[4], "worse", attempt=1))
-    ended: list[tuple[str, bool, str | None]] = []
-    for _ in range(3):
-        events, cursor = poll(feed, cursor)
-        ended += rows_in(events)
-    assert ended == [(images[4].ref.image_id, False, "worse")]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "01ARZ3NDEKTSV4RRFFQ69G5FAV-1", "-", "1" * 50])
@@ -509,12 +405,14 @@ def test_withdrawn_results_start_a_new_run(feed: JobFeed, store: JobStore, job: 
 
 
 @dataclass(frozen=True)
-class SlowStore(CountingStore):
-    """Reads a status only once the test lets it."""
+class SlowStore(JobStore):
+    """Records reads of statuses, and reads one only once the test lets it."""
 
     may_read: threading.Event = field(default_factory=threading.Event)
+    status_reads: list[str] = field(default_factory=list)
 
     def status(self, job_id: str) -> JobStatus:
+        self.status_reads.append(job_id)
         assert self.may_read.wait(DEADLINE_SECONDS)
         return super().status(job_id)
 

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from core.fleet.models import (
     ENDED_LISTED,
-    BillingPeriod,
     Decisions,
     FleetInstances,
     FleetPause,
-    FleetSnapshot,
     FleetSpending,
     HistoryBlock,
     LaterImages,
@@ -134,32 +132,6 @@ def test_a_changed_snapshot_is_stored_soon_and_an_unchanged_one_later() -> None:
     assert len(shown.snapshots) == 3
 
 
-def test_an_ended_billing_period_is_stored_before_the_next_one_is_shown() -> None:
-    clock, kept = Clock(), list[int]()
-
-    class Checked(RecordingStore):
-        def put_run(self, run: BillingPeriod) -> None:
-            kept.append(run.number)
-
-        def put_snapshot(self, snapshot: FleetSnapshot) -> None:
-            assert snapshot.run is not None
-            assert kept == list(range(1, snapshot.run.number))
-            super().put_snapshot(snapshot)
-
-    shown, meter = Checked(), BillingMeter(flat_prices(0.0), None, PlayedClock(clock, lambda: EPOCH))
-    writer = SnapshotWriter(shown, clock)
-    for _ in range(3):
-        for waiting, workers in ((5, 1), (0, 0)):
-            clock.now += 10
-            seen = Observation(QueueCounts(waiting, 0, 0), 0, (instance("i-1"),) * workers)
-            meter.update(seen)
-            writer.write(seen, "because", fleet_settings(), meter, None, LIMITS)
-    assert kept == [1, 2]
-    last = shown.snapshots[-1]
-    assert last.run is not None
-    assert (last.billed_seconds, last.run.number, last.run.billed_seconds, last.run.is_open) == (180, 3, 60, False)
-
-
 def test_a_failed_round_is_shown_with_the_last_figures() -> None:
     clock, shown = Clock(), RecordingStore()
     writer = SnapshotWriter(shown, clock)
@@ -255,14 +227,6 @@ def test_a_new_controller_continues_the_log_and_does_not_repeat_its_first_line()
     assert len(other.stored.writes) == 2
     other.decide("paused", "paused")
     assert other.stored.words == ["paused", "no workers: no images waiting", "starting 5"]
-
-
-def test_an_event_stands_among_the_decisions_and_is_not_replaced() -> None:
-    bench = Bench()
-    bench.decide("starting", "starting 5", launch=5)
-    bench.log.add(FleetEvent("limits 1..5, set by ops", EPOCH))
-    bench.decide("starting", "starting 6", launch=6, after=MERGE_SECONDS / 2)
-    assert bench.stored.words == ["starting 6", "limits 1..5, set by ops", "starting 5"]
 
 
 def test_an_event_of_the_previous_controller_is_not_logged_again_but_a_later_one_is() -> None:
@@ -393,19 +357,6 @@ def test_what_a_span_begins_with_is_known_however_long_it_has_held(resolution: R
             assert (first.at, first.workers) == (start, 4)
 
 
-def test_a_new_controller_continues_the_history() -> None:
-    items = HistoryStore()
-    first = HistoryTrack(items, FINE)
-    for second in range(0, 30, 5):
-        first.update(START + second, second, 0)
-    second_one = HistoryTrack(items, FINE)
-    second_one.update(START + 40, 20, 0)
-    second_one.update(START + 45, 3, 0)
-    second_one.update(START + 50, 3, 0)
-    assert items.points()[-2:] == [(START + 20, 20, 0), (START + 45, 3, 0)]
-    assert len(items.points()) == 5
-
-
 @given(st.lists(st.tuples(st.integers(-50, 900), st.integers(0, 9), st.integers(0, 999)), max_size=60))
 def test_the_history_stays_bounded_for_any_clock(steps: list[tuple[int, int, int]]) -> None:
     items, now = HistoryStore(), START
@@ -461,21 +412,6 @@ def test_newest_instances_are_listed_first_and_only_so_many() -> None:
     many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {}, {}, {})
     assert (many.total, len(many.instances)) == (MAX_LISTED + 3, MAX_LISTED)
     assert len(many.to_json()) < 30_000
-
-
-def test_a_changed_list_is_stored_at_most_once_a_second() -> None:
-    clock, shown = Clock(), ListStore()
-    listing = InstanceListWriter(shown, clock=clock)
-    listing.update(observed(), {}, {}, {})
-    assert shown.lists == []
-    for images in range(9):
-        listing.update(observed("running"), {"i-0": replace(STATUS, images=images)}, {}, {})
-    assert len(shown.lists) == 1
-    clock.now += MIN_LIST_SECONDS
-    for _ in range(9):
-        listing.update(observed("running"), {"i-0": STATUS}, {}, {})
-        clock.now += MIN_LIST_SECONDS
-    assert [each.instances[0].images for each in shown.lists] == [0, 68]
 
 
 def ended_ids(shown: FleetStore) -> list[str]:
