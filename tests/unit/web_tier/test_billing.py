@@ -220,19 +220,6 @@ def test_idle_time_belongs_to_the_period_until_no_image_has_waited_for_long() ->
     assert not site.run.is_open
 
 
-def test_a_late_answer_belongs_to_the_last_period_and_a_much_later_one_to_a_new_one() -> None:
-    site = Site()
-    site.waiting, site.workers = 5, 1
-    site.run_for(10)
-    site.waiting = site.workers = 0
-    site.run_for(5)
-    assert (site.run.is_open, site.meter.attribution.add_answers(5)) == (False, 1)
-    site.run_for(600)
-    assert site.meter.attribution.add_answers(1) == 2
-    site.run_for()
-    assert [(run.number, run.images, run.is_open) for run in site.stored] == [(1, 5, False)]
-
-
 def test_a_fleet_that_is_never_idle_begins_a_new_period_each_hour() -> None:
     site = Site()
     site.waiting, site.workers = 5, 1
@@ -282,26 +269,6 @@ def test_periods_never_cost_more_than_the_bill_across_changes_of_the_controller(
         assert sum(run.images for run in runs) == site.meter.attribution.images == answered
         assert bill.seconds >= 60 * starts - 1e-6
         assert [run.number for run in runs] == list(range(1, len(runs) + 1))
-
-
-def test_a_day_counts_from_midnight_and_the_next_controller_continues_it() -> None:
-    first, second = date(2026, 3, 1), date(2026, 3, 2)
-    ledger = DailyLedger()
-    ledger.update(first, Bill(100, 1.0), 10, 0.0)
-    ledger.update(first, Bill(160, 1.6), 16, 0.0)
-    assert ledger.today == FleetDay(day=first, images=16, billed_seconds=160, cost=1.6)
-    assert ledger.unsaved() == ()
-    before = fleet_snapshot(EPOCH, billed_seconds=160, cost=1.6, images=16, today=ledger.today)
-    following = DailyLedger(before)
-    following.update(second, Bill(200, 2.0), 20, 0.0)
-    [day] = following.unsaved()
-    assert (day.day, day.images) == (first, 16)
-    following.mark_saved(day)
-    assert following.unsaved() == ()
-    assert following.today is not None
-    assert (following.today.images, following.today.billed_seconds) == (4, 40)
-    following.update(first, Bill(200, 2.0), 20, 0.0)  # the clock was set back
-    assert following.today.day == second
 
 
 START = date(2026, 11, 1)
@@ -378,16 +345,6 @@ def test_a_wrong_day_that_was_believed_ends_with_the_clock_and_keeps_every_dolla
     assert ledger.month_dollars() == pytest.approx(month)
     if days != 1:
         assert ledger.today.cost == pytest.approx(1.0)
-
-
-def test_a_day_of_the_future_that_an_older_release_has_stored_ends_at_the_next_start() -> None:
-    clock, day = Clock(), FleetDay(day=START + timedelta(days=92), cost=42.0)
-    ledger = DailyLedger(fleet_snapshot(EPOCH, cost=42.0, today=day))
-    for _ in range(2):
-        ledger.update(START, Bill(dollars=42.0), 0, clock.now)
-        clock.now += STRANGE_DAY_SECONDS
-    assert ledger.update(START, Bill(dollars=43.0), 0, clock.now) == FleetDay(day=START, cost=43.0)
-    assert (ledger.month_dollars(), ledger.unsaved()) == (43.0, ())
 
 
 def test_a_day_on_which_nothing_happened_is_not_stored() -> None:

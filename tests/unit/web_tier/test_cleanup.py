@@ -1,7 +1,6 @@
 """Expiry and cleanup: which jobs expire, also against races and wrong clocks, and nothing is left of deleted jobs."""
 
 import itertools
-import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -129,17 +128,6 @@ def test_an_upload_that_began_before_the_expiry_and_is_recorded_after_it_is_refu
         OpenJobs(store.table).reopen(job.job_id, NOW)
 
 
-def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_one() -> None:
-    store = JobStore(MemoryTable())
-    job = make_job(store, OLD)
-    store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
-    assert DeletedJobs(store.table).find_all() == [], "nothing of it is removed yet"
-    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
-    expire(store)
-    add_image(store, job.job_id)
-    assert exists(store, job)
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_expiry_with_a_lost_reply_refuses_no_upload_afterwards(fails: bool) -> None:
     """The call is repeated, and the repeat finds the mark; or it fails in the end."""
@@ -169,25 +157,6 @@ def test_a_controller_frozen_before_it_marked_a_job_as_expiring_deletes_nothing(
     assert not DeletedJobs(store.table).expire(job, lambda: False)
     add_image(store, job.job_id)
     assert exists(store, job)
-
-
-def test_a_controller_that_was_frozen_after_it_read_a_mark_takes_no_later_mark_back() -> None:
-    later_marks = list[dict[str, str | int]]()
-
-    def call(operation: str, effect: Callable[[], T]) -> T:
-        if operation in WRITES:
-            while later_marks:
-                mark = later_marks.pop()
-                table.items[str(mark["pk"]), str(mark["sk"])] = mark
-        return effect()
-
-    table = MemoryTable(call)
-    store = JobStore(table)
-    job = make_job(store, OLD)
-    store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
-    later_marks.append({"pk": "DELETED", "sk": job.job_id})
-    DeletedJobs(store.table).cancel_expiries()
-    assert [each.job_id for each in DeletedJobs(store.table).find_all()] == [job.job_id]
 
 
 def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
@@ -301,17 +270,6 @@ def test_nothing_is_left_of_a_deleted_job_and_all_of_the_others() -> None:
     assert site.left(kept[0].job_id) == before
 
 
-def test_results_that_arrive_for_a_deleted_job_are_dropped() -> None:
-    site = Site()
-    refs = site.add_job(3)
-    site.results.record([done(refs[0])])  # so that the job is remembered
-    site.delete(refs[0].job_id)
-    site.cleanup.tick()
-    site.results.record([done(ref) for ref in refs])
-    assert site.store.results(refs[0].job_id) == {}
-    assert JobFigures(site.store.table).counts(refs[0].job_id) == Counts()
-
-
 def test_objects_and_items_written_after_the_first_removal_are_removed_by_the_last() -> None:
     site = Site()
     [image] = site.add_job(1)
@@ -363,33 +321,6 @@ def test_a_large_job_delays_the_removal_of_no_other(monkeypatch: pytest.MonkeyPa
     site.cleanup.tick()
     assert site.left(small) == [f"DELETED {small}"]
     assert len(site.left(large)) > 1
-
-
-def test_jobs_are_removed_side_by_side_and_new_deletions_are_seen_within_a_round(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(cleanup, "PORTION", 2)
-    site = Site()
-    jobs = [site.add_job(5)[0].job_id for _ in range(cleanup.JOBS_AT_ONCE)]
-    later = site.add_job(1)[0].job_id
-    together = threading.Barrier(len(jobs), timeout=30)
-
-    def active() -> bool:
-        together.wait()  # only if that many jobs are removed at the same time
-        return True
-
-    site.start(active)
-    for job_id in jobs:
-        site.delete(job_id)
-    site.clock.now += 1.0
-    site.cleanup.every_seconds = 0.0
-    assert site.cleanup.tick() == 0.0, "a portion of each is removed, and more is left"
-    assert all(len(site.left(job_id)) > 1 for job_id in jobs)
-    site.start()
-    site.cleanup.every_seconds = 0.0
-    site.delete(later)
-    site.cleanup.tick()
-    assert site.left(later) == [f"DELETED {later}"]
 
 
 def test_a_job_that_cannot_be_removed_is_reported_and_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from core.ids import ImageRef, new_id, output_key, positioned_id
 from core.jobs.lifecycle import Cancellations
 from core.jobs.models import ImageRecord, Job, JobState, Resend
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, Model, Prediction, Timings, crashed_worker
+from core.messages import ClassificationResult, Failure, Model, Prediction, Timings
 from core.messages import failed as failed_prediction
 from scripts.cli import fleetsight
 from services.s3 import Bucket
@@ -235,18 +235,6 @@ def test_the_state_of_a_job_is_one_word_on_pages_in_the_api_and_in_the_command(
     assert set(re.findall(r"\*\*(\w+)\*\*", sentence[1])) == states
 
 
-def test_a_bar_stands_for_a_share_of_the_images_where_no_label_is_frequent(
-    client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("web_tier.pages.job.IMAGES_PER_PAGE", 40)
-    found = add_images(store, job, *(f"{number}.jpg" for number in range(40)))
-    put_results(store, job, *(done(image, f"label {number}") for number, image in enumerate(found)))
-    page = client.get(f"/jobs/{job.job_id}").text.partition('id="histogram"')[2].partition("</ul>")[0]
-    assert set(re.findall(r'class="share" width="([^"]*)%"', page)) == {"10.00"}
-    assert page.count('<li class="more">') == 20
-    assert "and 20 more" in client.get(f"/jobs/{job.job_id}").text
-
-
 def test_an_address_of_an_open_image_leads_to_its_page_without_javascript(
     client: FlaskClient, images: list[ImageRecord], job: Job
 ) -> None:
@@ -372,16 +360,6 @@ def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
     assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
 
 
-def test_a_dead_letter_shows_that_no_worker_answered() -> None:
-    letter = failed_prediction(RECORD.ref, crashed_worker(5), worker="controller", attempts=5).response()
-    [step] = [
-        step
-        for step in ImageTimeline.from_result(ImageResult(RECORD, letter)).steps
-        if step.name.startswith("received")
-    ]
-    assert step.note == "5 receives ended without an answer: a worker stopped or failed"
-
-
 def test_a_resend_has_its_time_and_reason() -> None:
     timeline = ImageTimeline.from_result(ImageResult(RECORD, None, sent_again(600)))
     [step] = [step for step in timeline.steps if step.name == "requested again by the system"]
@@ -402,18 +380,6 @@ def test_a_resend_is_placed_by_its_time() -> None:
     assert names(RECORD, first, sent_again(600))[-3:] == ["result stored", system, "delivered"]
     old = DONE.model_copy(update={"queued_at": None, "recorded_at": None})
     assert names(RECORD, old, sent_again(600))[-2:] == [system, "delivered"]
-
-
-def test_a_resend_is_placed_before_or_after_the_retry_by_its_attempt() -> None:
-    system, user = "requested again by the system", "requested again"
-    record = replace(RECORD, retried_at=after(seconds=700), attempt=1)
-    failure_at = failure(after(seconds=650))
-    assert names(record, failure_at, sent_again(600))[2:] == [system, "failed", user, "queued"]
-    assert names(record, failure_at, sent_again(900, attempt=1))[2:] == ["failed", user, system, "queued"]
-    answered = DONE.model_copy(
-        update={"queued_at": after(seconds=701), "recorded_at": after(seconds=705), "attempt": 1}
-    )
-    assert names(record, answered, sent_again(600))[:5] == ["accepted", "stored", system, user, "queued"]
 
 
 def test_a_waiting_image_has_its_steps_until_now() -> None:
@@ -452,8 +418,3 @@ def test_row_53_the_total_does_not_depend_on_clocks_and_a_contradiction_is_named
     )
     assert timeline.total == 1_279.2
     assert (timeline.contradiction is not None) == (ahead > 0), "a clock that is behind contradicts nothing"
-
-
-def test_a_result_of_an_older_worker_has_durations_without_times() -> None:
-    old = DONE.model_copy(update={"queued_at": None, "recorded_at": None})
-    assert ("received", None, 1_200) in steps(RECORD, old)

@@ -15,11 +15,7 @@ from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.launcher import (
-    MAX_BACKOFF_SECONDS,
-    TRANSITIONS,
-    TRANSITIONS_OF_REPEATED,
     CallState,
-    JournalAction,
     state_after_refusal,
 )
 from web_tier.autoscaler.metrics import total_of
@@ -94,13 +90,6 @@ def test_a_refused_launch_backs_off_and_is_repeated_with_a_new_token() -> None:
     assert metrics.registry.get_sample_value("fleetsight_instances_launched_total") == 1
 
 
-def test_the_backoff_of_refusals_is_bounded() -> None:
-    scaler = Scaler(MemoryEC2(fail=lambda: "VcpuLimitExceeded"))
-    for _ in range(50):
-        scaler.round(20, after=MAX_BACKOFF_SECONDS)
-    assert len(scaler.ec2.calls) == 50
-
-
 def test_of_a_partial_launch_the_rest_is_tried_again() -> None:
     scaler = Scaler(MemoryEC2(room=12))
     scaler.round(1_000)
@@ -162,12 +151,6 @@ def test_state_after_a_refusal(entry: JournalEntry, code: str, retries: int, sta
     assert state_after_refusal(entry, LaunchError(code, "no", retries)) is state
 
 
-def test_every_state_has_a_transition_and_no_refused_repeat_discards_the_first_call() -> None:
-    assert set(TRANSITIONS) == set(TRANSITIONS_OF_REPEATED) == set(CallState)
-    discarded = {state for state, (action, _) in TRANSITIONS_OF_REPEATED.items() if action is JournalAction.DISCARD}
-    assert discarded == {CallState.SPENT}
-
-
 def test_a_lost_launch_of_which_a_part_is_described_is_made_again_even_without_room() -> None:
     scaler = Scaler(failing("lost"))
     scaler.ec2.hidden.update(f"i-{number}" for number in range(3, 19))
@@ -177,23 +160,6 @@ def test_a_lost_launch_of_which_a_part_is_described_is_made_again_even_without_r
     scaler.round(1_000, after=1)
     assert len(scaler.ec2.alive()) == 19
     assert scaler.problem() is None
-
-
-def test_the_problem_of_a_lost_launch_ends_once_its_workers_are_described() -> None:
-    scaler = Scaler(failing("lost"))
-    scaler.round(100)
-    assert scaler.problem() is not None
-    scaler.round(200, after=0.1)
-    assert scaler.problem() is None
-    assert len(scaler.ec2.calls) == 1
-
-
-def test_instances_that_a_lost_launch_gave_do_not_keep_others_from_being_launched() -> None:
-    scaler = Scaler(failing("lost"))
-    scaler.round(200)
-    scaler.round(380)
-    assert len(scaler.ec2.alive()) == 19
-    assert [call["MaxCount"] for call in scaler.ec2.calls] == [10, 9]
 
 
 SPOT = {"market": "spot", "instance_types": ("c7a.large", "c6a.large"), "subnet_ids": ("subnet-1", "subnet-2")}
@@ -345,17 +311,6 @@ def test_offerings_are_spot_first_then_types_in_order_and_subnets_within_a_type(
     assert len(offerings(repeated)) == 1
 
 
-def test_each_launch_begins_with_the_next_subnet_and_keeps_market_and_type_in_order() -> None:
-    three = fleet_settings(market="spot", instance_types=("c7a.large", "c6a.large"), subnet_ids=("a", "b", "c"))
-    by_launch = [offerings(three, launches) for launches in range(4)]
-    assert [options[0].subnet_id for options in by_launch] == ["a", "b", "c", "a"]
-    assert [options[1].subnet_id for options in by_launch] == ["b", "c", "a", "b"]
-    order = [(each.market, each.instance_type) for each in by_launch[0]]
-    for options in by_launch:
-        assert [(each.market, each.instance_type) for each in options] == order
-        assert set(options) == set(by_launch[0])
-
-
 @pytest.mark.parametrize(
     ("code", "left"),
     [
@@ -397,21 +352,6 @@ def test_each_refusal_in_a_row_doubles_the_pause_to_a_bound_until_a_launch_succe
     found.mark_short(OPTIONS[0], 12, 19)
     clock.now += FIRST_PAUSE_SECONDS
     assert found.best(OPTIONS) == OPTIONS[0]
-
-
-def test_when_all_are_unavailable_the_one_that_is_available_first_is_the_best() -> None:
-    clock = Clock()
-    found = unavailable(clock)
-    for offering in (OPTIONS[2], *OPTIONS):
-        found.mark_refused(offering, "InsufficientInstanceCapacity", [])
-        clock.now += 1
-    assert found.has_none_of(OPTIONS)
-    assert found.best(OPTIONS) == OPTIONS[0]
-    found = unavailable(clock)
-    for offering in reversed(OPTIONS):
-        found.mark_refused(offering, "InsufficientInstanceCapacity", [])
-        clock.now += 1
-    assert found.best(OPTIONS) == OPTIONS[-1]
 
 
 @given(st.lists(st.tuples(st.sampled_from(OPTIONS), st.sampled_from([*ERROR_SCOPE]), st.integers(0, 300))))

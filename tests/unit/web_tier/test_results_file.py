@@ -14,10 +14,9 @@ from core.config import S3Grant
 from core.ids import merged_key, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
-from core.jobs.models import Counts, ImageRecord, Job, JobStatus, MergedFile, MinScores, ResultsCopy, TrueLabel
+from core.jobs.models import ImageRecord, Job, MergedFile, MinScores, ResultsCopy, TrueLabel
 from core.jobs.store import JobStore
 from core.outbox import Outbox
-from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
@@ -146,16 +145,6 @@ def test_the_file_has_what_the_model_answered_and_no_true_labels(scene: Scene) -
     assert b"wolf" not in scene.outputs.get(merged_key(scene.job.job_id))
 
 
-def test_the_file_is_apart_from_predictions(scene: Scene) -> None:
-    [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, done(one))
-    scene.check()
-    assert list(scene.outputs.objects) == [f"results/{scene.job.job_id}.jsonl"]
-    merged = scene.store.status(scene.job.job_id).merged
-    assert merged is not None
-    assert merged.key == f"results/{scene.job.job_id}.jsonl"
-
-
 def test_a_job_of_single_images_gets_no_file_and_may_be_closed(scene: Scene) -> None:
     job = Job(new_id(), "Single images", NOW, is_single=True)
     scene.store.create(job)
@@ -163,17 +152,6 @@ def test_a_job_of_single_images_gets_no_file_and_may_be_closed(scene: Scene) -> 
     put_results(scene.store, job, done(one))
     scene.check()
     assert (scene.outputs.objects, scene.writer.is_done_with(job.job_id)) == ({}, True)
-
-
-def test_images_that_the_web_tier_withdraws_are_in_no_file(scene: Scene) -> None:
-    [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, done(one))
-    [recorded] = add_images(scene.store, scene.job, "b.jpg")
-    scene.check()
-    assert scene.written_at() is None
-    scene.store.delete_images([recorded.ref])
-    scene.check()
-    assert scene.lines() == [("a.jpg", "done")]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -196,20 +174,6 @@ def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) 
     assert scene.is_current()
     assert "worse" in scene.outputs.get(merged_key(scene.job.job_id)).decode()
     assert scene.writer.is_done_with(scene.job.job_id)
-
-
-def test_a_controller_that_may_no_longer_act_leaves_the_file_as_it_was(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(results_file, "PAGE", 1)
-    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
-    put_results(scene.store, scene.job, done(one), done(two))
-    turns = iter([True, True, False])
-    scene.writer.tenure = Tenure(active=lambda: next(turns, False))
-    scene.writer.tick()
-    assert scene.written_at() is None
-    with pytest.raises(NotFoundError):
-        scene.lines()
 
 
 def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scene: Scene) -> None:
@@ -245,18 +209,6 @@ def test_a_file_that_cannot_be_written_delays_no_other(scene: Scene) -> None:
     assert scene.is_current()
 
 
-def test_a_job_stays_open_for_the_file_of_results_that_came_after_the_last_check(scene: Scene) -> None:
-    [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, done(one))
-    scene.check()
-    assert scene.writer.is_done_with(scene.job.job_id)
-    [two] = add_images(scene.store, scene.job, "b.jpg")
-    put_results(scene.store, scene.job, done(one), done(two))
-    assert not scene.writer.is_done_with(scene.job.job_id)
-    scene.check()
-    assert scene.writer.is_done_with(scene.job.job_id)
-
-
 def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
     OpenJobs(scene.store.table).reopen(scene.job.job_id, NOW)
     scene.check()
@@ -275,17 +227,6 @@ def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
     assert scene.writer.is_done_with(scene.job.job_id)
 
 
-def test_a_retried_image_with_a_result_after_days_keeps_its_job_open_for_the_file(scene: Scene) -> None:
-    [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, failed(one))
-    scene.retry(one, NOW + timedelta(seconds=1))
-    scene.check()
-    scene.clock.now += MAX_OPEN_SECONDS + 1
-    scene.check()
-    scene.store.put_each_done([done(one)])  # its counts are not written yet
-    assert not scene.writer.is_done_with(scene.job.job_id)
-
-
 def test_a_job_whose_images_waited_for_days_is_open_until_its_file_is_written(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
     scene.check()
@@ -300,22 +241,6 @@ def test_a_job_whose_images_waited_for_days_is_open_until_its_file_is_written(sc
     scene.check()
     assert scene.is_current()
     assert scene.writer.is_done_with(scene.job.job_id)
-
-
-def test_a_settled_job_is_checked_less_and_less_often_until_it_is_touched(scene: Scene) -> None:
-    [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, done(one))
-    for _ in range(8):
-        scene.check()
-    [two] = add_images(scene.store, scene.job, "b.jpg")
-    scene.store.put_each_done([done(two)])
-    JobFigures(scene.store.table).store_counts(scene.job.job_id, Counts(2, 0, 2, NOW, NOW))
-    scene.clock.now += 3
-    scene.writer.tick()
-    assert len(scene.lines()) == 1
-    OpenJobs(scene.store.table).reopen(scene.job.job_id, NOW + timedelta(seconds=9))
-    scene.writer.tick()
-    assert len(scene.lines()) == 2
 
 
 # Copies
@@ -370,40 +295,6 @@ def test_a_complete_file_is_copied_once_and_the_job_stays_open_until_then(copyin
     copying.start()
     copying.check()
     assert copying.buckets.objects == {}
-
-
-def test_a_job_whose_results_change_while_it_is_asked_for_stays_open_for_its_copy(
-    copying: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copying.check()
-    copying.check()
-    copying.retry(image_in(copying), copying.now)
-    copying.now += LATER
-    put_results(copying.store, copying.job, done(image_in(copying)))
-    read = JobStore.status
-
-    def check_first(store: JobStore, job_id: str) -> JobStatus:
-        monkeypatch.setattr(JobStore, "status", read)
-        copying.check()  # the loop notices the new results in its own thread
-        return read(store, job_id)
-
-    monkeypatch.setattr(JobStore, "status", check_first)
-    assert not copying.writer.is_done_with(copying.job.job_id)
-    copying.check()
-    assert (state_in(copying), copying.writer.is_done_with(copying.job.job_id)) == (("written", ""), True)
-
-
-def test_a_file_that_is_written_again_with_the_same_results_is_copied_again(copying: Scene) -> None:
-    """A frozen controller may have replaced the file by an old one, which was copied."""
-    copying.check()
-    copying.check()
-    copying.buckets.objects.clear()
-    copying.now += timedelta(seconds=1)
-    JobFigures(copying.store.table).delete_merged(copying.job.job_id, copying.now)
-    copying.check()
-    copying.check()
-    assert copy_in(copying) is not None
-    assert state_in(copying) == ("written", "")
 
 
 @pytest.mark.parametrize(
