@@ -17,7 +17,7 @@ from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, fleet_settings, heartbeat, instance
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.circuit_breaker import IDLE, CircuitBreaker
+from web_tier.autoscaler.circuit_breaker import CircuitBreaker
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.liveness import LAST_HEARTBEAT_SECONDS, InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.observe import (
@@ -212,14 +212,6 @@ def test_a_worker_whose_heartbeats_have_stopped_proves_nothing_once_the_queue_is
         assert site.circuit.state is CircuitState.OPEN
 
 
-def test_restarts_of_the_controller_do_not_arm_the_loop_again() -> None:
-    site = Site()
-    for _ in range(40):
-        site.fail_all(8)
-        site.start_controller()
-    assert len(site.launches) <= 10
-
-
 @pytest.mark.parametrize("end", [None, "stopped"])
 def test_row_70_three_workers_killed_before_their_first_answer_stop_no_fleet(end: WorkerEnd | None) -> None:
     site = Site(workers=2)
@@ -250,15 +242,6 @@ def test_ends_from_outside_that_go_on_are_probed_ever_less_often_up_to_a_minute(
     assert (len(pauses), site.circuit.own_failures) == (9, 0)
 
 
-def test_a_fault_that_a_worker_reports_is_never_outweighed_by_ends_from_outside() -> None:
-    site = Site(workers=2 * MAX_FAILED_RUNS)
-    site.round()
-    for number, worker in enumerate(list(site.running)):
-        site.end(worker, "failed" if number % 2 else "stopped", DENIED if number % 2 else "SIGTERM")
-    assert (site.wait(1).probe_seconds, site.circuit.reason) == (RECENT_SECONDS, DENIED)
-    assert (site.circuit.failed_runs, site.circuit.own_failures) == (2 * MAX_FAILED_RUNS, MAX_FAILED_RUNS)
-
-
 @pytest.mark.parametrize(
     ("end", "images", "failed_runs", "own_failures"),
     [("failed", 0, 3, 3), (None, 0, 3, 0), ("idle", 5, 3, 3), ("idle", 0, 0, 0), ("stopped", 5, 3, 0)],
@@ -287,13 +270,6 @@ def test_workers_that_end_idle_while_another_holds_all_images_have_not_failed() 
     assert site.wait(LAST_HEARTBEAT_SECONDS + 2) == FleetCircuit()
 
 
-def test_the_end_of_an_older_worker_counts_as_idle() -> None:
-    site = Site()
-    site.round()
-    site.registry.record([ended(each, None) for each in site.running])
-    assert site.wait(1).reason == IDLE
-
-
 def test_a_drained_worker_and_one_that_has_answered_before_have_not_failed() -> None:
     site = Site()
     site.round()
@@ -302,15 +278,6 @@ def test_a_drained_worker_and_one_that_has_answered_before_have_not_failed() -> 
     for worker in list(site.running):
         site.end(worker, None)
     assert site.wait(1).failed_runs == 0
-
-
-def test_a_run_that_failed_just_before_an_answer_does_not_count_after_it() -> None:
-    site = Site()
-    site.round()
-    site.end(site.running[0], "failed", DENIED)
-    assert site.wait(1).failed_runs == 1
-    site.answer(site.running[0])
-    assert site.wait(LAST_HEARTBEAT_SECONDS + 5) == FleetCircuit()
 
 
 @pytest.mark.parametrize("workers", range(1, 6))

@@ -21,9 +21,7 @@ from core.messages import ClassificationResult, RequestMessage
 from services.sqs import OutgoingMessage, Queue
 from tests.support.api import AppMaker, problem
 from tests.support.jobs import UNKNOWN_ID, client_error, done, failed, picture
-from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
-from web_tier.api.classify import classic_reply
 
 CLASSIFY = "/api/v1/classify"
 SENT = next(
@@ -124,20 +122,6 @@ def test_an_answer_has_the_border_of_doubt_of_the_job_of_single_images(asking: F
     assert before == ["stop sign", "stop sign"]
     assert asking.put(f"/api/v1/jobs/{job_id}/min-scores", json={"min_score": 1}).status_code == 200
     assert decisions() == ["unsure", "unsure", job_id]
-
-
-def test_an_answer_costs_no_read_of_the_job_beyond_that_of_its_commit(asking: FlaskClient, store: JobStore) -> None:
-    calls = list[str]()
-
-    def call(operation: str, effect: Callable[[], Any]) -> Any:
-        calls.append(operation)
-        return effect()
-
-    asking.post(CLASSIFY, json={"data": SENT})  # creates the job
-    cast(MemoryTable, store.table).call = call
-    answer = asking.post(CLASSIFY, json={"data": SENT})
-    assert (answer.status_code, answer.get_json()["decision"]) == (200, "stop sign")
-    assert calls.count("GetItem") == 1, "the fleet reads the image, and nothing reads the job alone"
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "1.5", "x", "", "100000", "²"])
@@ -241,10 +225,6 @@ def test_a_uuid_of_a_failed_image_gets_the_reason(asking: FlaskClient, fleet: An
 )
 def test_an_unknown_uuid_gets_404(asking: FlaskClient, uuid: str) -> None:
     problem(asking.get(f"/predictions/{uuid}"), 404)
-
-
-def test_an_invalid_image_gets_no_uuid(asking: FlaskClient) -> None:
-    assert "not an image" in problem(asking.post("/inference/image", json={"name": "a", "data": "AAAA"}), 422)
 
 
 # The poster
@@ -362,14 +342,6 @@ def test_the_classic_contracts_can_be_disabled(make_app: AppMaker, fleet: Answer
         assert "classic.enabled" in text(post(client, path, "myfile", picture()), 404)
     assert post(client, "/", "myfile", picture()).status_code == 303, "then it is a file of the page's form"
     assert post(client, "/api/v1/classify", "myfile", picture()).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("field", "said"), [("myfile", "stop sign"), ("inputFile", "a.b:stop sign"), ("other", "stop sign")]
-)
-def test_a_reply_has_the_files_name_in_the_field_of_the_first_clients(field: str, said: str) -> None:
-    for filename in ("a.b.jpg", "day1/a.b.jpg"):
-        assert classic_reply(field, filename, "stop sign") == said
 
 
 def test_a_label_never_holds_a_colon_or_a_line_end(asking: FlaskClient, fleet: AnsweringQueue) -> None:

@@ -54,11 +54,6 @@ def test_stopped_workers_are_started_before_new_ones_are_launched() -> None:
     assert (plan.start, plan.launch) == (("i-0", "i-2"), 2)
 
 
-def test_no_more_stopped_workers_are_started_than_are_wanted() -> None:
-    plan = decide(observation(20, states=("stopped", "stopped")), fleet_settings())
-    assert (plan.start, plan.launch) == (("i-0",), 0)
-
-
 def test_a_stopped_worker_that_is_being_started_is_not_started_again() -> None:
     seen = Observation(QueueCounts(40, 0, 0), 0, (instance("i-0", "stopped"),), frozenset({"i-0"}))
     plan = decide(seen, fleet_settings())
@@ -169,10 +164,6 @@ def test_a_paused_fleet_starts_nothing_and_says_so(seen: Observation, reason: st
     assert explained(paused, fleet_settings(min_workers=3)) == words
 
 
-def test_a_paused_fleet_does_not_start_stopped_workers_either() -> None:
-    assert decide(replace(observation(100, states=("stopped",) * 3), pause=PAUSE), fleet_settings()).start == ()
-
-
 _counts = st.integers(0, 100_000)
 _states = st.lists(
     st.sampled_from(["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]), max_size=40
@@ -214,13 +205,6 @@ def test_starts_of_stopped_workers_count_too() -> None:
     seen = replace(observation(100, states=("stopped",) * 3), recent_launches=2)
     plan = decide(seen, fleet_settings(launches_per_minute=4))
     assert (plan.start, plan.launch) == (("i-0", "i-1"), 0)
-
-
-def test_what_the_rate_allows_is_launched_without_a_word_of_it() -> None:
-    assert (
-        decide(replace(observation(100), recent_launches=5), fleet_settings(launches_per_minute=10)).kind
-        == "starting"
-    )
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from core.ids import ImageRef, new_id, output_key, positioned_id
 from core.jobs.lifecycle import Cancellations
 from core.jobs.models import ImageRecord, Job, JobState, Resend
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, Model, Prediction, Timings
-from core.messages import failed as failed_prediction
+from core.messages import ClassificationResult, Model, Prediction, Timings
 from scripts.cli import fleetsight
 from services.s3 import Bucket
 from tests.conftest import ROOT
@@ -313,13 +312,6 @@ DONE = ClassificationResult(
     job_id=RECORD.ref.job_id, image_id=RECORD.ref.image_id, status="done", label="stop", score=0.9, worker="i-1",
     attempts=1, timings=TIMINGS, queued_at=after(milliseconds=40), recorded_at=after(seconds=2),
 )  # fmt: skip
-
-
-def failure(recorded_at: datetime) -> ClassificationResult:
-    found = failed_prediction(
-        RECORD.ref, Failure(code="bad", message="the JPEG ends early"), worker="i-1", attempts=1
-    )
-    return found.response().model_copy(update={"recorded_at": recorded_at, "queued_at": after(milliseconds=40)})
 
 
 def steps(

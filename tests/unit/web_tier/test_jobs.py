@@ -17,7 +17,7 @@ from core.config import Config
 from core.ids import merged_key, new_id
 from core.images import CODES, ImageLimits
 from core.jobs.figures import JobFigures
-from core.jobs.lifecycle import DeletedJobs, OpenJobs
+from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
@@ -318,16 +318,6 @@ def test_images_that_the_queue_rejects_are_counted_and_an_outage_gets_503(shop: 
     problem(shop.retry(), 503)
 
 
-def test_a_job_with_retried_images_is_open_and_has_the_time_of_the_retry(shop: Shop, store: JobStore) -> None:
-    [opened] = OpenJobs(store.table).find_all()
-    OpenJobs(store.table).close(opened)
-    before = store.status(shop.job.job_id).edition
-    shop.retry()
-    assert [job.job_id for job in OpenJobs(store.table).find_all()] == [shop.job.job_id]
-    assert store.status(shop.job.job_id).retried_at is not None
-    assert store.status(shop.job.job_id).edition != before
-
-
 def test_an_image_that_the_queue_rejects_is_not_retrying(shop: Shop, store: JobStore) -> None:
     shop.queue.fails = list
     address = f"/api/v1/jobs/{shop.job.job_id}/images/{shop.images[1].ref.image_id}"
@@ -383,11 +373,3 @@ def test_a_deleted_job_gets_404_everywhere_at_once(client: FlaskClient, job: Job
     problem(client.delete(base), 404)
     problem(client.post(f"{base}/retry"), 404)
     assert client.get("/api/v1/jobs").get_json()["jobs"] == []
-
-
-def test_a_retry_belongs_to_the_trace_of_the_request_that_asked_for_it(shop: Shop) -> None:
-    address = f"/api/v1/jobs/{shop.job.job_id}/retry"
-    answer = shop.client.post(address, headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"})
-    traces = {RequestMessage.from_json(message).traceparent for message in shop.queue.bodies}
-    assert traces == {answer.headers["traceresponse"]}
-    assert answer.headers["traceresponse"].startswith(f"00-{'a' * 32}-")

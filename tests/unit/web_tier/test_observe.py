@@ -25,10 +25,8 @@ from web_tier.autoscaler.estimators import (
 )
 from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import (
-    DESCRIPTION_CPU_FACTOR,
     DESCRIPTION_SECONDS,
     LAUNCH_VISIBLE_SECONDS,
-    MAX_DESCRIPTION_SECONDS,
     REST_DESCRIPTION_SECONDS,
     Demand,
     Observer,
@@ -89,23 +87,6 @@ def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed()
     assert seen.describe().capacity == 0
 
 
-@pytest.mark.parametrize(
-    ("cpu_seconds", "reuse_seconds"),
-    [(0.3, DESCRIPTION_CPU_FACTOR * 0.3), (5.0, MAX_DESCRIPTION_SECONDS)],
-)
-def test_a_costly_description_is_reused_for_longer_also_while_demand_grows(
-    cpu_seconds: float, reuse_seconds: float
-) -> None:
-    clock, ec2, sqs = Clock(), MemoryEC2(describe_cpu=cpu_seconds), counted_queue(5)
-    seen = observer(ec2, sqs, clock)
-    began = clock.now
-    while clock.now - began < 4 * reuse_seconds:
-        seen.describe()
-        sqs.others_visible += 100
-        clock.now += 0.25
-    assert ec2.cpu_seconds == pytest.approx(4 * cpu_seconds)
-
-
 def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None:
     clock, ec2, sqs, dead = Clock(), MemoryEC2(), counted_queue(), counted_queue()
     sqs.others_in_flight = sqs.others_delayed = 0
@@ -123,16 +104,6 @@ def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None
     ec2.states["i-1"] = "running"
     clock.now += REST_DESCRIPTION_SECONDS
     assert seen.describe().capacity == 1
-
-
-def test_a_count_of_dead_letters_is_reused_for_two_seconds() -> None:
-    clock, dead = Clock(), counted_queue(7)
-    seen = observer(MemoryEC2(), counted_queue(), clock, dead)
-    assert [seen.describe().dead_letters for _ in range(5)] == [10] * 5
-    assert len(dead.called("counts")) == 1
-    clock.now += 2
-    seen.describe()
-    assert len(dead.called("counts")) == 2
 
 
 class Line:
@@ -254,10 +225,6 @@ def test_workers_of_the_first_round_and_those_without_a_heartbeat_are_not_measur
     assert boots((0, "a", {}), (0, "a b", {"a": 5}), (0, "a", {}), (0, "a", {"b": 7}))[-1] is None
 
 
-def test_a_heartbeat_from_before_the_launch_is_not_the_first_one_after_it() -> None:
-    assert boots((0, "", {}), (100, "a", {"a": 20}), (100, "a", {"a": None})) == [None] * 3
-
-
 class Throughput:
     """An estimator and its clock, first updated with two idle workers."""
 
@@ -286,11 +253,6 @@ def test_the_time_of_an_image_is_known_from_answers_or_the_previous_controller(b
     assert bench.estimator.seconds is None
     bench.run(1, 1, 2)
     assert bench.estimator.seconds == 2 / MIN_IMAGES
-
-
-def test_the_time_of_all_workers_is_shared_by_their_images(bench: Throughput) -> None:
-    bench.run(10, 20, 2)
-    assert bench.estimator.seconds == pytest.approx(10 * 0.5 * 2 / 200)
 
 
 def test_time_without_work_does_not_count(bench: Throughput) -> None:

@@ -204,14 +204,6 @@ def test_row_69_wherever_a_web_process_dies_no_object_without_an_image_stays_an_
     assert not process.is_dead, "the last one was not killed"
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_an_upload_without_a_fault_leaves_no_intent_but_that_of_its_forms(way: Way) -> None:
-    site = Site()
-    with site.process() as process:
-        process.upload(way, site.job())
-    assert len(list(PutIntents(site.table).find_all())) == (way == "forms")
-
-
 @pytest.mark.parametrize("way", ["plain", "keyed", "single"])
 def test_no_object_is_deleted_while_its_record_may_still_come(way: Way) -> None:
     """The process is frozen at each of its calls, for as long as it may accept images afterwards."""

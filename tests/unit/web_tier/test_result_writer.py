@@ -1,7 +1,7 @@
 """Results and counts: the same in the end, also if calls are repeated, reordered, or cut short by a crash."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -15,20 +15,16 @@ from hypothesis import strategies as st
 from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.figures import JobFigures
 from core.jobs.items import DEAD_LETTERS
-from core.jobs.lifecycle import DeletedJobs
-from core.jobs.models import DeletedJob, ImageRecord, Job, Resend, ResultSummary
+from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, crashed_worker, failed
 from services.lease import Tenure
-from services.table import BATCH_ATTEMPTS, TableBusyError
-from tests.support.clocks import PlayedClock
 from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.result_path import (
-    IMAGES,
     JOBS,
     REFS,
     ResultPath,
@@ -133,24 +129,6 @@ def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once()
     ) == (2, 3)
 
 
-def test_resends_of_what_was_taken_back_or_deleted_are_not_recorded() -> None:
-    store = stored_jobs()
-    path = ResultPath(store)
-    path.results.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[1].image_id: resend()})
-    store.delete_images([REFS[0]])
-    path.images.resync(JOBS[0])
-    path.counts.rewrite(JOBS[0])
-    for _ in range(2):
-        assert (
-            JobFigures(store.table).counts(JOBS[0]).system_retried,
-            JobFigures(store.table).counts(JOBS[0]).resends,
-        ) == (1, 1)
-        ResultPath(store).counts.rewrite(JOBS[0])
-    before = dict(cast(MemoryTable, store.table).items)
-    path.results.record_resends(new_id(), {REFS[0].image_id: resend()})
-    assert cast(MemoryTable, store.table).items == before
-
-
 def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     store, gone, unknown = stored_jobs(), ImageRef(new_id(), new_id()), ImageRef(JOBS[0], new_id())
     path = ResultPath(store, buckets=(MemoryBucket(), outputs := MemoryBucket()))
@@ -162,38 +140,6 @@ def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept(caplog: 
     assert [(each.get("jobs") or each["job"], each["n"]) for each in logged] == [([gone.job_id], 1), (JOBS[0], 1)]
     assert figures(store, JOBS[0]) == (1, 0, 40)
     assert statuses_of(store, JOBS[0]) == {REFS[0].image_id: "done"}
-
-
-@pytest.mark.parametrize(
-    ("error", "failures", "active", "tries"),
-    [
-        (TableBusyError("busy"), BATCH_ATTEMPTS - 1, True, BATCH_ATTEMPTS),
-        (TableBusyError("busy"), BATCH_ATTEMPTS, True, BATCH_ATTEMPTS),
-        (TableBusyError("busy"), 2, False, 1),
-        (client_error(503), 2, True, 1),
-    ],
-)
-def test_results_are_tried_again_after_growing_pauses_while_the_table_throttles(
-    error: Exception, failures: int, active: bool, tries: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, pauses, tried, put_each_done = stored_jobs(), list[float](), list[int](), JobStore.put_each_done
-
-    def throttled(each: JobStore, responses: Sequence[ClassificationResult]) -> Any:
-        tried.append(len(responses))
-        first = int(len(tried) <= failures)
-        return put_each_done(each, responses[first:]) | {response.ref: error for response in responses[:first]}
-
-    monkeypatch.setattr(JobStore, "put_each_done", throttled)
-    acting = [True]
-    path = ResultPath(store, Tenure(active=lambda: acting[0]), clock=PlayedClock(sleep=pauses.append))
-    assert path.images.is_accepted(REFS[0])
-    acting[0] = active
-    with pytest.raises(type(error)) if failures >= tries else nullcontext():
-        path.results.record([done(ref) for ref in REFS[:3]])
-    assert tried == [3, *([1] * (tries - 1))], "only what is left is tried again"
-    assert len(pauses) == tries - 1
-    assert all(min(5.0, 0.1 * 2**n) / 2 <= pause <= min(5.0, 0.1 * 2**n) for n, pause in enumerate(pauses))
-    assert figures(store, JOBS[0])[0] == (2 if failures >= tries else 3)
 
 
 @dataclass

@@ -23,13 +23,11 @@ from tests.support.autoscaler import (
     Scaler,
     explained,
     fleet_settings,
-    fleet_snapshot,
-    instance,
     observation,
 )
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import MemoryEC2
-from web_tier.autoscaler.billing import STRANGE_DAY_SECONDS, BillingMeter
+from web_tier.autoscaler.billing import BillingMeter
 from web_tier.autoscaler.decide import decide
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.autoscaler.policies import POLICIES
@@ -183,23 +181,6 @@ def test_an_uncertain_launch_is_not_repeated_where_the_cap_has_no_room_for_all_o
 # ---- The meter
 
 
-def test_a_starting_instance_counts_as_committed_until_it_is_billed() -> None:
-    meter = meter_of(Clock())
-    booting = (instance("i-0", "pending"), Instance("i-1", "pending", "c7a.large", "a", EVENING, spot=True))
-    fleet = Observation(QueueCounts(9, 0, 0), 0, booting, frozenset({"i-2"}))
-    meter.update(fleet)
-    committed = meter.spending(fleet, capped_settings())
-    assert committed is not None
-    assert (committed.today, committed.committed) == pytest.approx((0.0, LAUNCH + LAUNCH / 2 + LAUNCH))
-    runs = Observation(
-        QueueCounts(9, 0, 0), 0, (instance("i-0"), replace(instance("i-1", "terminated"), failed_to_start=True))
-    )
-    meter.update(runs)
-    billed = meter.spending(runs, capped_settings())
-    assert billed is not None
-    assert (billed.today, billed.committed) == pytest.approx((LAUNCH, 0.0))
-
-
 def test_a_launch_costs_the_dearest_type_that_may_start_on_demand() -> None:
     meter, fleet = meter_of(Clock()), observation(9, states=())
     several = fleet_settings(instance_types=["c7a.large", "g4dn.xlarge"], market="spot", dollars_per_day=1.0)
@@ -208,42 +189,10 @@ def test_a_launch_costs_the_dearest_type_that_may_start_on_demand() -> None:
     assert spending_of(meter, stopped, capped_settings()).launch == pytest.approx(2 * LAUNCH)
 
 
-def test_an_allowance_of_today_leaves_room_for_more_launches() -> None:
-    meter, fleet = meter_of(Clock()), observation(9, states=())
-    spending = meter.spending(fleet, capped_settings(), allowed(2 * LAUNCH, EVENING.date()))
-    assert spending is not None
-    assert spending.launches_left == 12
-
-
 def test_without_a_cap_nothing_is_limited() -> None:
     meter, fleet = meter_of(Clock()), observation(100)
     assert meter.spending(fleet, fleet_settings()) is None
     assert decide(fleet, fleet_settings()).max_launches is None
-
-
-def test_the_month_is_the_sum_of_its_stored_days_and_today() -> None:
-    days = [FleetDay(day=date(2026, 2, 28), cost=50.0), FleetDay(day=date(2026, 3, 1), cost=2.0)]
-    # The controller died right after it had stored the first of March, and before the next snapshot.
-    today = FleetDay(day=date(2026, 3, 1), cost=1.9)
-    before = fleet_snapshot(datetime(2026, 3, 1, 23, 59, tzinfo=UTC), today=today, cost=51.9)
-    clock = Clock()
-    began, moment = clock.now, datetime(2026, 3, 1, 23, 59, 30, tzinfo=UTC)
-    meter = meter_of(clock, before, lambda: moment + timedelta(seconds=clock.now - began), days)
-    fleet = observation(9, states=("running",))
-    meter.update(fleet)
-    month = spending_of(meter, fleet).month
-    assert month == pytest.approx(1.9 + meter.bill.dollars - 51.9), "no day counts twice, and February does not"
-    clock.now += 60
-    meter.update(fleet)
-    following = spending_of(meter, fleet)
-    assert following.day == date(2026, 3, 2)
-    assert following.month == pytest.approx(1.9 + meter.bill.dollars - 51.9)
-    clock.now += 40 * 86_400
-    meter.update(fleet)
-    clock.now += STRANGE_DAY_SECONDS
-    meter.update(fleet)
-    april = spending_of(meter, fleet)
-    assert (april.day.month, april.month) == (4, april.today)
 
 
 # ---- Meters with caps, an evening before midnight
