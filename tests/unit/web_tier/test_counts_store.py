@@ -1,19 +1,14 @@
 """Counts are stored a few times a second, never by an older controller, and agree with the items in the end."""
 
-import time
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any, cast
 
 import pytest
 
-from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
-from core.jobs.models import Counts, ImageRecord, Job
-from core.jobs.store import JobStore
+from core.jobs.models import Counts
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
@@ -34,7 +29,6 @@ from tests.support.result_path import (
 from web_tier.controller.counts_store import (
     COUNTS_SECONDS,
     COUNTS_TICK_SECONDS,
-    MAX_COUNTS_A_SECOND,
     CountsNotStoredError,
     StaleTokenError,
 )
@@ -49,16 +43,6 @@ def test_counts_of_a_controller_that_was_replaced_are_refused() -> None:
     with pytest.raises(StaleTokenError):
         frozen.results.record([done(REFS[1])])
     assert figures(store, JOBS[0]) == (40, 0, 40)
-
-
-def test_counts_of_a_version_without_tokens_are_replaced() -> None:
-    store = stored_jobs()
-    ResultPath(store).results.record([done(REFS[0])])
-    items = cast(MemoryTable, store.table).items
-    key = (f"COUNTS#{JOBS[0]}", "COUNTED")
-    items[key] = {name: value for name, value in items[key].items() if name != "token"}
-    ResultPath(store, Tenure(token=1)).results.record([done(REFS[1])])
-    assert figures(store, JOBS[0]) == (2, 0, 40)
 
 
 def test_a_controller_that_follows_stores_the_counts_that_the_last_one_did_not() -> None:
@@ -104,33 +88,6 @@ def test_counts_of_a_job_are_stored_a_few_times_a_second_and_in_the_end() -> Non
         assert stored == [(1, 0, 40), (40, 0, 40)]
         clock.now += COUNTS_SECONDS
         assert (path.counts.tick(), len(stored)) == (COUNTS_SECONDS, 2), "nothing has changed"
-
-
-def test_of_many_jobs_the_counts_of_each_are_stored_less_often() -> None:
-    store, clock, jobs = JobStore(MemoryTable()), Clock(), 2 * MAX_COUNTS_A_SECOND
-    refs = [[ImageRef(job_id, new_id()) for _ in range(3)] for job_id in (new_id() for _ in range(jobs))]
-    for pair in refs:
-        store.create(Job(pair[0].job_id, "job", EPOCH))
-        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in pair], EPOCH)
-    path = ResultPath(store, clock=clock)
-    path.counts.set_open_jobs([pair[0].job_id for pair in refs])
-    for number in range(2):
-        assert path.results.record_each([done(pair[number]) for pair in refs]) == {}
-        path.counts.tick()
-    seconds = list[float]()
-    for _ in range(jobs):
-        if all(figures(store, pair[0].job_id) == (2, 0, 3) for pair in refs):
-            break
-        seconds.append(clock.now)
-        clock.now += COUNTS_SECONDS
-        path.counts.tick()
-    assert seconds[-1] - seconds[0] >= jobs / MAX_COUNTS_A_SECOND - 2 * COUNTS_SECONDS
-    assert len(seconds) < 12
-    clock.now += COUNTS_SECONDS
-    path.counts.tick()
-    assert path.results.record_each([done(pair[2]) for pair in refs]) == {}
-    path.counts.tick()
-    assert any(figures(store, pair[0].job_id) == (2, 0, 3) for pair in refs), "also if none had changed meanwhile"
 
 
 def test_a_result_recorded_while_counts_are_written_is_in_the_next_write() -> None:
@@ -201,37 +158,3 @@ def test_a_late_result_of_a_closed_job_is_recorded_again_until_it_is_counted() -
     refuse[0] = False
     assert path.results.record_each([done(REFS[0])]) == {}
     assert figures(store, JOBS[0]) == figures_of_items(store, JOBS[0]) == (40, 0, 40)
-
-
-def test_threads_write_the_results_of_one_job_in_turns() -> None:
-    writing, most = Counter[str](), Counter[str]()
-
-    def watched(operation: str, effect: Callable[[], Any]) -> Any:
-        writing[operation] += 1
-        most[operation] = max(most[operation], writing[operation])
-        time.sleep(0.001)  # other threads run
-        result = effect()
-        writing[operation] -= 1
-        return result
-
-    store = stored_jobs()
-    cast(MemoryTable, store.table).call = watched
-    path = ResultPath(store)
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda ref: path.results.record([done(ref)]), IMAGES[JOBS[0]]))
-    path.counts.write(at_once=True)
-    assert (most["BatchWriteItem"], most["PutItem"]) == (1, 1), "also the counts, so that older ones are never last"
-    assert figures(store, JOBS[0]) == (40, 0, 40)
-    assert not path.jobs.locks.in_use()
-
-
-def test_counts_and_results_of_a_version_that_noted_no_retries_are_read() -> None:
-    store = stored_jobs()
-    ResultPath(store).results.record([done(REFS[0], attempts=3)])
-    items = cast(MemoryTable, store.table).items
-    for key in ((f"COUNTS#{JOBS[0]}", "COUNTED"), (f"JOB#{JOBS[0]}", f"RESULT#{REFS[0].image_id}")):
-        later = {"system_retried", "resends", "attempts"}
-        items[key] = {name: value for name, value in items[key].items() if name not in later}
-    assert JobFigures(store.table).counts(JOBS[0]).system_retried == 0
-    ResultPath(store).results.record([done(REFS[1], attempts=2)])
-    assert JobFigures(store.table).counts(JOBS[0]).system_retried == 1

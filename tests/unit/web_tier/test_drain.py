@@ -12,7 +12,6 @@ from services.lease import Tenure
 from services.metadata import DRAIN_TAG, PROTECTED_TAG
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, CommandStore, booting, fleet_settings, instance, observation
-from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.decide import decide, workers_to_protect
 from web_tier.autoscaler.drain import (
@@ -144,20 +143,6 @@ class Bench:
         """Carry the commands out in a round that observes `instances`."""
         observed = Observation(QueueCounts(0, 0, 0), 0, instances, frozenset(launching))
         return self.commands.carry_out_drains(replace(observed, draining=self.tags.draining(instances)))
-
-
-def test_commands_are_read_once_a_second_and_their_absence_is_no_answer() -> None:
-    bench = Bench()
-    assert [bench.commands.current() for _ in range(9)] == [Commands()] * 9
-    assert bench.store.reads == 1
-    bench.store.stored = Commands(pause=FleetPause(since=EPOCH))
-    bench.clock.now += COMMAND_SECONDS
-    assert bench.commands.current() == bench.store.stored
-    bench.store.error = refusal("InternalServerError", "Query")
-    bench.clock.now += COMMAND_SECONDS
-    for _ in range(2):
-        with pytest.raises(type(bench.store.error)):
-            bench.commands.current()
 
 
 def test_the_end_of_a_pause_is_an_event_with_its_author_once() -> None:

@@ -1,7 +1,6 @@
 """Jobs are read once, forgotten within bounds, and delay no other job while they are read."""
 
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
-from core.jobs.models import Counts, ImageRecord, Job
+from core.jobs.models import Counts, Job
 from core.jobs.store import JobStore
 from tests.support.autoscaler import Clock
 from tests.support.memory_aws.ec2 import EPOCH
@@ -22,23 +21,11 @@ from tests.support.result_path import (
     done,
     figures,
     figures_of_items,
-    not_done,
     stored_jobs,
 )
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.controller import job_cache
-from web_tier.controller.job_cache import LARGE_JOB, PROBLEM_SECONDS, READERS, JobCache, JobLoadingError
-
-
-@pytest.mark.parametrize(("max_images", "stay"), [(41, 2), (40, 1)])
-def test_no_more_jobs_are_forgotten_than_the_bound_demands(max_images: int, stay: int) -> None:
-    store, small = stored_jobs(), ImageRef(new_id(), new_id())
-    store.create(Job(small.job_id, "job", EPOCH))
-    store.record_images([ImageRecord(small, "a.jpg", "key", 1, EPOCH)], EPOCH)
-    path = ResultPath(store, max_images=max_images)
-    path.results.record([done(IMAGES[job_id][0]) for job_id in JOBS])
-    assert path.images.is_accepted(small)
-    assert list(path.jobs._jobs) == [*JOBS, small.job_id][-stay:]
+from web_tier.controller.job_cache import LARGE_JOB, PROBLEM_SECONDS, READERS, JobLoadingError
 
 
 @pytest.mark.parametrize("reads_aside", [False, True])
@@ -57,34 +44,6 @@ def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_read_again(read
     assert path.jobs.problem() is None
     for job_id in JOBS:
         assert figures(store, job_id) == figures_of_items(store, job_id)
-
-
-def test_jobs_that_have_all_their_results_are_forgotten_first() -> None:
-    store = stored_jobs()
-    path = ResultPath(store, max_answered=10)
-    for ref in IMAGES[JOBS[0]]:
-        path.results.record([done(ref)])
-    path.results.record([done(IMAGES[JOBS[1]][0])])
-    assert list(path.jobs._jobs) == [JOBS[1]]
-    path.results.record([not_done(ref) for ref in IMAGES[JOBS[0]]])
-    assert figures(store, JOBS[0]) == (40, 0, 40), "what comes for it later is a repeat"
-    assert list(path.jobs._jobs) == JOBS[::-1], "one that waits for results stays"
-
-
-def test_results_of_a_job_that_is_deleted_while_it_is_read_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    path, load = ResultPath(store := stored_jobs()), JobCache.load
-
-    def load_then_delete(each: JobCache, job_ids: Iterable[str]) -> Any:
-        found = load(each, job_ids)
-        each.evict(JOBS[0])
-        return found
-
-    monkeypatch.setattr(JobCache, "load", load_then_delete)
-    errors = path.results.record_each([done(IMAGES[job_id][0]) for job_id in JOBS])
-    assert {ref: str(error) for ref, error in errors.items()} == {
-        REFS[0]: f"the job {JOBS[0]!r} was deleted while it was read"
-    }
-    assert [figures(store, job_id)[0] for job_id in JOBS] == [0, 1]
 
 
 def test_a_job_that_is_being_read_delays_no_other() -> None:

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 
 from core.fleet.models import JournalEntry, LaunchJournal
 from core.fleet.store import FleetStore
 from services.ec2 import LaunchSpec
-from tests.support.autoscaler import Clock, Scaler, failing
+from tests.support.autoscaler import Clock, Scaler
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.launch_journal import (
     MAX_IDS,
     MAX_SKEW_SECONDS,
@@ -61,21 +60,6 @@ class Desk:
 def desk() -> Desk:
     """An empty table."""
     return Desk()
-
-
-def test_an_entry_is_stored_with_everything_that_makes_the_same_call(desk: Desk) -> None:
-    journal = desk.open()
-    journal.record(desk.entry("t-1", 5))
-    [entry] = desk.stored()
-    assert (entry.token, entry.count, entry.spec, entry.instance_ids) == ("t-1", 5, SPEC, None)
-    journal.complete("t-1", ["i-1", "i-2"])
-    assert desk.stored() == [entry], "one write for two"
-    journal.flush()
-    [completed] = desk.stored()
-    assert (completed.instance_ids, completed.spec) == (("i-1", "i-2"), None)
-    writes = desk.store.journal().revision
-    journal.flush()
-    assert desk.store.journal().revision == writes, "there is nothing to write"
 
 
 def test_after_a_takeover_the_other_controller_cannot_write_before_it_takes_over(desk: Desk) -> None:
@@ -135,20 +119,6 @@ def test_entries_that_descriptions_must_show_by_now_expire(desk: Desk) -> None:
     assert journal.uncertain() == []
     journal.flush()
     assert desk.stored() == []
-
-
-def test_a_repeated_call_of_unknown_outcome_counts_from_then_on(desk: Desk) -> None:
-    journal = desk.open()
-    journal.record(desk.entry("t-1"))
-    desk.clock.now += LAUNCH_VISIBLE_SECONDS - 1
-    journal.record(journal.uncertain()[0])
-    journal.mark_uncertain("t-1")
-    desk.clock.now += LAUNCH_VISIBLE_SECONDS
-    [entry] = journal.uncertain()
-    assert desk.stored()[0].at == EPOCH + timedelta(seconds=1000 + LAUNCH_VISIBLE_SECONDS - 1), (
-        "a successor knows that too"
-    )
-    assert entry.token == "t-1"
 
 
 @pytest.mark.parametrize("ahead", [-MAX_SKEW_SECONDS, 0, MAX_SKEW_SECONDS])
@@ -227,23 +197,6 @@ def test_a_controller_without_the_lease_after_its_record_leaves_the_call_to_the_
     assert second.tokens() == [entry.token]
 
 
-def test_a_refused_launch_leaves_nothing_in_the_journal() -> None:
-    scaler = Scaler(failing("UnauthorizedOperation"))
-    scaler.round(100)
-    scaler.round(100, after=0.1)
-    assert scaler.journal_entries() == ()
-
-
-def test_a_start_of_stopped_instances_is_recorded_and_made() -> None:
-    scaler = Scaler(MemoryEC2(states={"i-0": "stopped"}))
-    written: list[Any] = []
-    scaler.ec2.reached = lambda _where: written.append(scaler.journal_entries())
-    scaler.round(20)
-    [[entry]] = written
-    assert (entry.starts, entry.count, entry.spec, entry.instance_ids) == (("i-0",), 1, None, None)
-    assert (scaler.ec2.states, scaler.ec2.calls) == ({"i-0": "pending"}, [])
-
-
 def test_a_successor_counts_the_launches_of_the_last_minute() -> None:
     first = Scaler()
     first.round(100)
@@ -253,18 +206,3 @@ def test_a_successor_counts_the_launches_of_the_last_minute() -> None:
     assert second.launches.recent() == 5
     second.round(100, after=31)
     assert second.launches.recent() == 0
-
-
-def test_a_superseded_controller_launches_nothing_and_reads_what_the_other_launched() -> None:
-    first = Scaler()
-    first.round(0)
-    first.hide_launches()
-    second = Scaler(first.ec2, first.table, first.clock)
-    second.round(200)
-    with pytest.raises(SupersededError):
-        first.round(380)
-    assert len(first.ec2.alive()) == 10
-    first.round(380, after=1)
-    assert len(set(first.tokens())) == 1, "the call that the second has not completed is repeated with its token"
-    first.round(380, after=1)
-    assert len(first.ec2.alive()) == 19, "it has the lease again, and continues"

@@ -10,14 +10,14 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, new_id
-from core.jobs.models import Counts, ImageRecord, Job
+from core.jobs.models import Job
 from core.messages import RequestMessage
 from services.sqs import OutgoingMessage
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.sqs import Habits, StoredMessage
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import lost_images
-from web_tier.controller.job_counts import JobCounts, MissingImages
+from web_tier.controller.job_counts import MissingImages
 from web_tier.controller.lost_images import MAX_REQUESTS, WaitTimes
 
 TEN_MINUTES = 600.0
@@ -153,46 +153,6 @@ def test_a_queue_without_any_order_gets_three_requests_of_an_image_at_most(rates
     system = BusySystem(rates, order=Random(seed))
     system.run(1_800.0, max(1, sum(rates) // 2))
     assert max(system.requests().values()) <= MAX_REQUESTS
-
-
-NEVER_SEEN = "Z" * 26
-_IDS = sorted(new_id() for _ in range(30))
-_steps = st.lists(
-    st.tuples(st.sampled_from(("add", "add", "done", "sweep", "again")), st.sampled_from(_IDS)), max_size=80
-)
-
-
-@given(_steps, st.sampled_from((2, 4, 1_000)))
-def test_images_wait_since_their_first_sweep_without_result_or_their_last_repair(
-    steps: list[tuple[str, str]], max_seen: int
-) -> None:
-    job, waits, now, swept = JobCounts(Counts(), keep=True, owner=""), WaitTimes(), 0.0, 0.0
-    added, since, newest = dict[str, float](), dict[str, float](), set[str]()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lost_images, "MAX_SEEN", max_seen)
-        for step, image_id in steps:
-            now += 1
-            if step == "add" and image_id not in added:
-                added[image_id] = now
-                job.add_image(ImageRecord(ImageRef("job", image_id), "a.jpg", "key", 1, EPOCH))
-            elif step == "done" and image_id in added:
-                job.statuses[image_id] = "done"
-            elif step == "again" and image_id in since and job.statuses[image_id] is None:
-                waits.repair(image_id, now)
-                since[image_id] = now
-            elif step == "sweep":
-                missing = job.observe_missing("job", waits.own)
-                waits.update(missing, now, swept)
-                swept = now
-                newest.add(missing.newest)
-                assert waits.first_seen(NEVER_SEEN, now).since == now
-                assert all(waits.requested_after(each) <= at for each, at in added.items())
-                waiting = set(job.statuses.ids(None))
-                assert missing.count == len(waiting)
-                since = {each: since.get(each, now) for each in waiting}
-                for each in waiting:
-                    found = waits.first_seen(each, now).since
-                    assert found == since[each] or (len(newest) > max_seen and since[each] <= found <= now)
 
 
 def test_a_job_that_grows_for_long_takes_bounded_memory_and_knows_what_is_old(

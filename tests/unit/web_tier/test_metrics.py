@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 from flask.testing import FlaskClient
@@ -19,18 +18,12 @@ from tests.support.api import AppMaker, upload
 from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.decide import DecisionKind
-from web_tier.autoscaler.launcher import CallState
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import (
-    LAUNCH_OUTCOMES,
     MAX_STEP_SECONDS,
     OUTCOMES,
-    REFUSALS,
-    STAGES,
     WORKER_STATES,
     ControllerMetrics,
-    waiting_shares,
     worker_states,
 )
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
@@ -155,20 +148,6 @@ def test_the_names_of_labels_are_those_of_the_code() -> None:
 
 
 BOOTING = FleetMetrics(unregistered=booting("i-0", "c-0"))
-
-
-@pytest.mark.parametrize(
-    ("seen", "shares"),
-    [
-        (observation(5), {"no_worker": 1.0}),
-        (observation(5, states=("running",)), {"boot": 0.0, "busy": 1.0}),
-        (replace(observation(5, states=("pending",), launching=1), metrics=BOOTING), {"boot": 1.0, "busy": 0.0}),
-        (replace(observation(5, states=("running",) * 3, launching=1), metrics=BOOTING), {"boot": 0.5, "busy": 0.5}),
-    ],
-    ids=["no worker", "no worker boots", "all workers boot", "half of the workers boot"],
-)
-def test_waiting_is_divided_by_the_share_of_workers_that_boot(seen: Observation, shares: dict[str, float]) -> None:
-    assert waiting_shares(seen) == shares
 
 
 def test_waiting_adds_up_over_rounds_and_not_over_a_pause_of_the_loop() -> None:

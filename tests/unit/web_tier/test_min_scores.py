@@ -178,9 +178,3 @@ def test_a_border_that_cannot_be_meant_is_refused(client: FlaskClient, wanted: d
     refused = client.post("/api/v1/jobs", json=wanted)
     assert refused.status_code == 422
     assert words in refused.text
-
-
-def test_a_job_of_an_earlier_release_has_the_usual_border(store: JobStore, client: FlaskClient) -> None:
-    job_id = new_job(client)
-    assert "min_scores" not in (store.table.get("JOBS", job_id) or {})
-    assert store.job(job_id).min_scores == MinScores()

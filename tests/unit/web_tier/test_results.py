@@ -15,16 +15,13 @@ from core.jobs.reader import JobReader
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore, Prediction
 from services.errors import NotFoundError
-from tests.support.jobs import MODEL, NOW, add_images, done, failed, put_results
-from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.auth import job_access
 from web_tier.results import query
 from web_tier.results.export import CSV_HEADER, ImageBody, csv_lines, safe_cell
 from web_tier.results.query import (
     ImageResult,
-    JobModels,
     ResultsFilter,
-    all_results,
     filtered_page,
     images_per_second,
     sorted_page,
@@ -68,12 +65,6 @@ def test_a_read_of_another_users_job_finds_no_job(store: JobStore, job: Job, nam
     read, by_ref = getattr(job_access.UserJobs(store.table, "anna"), name), {"result": image.ref}
     with pytest.raises(NotFoundError, match="there is no job"):
         read(by_ref.get(name, [image.ref] if name.endswith("_of") else job.job_id))
-
-
-def test_all_results_are_read_in_pages(store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "PAGE", 2)
-    images = add_images(store, job, *["a.jpg"] * 5)
-    assert [item.record for item in all_results(store, job.job_id)] == images
 
 
 def status(job: Job, results: int, seconds: float | None) -> JobStatus:

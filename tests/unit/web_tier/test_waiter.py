@@ -16,10 +16,8 @@ from services.threads import DaemonThread
 from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.results.waiter import (
-    MAX_POLL_SECONDS,
     MIN_POLL_SECONDS,
     PAUSE_RATIO,
-    WAITED_SHARE,
     ResultWaiter,
 )
 
@@ -182,34 +180,3 @@ def test_a_slow_table_is_polled_less_often(store: FakeStore, pauses: Pauses) -> 
     assert waiter.wait(ref, SOON) is not None
     wait_until(lambda: not is_polling(), "the polling thread has ended")
     assert pauses.lengths[:2] == [MIN_POLL_SECONDS, PAUSE_RATIO * 1.0]
-
-
-def test_polls_are_less_frequent_the_longer_the_newest_request_has_waited(store: FakeStore) -> None:
-    now, pauses, ref, newer = [0.0], list[float](), new_ref(), new_ref()
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        now[0] += seconds
-
-    waiter = ResultWaiter(cast(JobStore, store), PlayedClock(lambda: now[0], sleep=sleep))
-    second: list[threading.Thread] = []
-
-    def before_poll(number: int) -> None:
-        if number == 40:
-            second.append(threading.Thread(target=waiter.wait, args=(newer, SOON)))
-            second[0].start()
-            wait_until(lambda: newer in waiter._waiters, "the second request waits")
-        if number == 41:
-            store.results.update({each: response(each) for each in (ref, newer)})
-
-    store.before_poll = before_poll
-    assert waiter.wait(ref, SOON) is not None
-    second[0].join()
-    wait_until(lambda: not is_polling(), "the polling thread has ended")
-    assert pauses[:40] == sorted(pauses[:40])
-    assert (pauses[0], pauses[39], pauses[40]) == (MIN_POLL_SECONDS, MAX_POLL_SECONDS, MIN_POLL_SECONDS)
-    waited = [sum(pauses[:number]) for number in range(40)]
-    assert all(
-        pause == pytest.approx(min(max(MIN_POLL_SECONDS, WAITED_SHARE * since), MAX_POLL_SECONDS))
-        for pause, since in zip(pauses[:40], waited, strict=True)
-    )
