@@ -91,17 +91,15 @@ class RecordingStore(FleetStore):
 
 
 class CommandStore(FleetStore):
-    """A store of the operators' commands; it counts the reads and can fail."""
+    """A store of the operators' commands that can fail."""
 
     def __init__(self) -> None:
         super().__init__(MemoryTable())
         self.stored = Commands()
         self.error: Exception | None = None
-        self.reads = 0
 
     def commands(self) -> Commands:
         """Return the commands."""
-        self.reads += 1
         if self.error:
             raise self.error
         return self.stored

@@ -67,6 +67,7 @@ class Cloud(MemoryEC2):
         launched: called after each launch or start with the number of live instances.
         ended: called with each instance that the controller terminates, before it is terminated.
         late: calls that are still to be carried out, and when.
+        cpu_seconds: CPU seconds that all descriptions have taken.
     """
 
     now: Callable[[], float]
@@ -81,6 +82,7 @@ class Cloud(MemoryEC2):
     instances: dict[str, SimulatedInstance] = field(default_factory=dict)
     late: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
     after_call: Callable[[str], None] = lambda _operation: None
+    cpu_seconds: float = 0.0
 
     def live(self) -> None:
         """Let everything that was due by now take place."""

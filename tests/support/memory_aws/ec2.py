@@ -32,13 +32,10 @@ class MemoryEC2:
             and `lost CODE` has botocore's own retry of it refused; `timeout` loses the request; any other word
             refuses with that code.
         offer: called for each new launch: None launches all, a number only so many, a word refuses.
-        reached: called with `call` when a launch or a start is received, and with `reply` before its reply is sent.
         call: the hook of each call; the operation is EC2's name.
         hidden: ids that DescribeInstances omits.
         stale: states that DescribeInstances still shows instead of the true ones.
         error: the error that DescribeInstances raises.
-        describe_cpu: CPU seconds that a description takes.
-        cpu_seconds: CPU seconds that all descriptions have taken.
         start_fails: the word of `fail` for every start.
         refuses: whether tags and terminations are refused.
         protected: ids that cannot be terminated.
@@ -54,15 +51,11 @@ class MemoryEC2:
     hidden: set[str] = field(default_factory=set)
     stale: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
-    describe_cpu: float = 0.0
-    cpu_seconds: float = 0.0
     by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     start_fails: str | None = None
     offer: Callable[[dict[str, Any]], int | str | None] = lambda _call: None
-    reached: Callable[[str], None] = lambda _where: None
     call: Call = run_effect
-    max_alive: int = 0
     drained: list[str] = field(default_factory=list)
     tags: dict[str, set[str]] = field(default_factory=dict)
     refuses: bool = False
@@ -183,12 +176,10 @@ class MemoryEC2:
     # What instances are, and what befalls calls
 
     def _before(self, operation: str) -> None:
-        if operation in {"RunInstances", "StartInstances"}:
-            self.reached("call")
+        """Meet a call before its effect."""
 
     def _after(self, operation: str) -> None:
-        if operation == "RunInstances":
-            self.reached("reply")
+        """Meet a call after its effect, before its reply."""
 
     def _next_fault(self, operation: str, _effect: Callable[[], object]) -> str | None:
         return (self.start_fails if operation == "StartInstances" else None) or self.fail()
@@ -210,7 +201,7 @@ class MemoryEC2:
         return ids
 
     def _count_alive(self) -> None:
-        self.max_alive = max(self.max_alive, len(self.alive()))
+        """Learn that instances were launched or started."""
 
     def _state(self, key: str) -> str:
         return self.states[key]
@@ -245,7 +236,6 @@ class MemoryEC2:
 
     def _shown(self, name: str, states: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Return the instances that a description shows; those that a test has added itself have every name."""
-        self.cpu_seconds += self.describe_cpu
         if self.error:
             raise self.error
         others = {key for call, ids in self.by_token.values() if name_of(call) not in {None, name} for key in ids}

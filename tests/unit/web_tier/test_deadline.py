@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from core.config import FleetSettings
 from services.sqs import QueueCounts
 from tests.support.autoscaler import explained, fleet_settings, instance
@@ -154,22 +152,6 @@ def test_the_shorter_the_target_the_more_workers_for_the_same_load() -> None:
     assert (counts[0], counts[-1] > 10) == (6, True)
     assert workers_for(stream(0.01), 1.0, 19) == 19
     assert [workers_for(stream(90.0, rate=rate), 1.0, 19) for rate in (0.0, 0.1, 0.5)] == [0, 1, 1]
-
-
-def test_the_queue_may_grow_by_what_workers_do_in_the_target_until_another_boots() -> None:
-    # Two workers, 3.6 images in work at any time: after a boot of 42 s there are 67 s of work more.
-    grown = stream(60.0, rate=2.4).growth(2, 0.0)
-    assert grown == pytest.approx(1.6 * 42)
-    assert stream(60.0, rate=2.4).growth(2, 1.0) == pytest.approx(grown + 1.5 * (2.4 * 42) ** 0.5)
-    assert workers_for(stream(60.0, rate=2.4), 0.0, 19) == 3  # the load, rounded down, for any target
-    assert workers_for(stream(60.0, rate=1.9, boot=600.0), 0.0, 19) == 3  # half of each second's surplus adds up
-
-
-def test_with_workers_to_spare_the_queue_is_longest_soon() -> None:
-    # k² S² λ / (4 (n - a)): 2.25 · 4 / (4 · 3) seconds of work.
-    assert stream(60.0).growth(9, 1.0) == pytest.approx(0.75)
-    assert stream(60.0).growth(9, 2.0) == pytest.approx(3.0)
-    assert stream(60.0).growth(9, 0.0) == 0.0
 
 
 def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_boot() -> None:

@@ -73,20 +73,6 @@ def test_an_image_of_a_large_job_takes_less_than_twenty_five_bytes() -> None:
     assert len(statuses._codes) == 100, "removed images take none"
 
 
-def test_images_before_all_others_are_packed_once_they_are_an_eighth() -> None:
-    earlier, later = ([new_id() for _ in range(images)] for images in (3_000, 16_000))
-    statuses = ImageStatuses()
-    for image_id in later:
-        statuses[image_id] = None
-    statuses.last(1)  # packs them
-    for image_id in earlier[:1_999]:
-        statuses[image_id] = None
-    assert len(statuses._recent) == 1_999
-    for image_id in earlier[1_999:]:
-        statuses[image_id] = None
-    assert len(statuses._recent) < 1_000
-
-
 @pytest.mark.parametrize("text", ["short", "8" * 26, "0" * 25 + "u", "0" * 25 + "_"])
 def test_a_text_that_is_no_id_is_refused_with_its_value(text: str) -> None:
     with pytest.raises(ValueError, match=repr(text)):

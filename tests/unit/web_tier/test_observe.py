@@ -36,9 +36,7 @@ from web_tier.autoscaler.observe import (
 
 def observer(ec2: MemoryEC2, sqs: MemorySQS, clock: Clock, dead: MemorySQS | None = None) -> Observer:
     queues = sqs.queue(), (dead or counted_queue()).queue()
-    return Observer(
-        *queues, ec2.fleet(), RecentLaunches(clock), PlayedClock(clock, cpu_seconds=lambda: ec2.cpu_seconds)
-    )
+    return Observer(*queues, ec2.fleet(), RecentLaunches(clock), PlayedClock(clock))
 
 
 def test_a_launched_instance_counts_until_it_is_described() -> None:
