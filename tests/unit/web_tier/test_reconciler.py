@@ -1,7 +1,6 @@
 """The reconciler over hours of a virtual clock: what is lost is found again, and no backlog is multiplied."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -16,13 +15,13 @@ from tests.support.jobs import statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
 from web_tier.autoscaler.metrics import total_of
+from web_tier.controller import reconciler
 from web_tier.controller.reconciler import CLOSE_AFTER
 
 HOUR = 3_600.0
-
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -41,6 +40,23 @@ def test_heartbeats_do_not_hide_a_lost_request(site: ResultsSite) -> None:
         site.responses.send([OutgoingMessage(new_id(), beat.to_json()) for beat in beats])
         site.pass_time(10)
     assert {image_id for image_id, _ in site.requests.requests()} == {ref.image_id for ref in refs}
+
+
+def test_a_controller_that_loses_its_lease_repairs_no_more_than_a_page(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "PAGE", 2)
+
+    class LosesLease(MemoryQueue):
+        def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+            site.active = False
+            return super().send(messages)
+
+    site.requests = LosesLease(clock=site.clock)
+    site.start()
+    refs = site.add_job(5, request=False)
+    site.pass_time(LOST_AFTER)
+    assert site.requests.requests() == [(ref.image_id, 0) for ref in refs[:2]]
 
 
 def test_a_request_that_is_lost_again_and_again_is_sent_less_and_less(site: ResultsSite) -> None:

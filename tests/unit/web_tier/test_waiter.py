@@ -16,8 +16,6 @@ from services.threads import DaemonThread
 from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.results.waiter import (
-    MIN_POLL_SECONDS,
-    PAUSE_RATIO,
     ResultWaiter,
 )
 
@@ -52,11 +50,9 @@ class FakeStore:
 class Pauses:
     """Replaces sleep: each pause lasts until the test has allowed it; `allow` allows so many in advance."""
 
-    lengths: list[float] = field(default_factory=list)
     turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
-    def sleep(self, seconds: float) -> None:
-        self.lengths.append(seconds)
+    def sleep(self, _seconds: float) -> None:
         assert self.turns.acquire(timeout=SOON)
 
     def allow(self, pauses: int) -> None:
@@ -164,19 +160,3 @@ def test_a_failed_poll_is_repeated(store: FakeStore, pauses: Pauses, waiter: Res
     store.before_poll = fail_once
     pauses.allow(2)
     assert waiter.wait(ref, SOON) is not None
-
-
-def test_a_slow_table_is_polled_less_often(store: FakeStore, pauses: Pauses) -> None:
-    now = [0.0]
-
-    def finish_at_second(number: int) -> None:
-        now[0] += 1.0
-        if number == 2:
-            store.results[ref] = response(ref)
-
-    ref, store.before_poll = new_ref(), finish_at_second
-    waiter = ResultWaiter(cast(JobStore, store), PlayedClock(lambda: now[0], sleep=pauses.sleep))
-    pauses.allow(3)
-    assert waiter.wait(ref, SOON) is not None
-    wait_until(lambda: not is_polling(), "the polling thread has ended")
-    assert pauses.lengths[:2] == [MIN_POLL_SECONDS, PAUSE_RATIO * 1.0]
