@@ -14,13 +14,7 @@ from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, CommandStore, booting, fleet_settings, instance, observation
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.decide import decide, workers_to_protect
-from web_tier.autoscaler.drain import (
-    COMMAND_SECONDS,
-    MISSING_SECONDS,
-    PAUSE_SECONDS,
-    OperatorCommands,
-    WorkerTags,
-)
+from web_tier.autoscaler.drain import COMMAND_SECONDS, MISSING_SECONDS, PAUSE_SECONDS, OperatorCommands, WorkerTags
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.autoscaler.reporting import FleetEvent
 

@@ -24,12 +24,7 @@ from web_tier.autoscaler.health import (
     SECOND_CHECK_SECONDS,
     UnhealthyTerminator,
 )
-from web_tier.autoscaler.liveness import (
-    ENDED_SECONDS,
-    InstanceRecord,
-    InstanceTracker,
-    WorkerRegistry,
-)
+from web_tier.autoscaler.liveness import ENDED_SECONDS, InstanceRecord, InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.observe import Observation
 
 ALLOWANCE, SILENT, DRAIN = 120, 60, 30.0

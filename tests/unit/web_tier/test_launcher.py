@@ -15,7 +15,10 @@ from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.decide import Plan
 from web_tier.autoscaler.launcher import (
+    TRANSITIONS,
+    TRANSITIONS_OF_REPEATED,
     CallState,
+    JournalAction,
     state_after_refusal,
 )
 from web_tier.autoscaler.metrics import total_of
@@ -149,6 +152,12 @@ START = JournalEntry(token="2", count=1, at=EPOCH, starts=("i-0",), launched=(EP
 )
 def test_state_after_a_refusal(entry: JournalEntry, code: str, retries: int, state: CallState) -> None:
     assert state_after_refusal(entry, LaunchError(code, "no", retries)) is state
+
+
+def test_every_state_has_a_transition_and_no_refused_repeat_discards_the_first_call() -> None:
+    assert set(TRANSITIONS) == set(TRANSITIONS_OF_REPEATED) == set(CallState)
+    discarded = {state for state, (action, _) in TRANSITIONS_OF_REPEATED.items() if action is JournalAction.DISCARD}
+    assert discarded == {CallState.SPENT}
 
 
 def test_a_lost_launch_of_which_a_part_is_described_is_made_again_even_without_room() -> None:

@@ -19,13 +19,7 @@ from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, 
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.autoscaler.metrics import (
-    MAX_STEP_SECONDS,
-    OUTCOMES,
-    WORKER_STATES,
-    ControllerMetrics,
-    worker_states,
-)
+from web_tier.autoscaler.metrics import MAX_STEP_SECONDS, OUTCOMES, WORKER_STATES, ControllerMetrics, worker_states
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.http.backend import Backend
 from web_tier.http.metrics import OTHER, REJECTIONS, UNKNOWN_ROUTE, IntakeMetrics, WebMetrics

@@ -19,13 +19,7 @@ from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.auth import job_access
 from web_tier.results import query
 from web_tier.results.export import CSV_HEADER, ImageBody, csv_lines, safe_cell
-from web_tier.results.query import (
-    ImageResult,
-    ResultsFilter,
-    filtered_page,
-    images_per_second,
-    sorted_page,
-)
+from web_tier.results.query import ImageResult, ResultsFilter, filtered_page, images_per_second, sorted_page
 from web_tier.results.services import ClassLabels
 
 

@@ -16,15 +16,7 @@ from services.ec2 import Instance
 from services.errors import ConfigError
 from services.sqs import QueueCounts
 from tests.conftest import shipped_values
-from tests.support.autoscaler import (
-    POLICY_SETTINGS,
-    PRICES,
-    Clock,
-    Scaler,
-    explained,
-    fleet_settings,
-    observation,
-)
+from tests.support.autoscaler import POLICY_SETTINGS, PRICES, Clock, Scaler, explained, fleet_settings, observation
 from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.billing import BillingMeter

@@ -15,9 +15,7 @@ from services.table import TableBusyError
 from services.threads import DaemonThread
 from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.results.waiter import (
-    ResultWaiter,
-)
+from web_tier.results.waiter import ResultWaiter
 
 SOON = DEADLINE_SECONDS
 
