@@ -159,6 +159,25 @@ def test_a_controller_frozen_before_it_marked_a_job_as_expiring_deletes_nothing(
     assert exists(store, job)
 
 
+def test_a_controller_that_was_frozen_after_it_read_a_mark_takes_no_later_mark_back() -> None:
+    later_marks = list[dict[str, str | int]]()
+
+    def call(operation: str, effect: Callable[[], T]) -> T:
+        if operation in WRITES:
+            while later_marks:
+                mark = later_marks.pop()
+                table.items[str(mark["pk"]), str(mark["sk"])] = mark
+        return effect()
+
+    table = MemoryTable(call)
+    store = JobStore(table)
+    job = make_job(store, OLD)
+    store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
+    later_marks.append({"pk": "DELETED", "sk": job.job_id})
+    DeletedJobs(store.table).cancel_expiries()
+    assert [each.job_id for each in DeletedJobs(store.table).find_all()] == [job.job_id]
+
+
 def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
     store = JobStore(MemoryTable())
     jobs = [make_job(store, timedelta(days=days)) for days in (0, 1, 6)]
