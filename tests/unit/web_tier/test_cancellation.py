@@ -237,6 +237,23 @@ def test_a_retried_image_fails_with_its_attempt_if_the_job_is_cancelled_again(si
     assert (site.result(ref).attempt, site.result(ref).error) == (1, CANCELLED)
 
 
+def test_an_image_that_is_retried_at_that_moment_does_not_fail(
+    site: ResultsSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [ref] = site.add_job(1)
+    cancel_on(site, ref.job_id)
+    read_again = site.images.read_again
+
+    def resume_afterwards(job_id: str, image_ids: list[str]) -> list[ImageRecord]:
+        records = read_again(job_id, image_ids)
+        Cancellations(site.store.table).remove(job_id)
+        return records
+
+    monkeypatch.setattr(site.images, "read_again", resume_afterwards)
+    site.canceller.tick()
+    assert site.store.result(ref) is None
+
+
 # Jobs that the controller stops
 
 

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -324,24 +323,6 @@ def test_a_change_is_a_point_of_the_history(
         track.update(START + second, workers, queue)
     assert items.points() == [(START + second, workers, queue) for second, workers, queue in points]
     assert items.writes == len(points)
-
-
-def test_minutes_an_hour_and_a_day_in_coarser_and_coarser_steps_fit_in_a_few_items() -> None:
-    items, now = HistoryStore(), START
-    tracks = [HistoryTrack(items, resolution) for resolution in RESOLUTIONS]
-    for second in range(6 * DAY_SECONDS // 25):
-        now += 5 if second < DAY_SECONDS // 5 else 1
-        for track in tracks:
-            track.update(now, second % 7, second % 100)
-    assert len(items.blocks()) <= sum(each.blocks for each in RESOLUTIONS)
-    assert max(len(block.to_json()) for block in items.blocks()) < 4_000
-    minutes, fine, coarse = items.points("minutes"), items.points("hour"), items.points("day")
-    assert minutes[0][0] <= now - 600
-    assert fine[0][0] <= now - 3_600
-    assert coarse[0][0] <= now - DAY_SECONDS
-    assert max(len(minutes), len(fine), len(coarse)) <= 7 * 120
-    assert {after[0] - before[0] for before, after in pairwise(minutes)} == {1}
-    assert min(after[0] - before[0] for before, after in pairwise(fine)) >= FINE.step
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS, ids=lambda each: each.span)
