@@ -288,7 +288,6 @@ def test_the_metrics_line_counts_what_happened_since_the_last_one(caplog: pytest
 
 
 FINE = RESOLUTIONS[0]
-DAY_SECONDS = 86_400
 START = 1_700_000_000
 
 
