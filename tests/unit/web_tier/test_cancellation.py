@@ -163,6 +163,22 @@ def test_a_job_that_is_resumed_while_it_is_cancelled_keeps_no_tombstone(
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
 
 
+def test_a_job_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
+    ingest: ImageIngest, store: JobStore, job: Job, input_bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_images(store, job, "a.jpg")
+    cancel_job(ingest, store.status(job.job_id))
+    remove = Cancellations.remove
+
+    def remove_late(cancellations: Cancellations, job_id: str) -> None:
+        cancel_job(ingest, store.status(job_id))
+        remove(cancellations, job_id)
+
+    monkeypatch.setattr(Cancellations, "remove", remove_late)
+    resume_job(ingest, job, "")
+    assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
+
+
 def test_a_tombstone_is_no_image() -> None:
     with pytest.raises(MessageError):
         parse_key(cancelled_key(new_id()))
