@@ -327,12 +327,6 @@ def sent_again(seconds: float, attempt: int = 0) -> Resend:
     return Resend(attempt, after(seconds=seconds), after(seconds=seconds), waited_seconds=600)
 
 
-def names(record: ImageRecord, response: ClassificationResult | None, resend: Resend) -> list[str]:
-    timeline = ImageTimeline.from_result(ImageResult(record, response, resend))
-    assert timeline.contradiction is None
-    return [step.name for step in timeline.steps]
-
-
 def test_the_web_tier_has_not_checked_an_image_from_s3() -> None:
     first = ImageTimeline.from_result(ImageResult(RECORD, DONE), is_from_s3=True).steps[0]
     assert (first.name, first.note) == ("accepted", "listed in S3 by the controller")
@@ -361,17 +355,6 @@ def test_a_resend_has_its_time_and_reason() -> None:
     step = ImageTimeline.from_result(ImageResult(RECORD, None, again)).steps[2]
     assert step.name == "requested again by the system \N{MULTIPLICATION SIGN}2"
     assert step.note.endswith("; the first time at 12:10:00.000")
-
-
-def test_a_resend_is_placed_by_its_time() -> None:
-    system = "requested again by the system"
-    assert names(RECORD, None, sent_again(600)) == ["accepted", "stored", system, "queued"]
-    late = DONE.model_copy(update={"queued_at": after(seconds=601), "recorded_at": after(seconds=605)})
-    assert names(RECORD, late, sent_again(600))[:5] == ["accepted", "stored", system, "queued", "received"]
-    first = DONE.model_copy(update={"recorded_at": after(seconds=605)})
-    assert names(RECORD, first, sent_again(600))[-3:] == ["result stored", system, "delivered"]
-    old = DONE.model_copy(update={"queued_at": None, "recorded_at": None})
-    assert names(RECORD, old, sent_again(600))[-2:] == [system, "delivered"]
 
 
 def test_a_waiting_image_has_its_steps_until_now() -> None:

@@ -121,6 +121,20 @@ def test_entries_that_descriptions_must_show_by_now_expire(desk: Desk) -> None:
     assert desk.stored() == []
 
 
+def test_a_repeated_call_of_unknown_outcome_counts_from_then_on(desk: Desk) -> None:
+    journal = desk.open()
+    journal.record(desk.entry("t-1"))
+    desk.clock.now += LAUNCH_VISIBLE_SECONDS - 1
+    journal.record(journal.uncertain()[0])
+    journal.mark_uncertain("t-1")
+    desk.clock.now += LAUNCH_VISIBLE_SECONDS
+    [entry] = journal.uncertain()
+    assert desk.stored()[0].at == EPOCH + timedelta(seconds=1000 + LAUNCH_VISIBLE_SECONDS - 1), (
+        "a successor knows that too"
+    )
+    assert entry.token == "t-1"
+
+
 @pytest.mark.parametrize("ahead", [-MAX_SKEW_SECONDS, 0, MAX_SKEW_SECONDS])
 def test_clocks_that_differ_by_ten_minutes_lose_no_entry(desk: Desk, ahead: float) -> None:
     first = desk.open()

@@ -137,12 +137,6 @@ def test_the_images_that_arrived_last_are_those_that_wait() -> None:
     assert found.second().waiting == ((1.0, 100),)
 
 
-def test_a_batch_is_no_rate() -> None:
-    line = Line()
-    assert line.second(come=1_000).rate == 0
-    assert all(line.second().rate == 0 for _ in range(100))
-
-
 @pytest.mark.parametrize(
     ("arrivals", "rate", "tolerance"),
     [

@@ -113,6 +113,20 @@ def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_wa
     assert (counts.system_retried, counts.resends) == (1, 1)
 
 
+@pytest.mark.parametrize("outcome", ["refused", "unknown"])
+def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, outcome: str) -> None:
+    def fails(messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
+        if outcome == "unknown":
+            raise TimeoutError
+        return list(messages)
+
+    site.requests = MemoryQueue(fails, clock=site.clock)
+    site.start()
+    [ref] = site.add_job(1, request=False)
+    site.pass_time(LOST_AFTER)
+    assert (site.store.resends(ref.job_id), JobFigures(site.store.table).counts(ref.job_id).system_retried) == ({}, 0)
+
+
 def test_a_result_whose_response_was_lost_is_read_from_the_output_bucket(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(done(ref))
