@@ -217,6 +217,16 @@ def test_an_image_that_may_be_recorded_keeps_its_object(
     assert (len(recorded(failing, job)), len(bucket.objects), queue.bodies) == (1, 1, [])
 
 
+def test_images_stay_accepted_if_their_count_cannot_be_stored(
+    ingest: ImageIngest, failing: FailingStore, job: Job
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobFigures, "put_accepted_count", Mock(side_effect=client_error(503)))
+        assert len(accepted(ingest.ingest(job, uploads(2)))) == 2
+    ingest.ingest(job, uploads(1))
+    assert failing.status(job.job_id).accepted == 3
+
+
 def test_the_next_file_is_not_read_before_there_is_memory_for_it(
     ingest: ImageIngest, job: Job, bucket: MemoryBucket
 ) -> None:

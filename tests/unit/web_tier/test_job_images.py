@@ -13,7 +13,17 @@ from core.messages import CANCELLED, RequestedModel, failed
 from services.table import TableBusyError
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
-from tests.support.result_path import IMAGES, JOBS, REFS, ResultPath, done, figures, not_done, stored_jobs
+from tests.support.result_path import (
+    IMAGES,
+    JOBS,
+    REFS,
+    ResultPath,
+    done,
+    figures,
+    figures_of_items,
+    not_done,
+    stored_jobs,
+)
 from web_tier.controller.job_images import FEW
 
 OTHER = RequestedModel(digest="b" * 64, place="s3://models/b")
