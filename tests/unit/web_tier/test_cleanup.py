@@ -128,6 +128,17 @@ def test_an_upload_that_began_before_the_expiry_and_is_recorded_after_it_is_refu
         OpenJobs(store.table).reopen(job.job_id, NOW)
 
 
+def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_one() -> None:
+    store = JobStore(MemoryTable())
+    job = make_job(store, OLD)
+    store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
+    assert DeletedJobs(store.table).find_all() == [], "nothing of it is removed yet"
+    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
+    expire(store)
+    add_image(store, job.job_id)
+    assert exists(store, job)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_expiry_with_a_lost_reply_refuses_no_upload_afterwards(fails: bool) -> None:
     """The call is repeated, and the repeat finds the mark; or it fails in the end."""

@@ -154,6 +154,17 @@ def test_a_job_of_single_images_gets_no_file_and_may_be_closed(scene: Scene) -> 
     assert (scene.outputs.objects, scene.writer.is_done_with(job.job_id)) == ({}, True)
 
 
+def test_images_that_the_web_tier_withdraws_are_in_no_file(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, scene.job, done(one))
+    [recorded] = add_images(scene.store, scene.job, "b.jpg")
+    scene.check()
+    assert scene.written_at() is None
+    scene.store.delete_images([recorded.ref])
+    scene.check()
+    assert scene.lines() == [("a.jpg", "done")]
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
@@ -174,6 +185,20 @@ def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) 
     assert scene.is_current()
     assert "worse" in scene.outputs.get(merged_key(scene.job.job_id)).decode()
     assert scene.writer.is_done_with(scene.job.job_id)
+
+
+def test_a_controller_that_may_no_longer_act_leaves_the_file_as_it_was(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results_file, "PAGE", 1)
+    one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
+    put_results(scene.store, scene.job, done(one), done(two))
+    turns = iter([True, True, False])
+    scene.writer.tenure = Tenure(active=lambda: next(turns, False))
+    scene.writer.tick()
+    assert scene.written_at() is None
+    with pytest.raises(NotFoundError):
+        scene.lines()
 
 
 def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scene: Scene) -> None:
