@@ -17,6 +17,7 @@ from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, MergedFile, MinScores, ResultsCopy, TrueLabel
 from core.jobs.store import JobStore
 from core.outbox import Outbox
+from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
