@@ -19,7 +19,6 @@ from localcloud.cognito.passwords import (
 from localcloud.cognito.sign_in import NEW_PASSWORD, Authenticator, Challenges
 
 ANN: Key = ("pool", "ann@example.org")
-BOB: Key = ("pool", "bob@example.org")
 
 
 class Drawn:
@@ -63,12 +62,6 @@ def test_five_wrong_tries_shut_out_for_an_hour_even_with_a_new_code(drawn: Drawn
     drawn.codes.use(ANN, drawn.codes.new(ANN))
 
 
-def test_code_has_six_random_digits(drawn: Drawn) -> None:
-    codes = {drawn.codes.new(("pool", str(number))) for number in range(20)}
-    assert all(len(code) == 6 and code.isdigit() for code in codes)
-    assert len(codes) > 15
-
-
 def test_stored_codes_are_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "MAX_ADDRESSES", 2)
     first = drawn.codes.new(ANN)
@@ -92,17 +85,11 @@ LAX = {f"Require{kind}": False for kind in ("Lowercase", "Uppercase", "Numbers",
 @pytest.mark.parametrize(
     ("password", "policy", "fault"),
     [
-        ("Correct-Horse-9", STRICT, None),
         ("Correct-Ho-9", STRICT, None),
         ("Correct-H-9", STRICT, "Password not long enough"),
-        ("Aa1-" * 64, STRICT, None),
         ("Aa1-" * 65, STRICT, "Password too long"),
         ("CORRECT-HORSE-9", STRICT, "Password must have lowercase characters"),
-        ("correct-horse-9", STRICT, "Password must have uppercase characters"),
-        ("Correct-Horse-X", STRICT, "Password must have numeric characters"),
         ("Correct-Horse-٣", STRICT, "Password must have numeric characters"),
-        ("Correct0Horse09", STRICT, "Password must have symbol characters"),
-        ("Correct Horse 9", STRICT, None),
         (" Correct0Horse9 ", STRICT, "Password must have symbol characters"),
         ("simple", LAX, None),
         ("short", LAX, "Password not long enough"),

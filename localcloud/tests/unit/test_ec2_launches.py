@@ -101,10 +101,7 @@ def test_the_version_that_is_named_counts(templates: Templates, version: str | N
     ("named", "code"),
     [
         ({"LaunchTemplateName": "nobody"}, "InvalidLaunchTemplateName.NotFoundException"),
-        ({"LaunchTemplateId": "lt-0"}, "InvalidLaunchTemplateId.NotFound"),
         ({"LaunchTemplateName": "worker", "Version": "4"}, "InvalidLaunchTemplateId.VersionNotFound"),
-        ({"LaunchTemplateName": "worker", "Version": "0"}, "InvalidLaunchTemplateId.VersionNotFound"),
-        ({"LaunchTemplateName": "worker", "Version": "newest"}, "InvalidLaunchTemplateId.VersionNotFound"),
         ({"Version": "1"}, "MissingParameter"),
     ],
 )
@@ -114,14 +111,6 @@ def test_a_template_or_version_that_does_not_exist_is_refused(
     with pytest.raises(EC2ClientError) as refused:
         with_template(templates.backend, {"LaunchTemplate": named})
     assert refused.value.code == code
-
-
-def test_parameters_of_the_call_win_and_the_rest_is_the_templates(templates: Templates) -> None:
-    read = templates.read(InstanceType="c7a.xlarge")
-    assert (read["InstanceType"], read["ImageId"]) == ("c7a.xlarge", "ami-2")
-    assert read["IamInstanceProfile"] == {"Name": "worker"}
-    assert read["UserData"] == "IyEvYmluL3NoCg=="
-    assert "KeyName" not in read
 
 
 def test_tags_of_both_are_one_set_for_each_type_in_which_the_call_wins(templates: Templates) -> None:

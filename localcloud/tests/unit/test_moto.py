@@ -2,7 +2,6 @@
 
 import io
 import json
-import types
 import weakref
 from typing import Any
 
@@ -14,9 +13,6 @@ from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.patches import (
     MODULES,
     MotoChangedError,
-    NewAttribute,
-    Patch,
-    Patches,
     apply_patches,
     check_version,
     patches_of,
@@ -28,40 +24,6 @@ def test_patches_fit_the_installed_moto(service: str) -> None:
     assert all(patch.why for patch in patches_of(service))
     apply_patches(service)
     apply_patches(service)
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module that can be patched."""
-    module: Any = types.ModuleType("patched_module")
-    module.double = lambda x: 2 * x
-    module.Half = type("Half", (), {"value": property(lambda self: 0.5), "of": staticmethod(lambda x: x / 2)})
-    monkeypatch.setitem(__import__("sys").modules, "patched_module", module)
-    return module
-
-
-def test_functions_properties_and_static_methods_are_replaced(module: Any) -> None:
-    added = Patches()
-    added.wrap("patched_module:double", "test")(lambda original, x: original(x) + 1)
-    added.replace("patched_module:Half.value", "test")(lambda self: 0.25)
-    added.replace("patched_module:Half.of", "test")(lambda x: x / 4)
-    added.add("patched_module:Half.name", "test")(lambda self: "half")
-    for patch in added:
-        patch.apply()
-    assert (module.double(3), module.Half().value, module.Half.of(1), module.Half().name()) == (7, 0.25, 0.25, "half")
-
-
-@pytest.mark.parametrize(
-    ("patch", "problem"),
-    [
-        (Patch("patched_module:absent", (), list, "test"), r"patched_module:absent no longer exists"),
-        (Patch("patched_module:double", ("y",), list, "test"), r"double takes \('x',\), expected \('y',\)"),
-        (NewAttribute("patched_module:double", 42, "test"), r"patched_module:double exists"),
-    ],
-)
-def test_changed_symbol_is_named_with_the_remedy(module: Any, patch: Patch | NewAttribute, problem: str) -> None:
-    with pytest.raises(MotoChangedError, match=rf"{problem}; install moto==5\.2\.5"):
-        patch.apply()
 
 
 def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import re
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -54,14 +53,6 @@ def test_object_can_be_read_while_it_is_overwritten(backend: S3Backend) -> None:
     backend.put_object("objects", "k", b"new")
     backend.delete_object("objects", "k")
     assert (old.value, old.etag) == (b"old", f'"{hashlib.sha256(b"old").hexdigest()[:ETAG_DIGITS]}"')
-
-
-def test_an_object_shares_its_attributes_names_with_all_others(backend: S3Backend) -> None:
-    """Beyond 30 attributes each instance has a table of its own of 1.6 KB."""
-    stored = backend.put_object("objects", "k", b"x")
-    backend.get_object("objects", "k")
-    assert len(vars(stored)) < 30
-    assert sys.getsizeof(stored.value) < 40
 
 
 _names = count()
@@ -150,7 +141,6 @@ def test_a_plain_deletion_of_objects_is_answered_directly(moto: ClientPair, buck
         listed(["a"], "<VersionId>1</VersionId>"),
         DELETION.format("<Quiet>true</Quiet><Object><Key>a</Key></Object>"),
         listed(["a&amp;b"]),
-        listed(["a"] * 1001),
         listed([]),
     ],
 )
@@ -169,29 +159,18 @@ def test_plain_call_is_answered_directly(moto: ClientPair, bucket: str, method: 
     ("method", "target", "environ"),
     [
         ("PUT", "/{}/k", {"HTTP_X_AMZ_COPY_SOURCE": "/{}/other"}),
-        ("PUT", "/{}/k", {"HTTP_X_AMZ_META_A": "1"}),
         ("PUT", "/{}/k", {"HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM": "CRC32"}),
         ("PUT", "/{}/k", {"HTTP_X_AMZ_CONTENT_SHA256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"}),
         ("PUT", "/{}/k", {"HTTP_IF_NONE_MATCH": "*"}),
-        ("PUT", "/{}/new", {"HTTP_IF_NONE_MATCH": '"an-etag"'}),
-        ("PUT", "/{}/k", {"HTTP_IF_MATCH": '"an-etag"'}),
-        ("GET", "/{}/k", {"HTTP_IF_NONE_MATCH": "*"}),
-        ("DELETE", "/{}/k", {"HTTP_IF_NONE_MATCH": "*"}),
-        ("PUT", "/{}/k", {"HTTP_CONTENT_ENCODING": "gzip"}),
         ("PUT", "/{}/k", {"CONTENT_TYPE": "multipart/form-data; boundary=x"}),
         ("GET", "/{}/k?tagging", {}),
         ("GET", "/{}/k", {"HTTP_RANGE": "bytes=0-1"}),
         ("GET", "/{}/k", {"HTTP_ORIGIN": "https://example.com"}),
-        ("GET", "/{}/k", {"HTTP_HOST": "bucket.s3.amazonaws.com"}),
-        ("GET", "/{}/k", {"HTTP_X_MOTO_ACCOUNT_ID": "111111111111"}),
         ("GET", "/{}/k", {"HTTP_AUTHORIZATION": None}),
         ("GET", "/{}/k?versionId=1", {}),
         ("GET", "/{}/k%20k", {}),
-        ("GET", "/{}/k//k", {}),
         ("GET", "/{}/missing", {}),
-        ("GET", "/no-such-bucket/k", {}),
         ("HEAD", "/{}/k", {}),
-        ("GET", "/{}", {}),
     ],
 )
 def test_stock_moto_answers_calls_that_are_not_plain(
@@ -215,16 +194,10 @@ def test_one_of_many_conditional_object_puts_succeeds(moto: ClientPair, bucket: 
     ("aspect", "document"),
     [
         ("versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"),
-        ("versioning", "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>"),
         (
             "policy",
             '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", '
             '"Action": "s3:*", "Resource": "*"}]}',
-        ),
-        (
-            "encryption",
-            "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256"
-            "</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>",
         ),
     ],
 )
@@ -252,7 +225,7 @@ def tags(moto: ClientPair, bucket: str) -> bytes:
     return reply.body.partition(b"<TagSet")[2]
 
 
-@pytest.mark.parametrize("header", ["kept=no", "kept=", "a.b-c_d=1", "kept=no&colour=red", "colour=dark%20red"])
+@pytest.mark.parametrize("header", ["kept=no", "kept=", "kept=no&colour=red"])
 def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, header: str) -> None:
     moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
     stored_tags = tags(moto, bucket)
@@ -265,7 +238,7 @@ def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, head
     assert moto.direct.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
 
 
-@pytest.mark.parametrize("header", ["kept", "=no", "a=b&c=d", "a=%20", "a=b+c", "aws:a=b", "a" * 129 + "=b"])
+@pytest.mark.parametrize("header", ["kept", "a=b&c=d", "a=%20", "aws:a=b"])
 def test_stock_moto_reads_tags_that_are_not_one_plain_tag(moto: ClientPair, bucket: str, header: str) -> None:
     assert not moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="kept=no")
     assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
@@ -314,13 +287,10 @@ def post_form(body: str, path: str = "/photos", **environ: str | None) -> tuple[
         (KEY + FILE + END, {"CONTENT_LENGTH": "9999"}, "IncompleteBody"),
         (KEY + FILE + END, {"CONTENT_LENGTH": str(MAX_FORM_BYTES + 1)}, "EntityTooLarge"),
         ("no form", {}, "MalformedPOSTRequest"),
-        (KEY, {}, "MalformedPOSTRequest"),
         (KEY + END, {}, "InvalidArgument"),
-        (FILE + END, {}, "InvalidArgument"),
         (FILE + KEY + END, {}, "InvalidArgument"),
         (KEY + KEY + FILE + END, {}, "InvalidArgument"),
         (KEY + part("policy", "p" * (MAX_FIELD_BYTES + 1)) + FILE + END, {}, "InvalidArgument"),
-        (part("KEY", "k") + part("policy", "e30=") + FILE + END, {}, "InvalidArgument"),
     ],
 )
 def test_incomplete_form_is_a_bad_request(body: str, changes: dict[str, Any], code: str) -> None:
@@ -371,8 +341,6 @@ def test_a_policy_that_was_touched_is_not_signed(at: int, to: str) -> None:
     [
         ({"policy": None}, 403, "AccessDenied"),
         ({"x-amz-signature": None}, 400, "InvalidArgument"),
-        ({"x-amz-date": None}, 400, "InvalidArgument"),
-        ({"x-amz-signature": "é"}, 403, "SignatureDoesNotMatch"),
         ({"x-amz-algorithm": "AWS4-HMAC-SHA1"}, 400, "InvalidArgument"),
         ({"x-amz-credential": "embedded"}, 400, "InvalidArgument"),
         ({"x-amz-credential": "nobody/20260301/us-east-1/s3/aws4_request"}, 403, "InvalidAccessKeyId"),
@@ -408,8 +376,6 @@ def test_form_is_accepted_if_all_conditions_hold(conditions: Any, fields: dict[s
         ([{"key": "a"}], {"key": "b"}, 'Policy Condition failed: ["eq", "$key", "a"]'),
         ([{"key": "a"}], {}, "Policy Condition failed"),
         ([["starts-with", "$key", "user/"]], {"key": "other/a"}, "Policy Condition failed"),
-        ([{"bucket": "others"}], {}, "Policy Condition failed"),
-        ([{"Content-Type": "image/png"}], {"content-type": "text/html"}, "Policy Condition failed"),
         ([{"key": "a"}], {"key": "a", "acl": "public-read"}, "Extra input fields: acl"),
         ([], {"key": "a"}, "Extra input fields: key"),
     ],
@@ -443,11 +409,8 @@ def test_a_policy_ends_at_its_moment() -> None:
     [
         ([["content-length-range", "1", "2"]], None),
         ([["matches", "$key", "a"]], None),
-        ([["eq", "key", "a"]], None),
-        ([{"key": "a", "acl": "b"}], None),
         ("everything", None),
         ([], "tomorrow"),
-        ([], 5),
     ],
 )
 def test_malformed_form_policy_denies(conditions: Any, expiration: Any) -> None:
@@ -465,13 +428,9 @@ def tagging_xml(*tags: tuple[str, str]) -> str:
     ("text", "code"),
     [
         ("kept=no", "MalformedXML"),
-        ("<Tagging/>", "MalformedXML"),
-        ("<Tags><TagSet/></Tags>", "MalformedXML"),
         ("<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>", "MalformedXML"),
         (tagging_xml(("a", "1"), ("a", "2")), "InvalidTag"),
         (tagging_xml(("aws:a", "1")), "InvalidTag"),
-        (tagging_xml(("a", "?")), "InvalidTag"),
-        (tagging_xml(("a" * 129, "")), "InvalidTag"),
         (tagging_xml(("a", "b" * 257)), "InvalidTag"),
         (tagging_xml(*((str(n), "") for n in range(MAX_TAGS + 1))), "BadRequest"),
     ],

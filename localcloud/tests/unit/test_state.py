@@ -3,11 +3,8 @@
 import os
 import shutil
 import sqlite3
-import struct
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from localcloud.access_keys import KEY_FILE, write_private
-from localcloud.s3 import objects
+from localcloud.access_keys import KEY_FILE
 from localcloud.state.folder import DATABASE, LOGS, StateFolder, StateInUseError, restore
-from localcloud.state.recorder import NOT_WRITTEN, Recorder
 from localcloud.state.store import (
     ACKNOWLEDGED,
     CorruptedStateError,
@@ -218,18 +213,6 @@ def test_a_damaged_byte_is_an_error_or_changes_nothing(
             store.close()
 
 
-def test_a_damaged_key_is_an_error_in_the_table_and_in_its_index(tmp_path: Path) -> None:
-    path, key = tmp_path / DATABASE, b'["key","7"]'
-    create(path, [Record(b'["key","%d"]' % number, b"{}") for number in range(20)])
-    database = path.read_bytes()
-    places = [at for at in range(len(database)) if database.startswith(key, at)]
-    assert len(places) == 2
-    for at in places:
-        path.write_bytes(database[:at] + b"x" + database[at + 1 :])
-        with pytest.raises(CorruptedStateError, match=r"state\.sqlite cannot be read \(row .* missing from index"):
-            load(path)
-
-
 @pytest.mark.parametrize("log", [b"", b"cut"])
 def test_a_log_that_is_missing_or_cut_is_an_error(killed_files: dict[str, bytes], tmp_path: Path, log: bytes) -> None:
     cut, lacking = (killed_files["-wal"][:-5_000], 1) if log else (b"", 3)
@@ -286,93 +269,6 @@ def test_a_file_that_is_no_whole_state_is_refused_and_not_changed(tmp_path: Path
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    recorder = Recorder()
-    recorder.start(Store(created(tmp_path)))
-    yield recorder
-    assert recorder.store is not None
-    recorder.store._connection.close()
-
-
-def test_each_commit_of_a_recorder_waits_for_the_disk(recorder: Recorder) -> None:
-    assert recorder.store is not None
-    read = recorder.store._connection.execute
-    assert read("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert read("PRAGMA journal_mode").fetchone() == ("wal",)
-
-
-class EndedError(BaseException):
-    """Raised in place of the end of the process."""
-
-
-def fill_disk(store: Store, _monkeypatch: pytest.MonkeyPatch) -> None:
-    [pages] = store._connection.execute("PRAGMA page_count").fetchone()
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
-
-
-def break_the_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_records: object) -> None:
-        raise struct.error("argument out of range")
-
-    monkeypatch.setattr(store, "_write", fail)
-
-
-@pytest.mark.parametrize("fault", [fill_disk, break_the_write])
-def test_a_process_that_cannot_write_ends_and_acknowledges_nothing(
-    recorder: Recorder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: Callable[[Store, pytest.MonkeyPatch], None],
-) -> None:
-    def end(status: int) -> None:
-        assert status == NOT_WRITTEN
-        raise EndedError
-
-    monkeypatch.setattr("localcloud.state.recorder.os._exit", end)
-    store = recorder.store
-    assert store is not None
-    store.append([Record(b'["a"]', b"1")])
-    recorder.commit()
-    fault(store, monkeypatch)
-    store.append([Record(b'["b"]', b"1", bytes(100_000))])
-    with pytest.raises(EndedError):
-        recorder.commit()
-    assert set(load(written(files_of(tmp_path / DATABASE), tmp_path))) == {b'["a"]'}
-
-
-def test_an_answer_waits_for_the_record_of_an_object_that_another_call_changes(
-    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Backend:
-        account_id, region_name, buckets = "1", "aws", dict[str, Any]()
-
-    monkeypatch.setattr(objects, "recorder", recorder)
-    is_visible, may_end = threading.Event(), threading.Event()
-
-    def put(*_arguments: Any) -> None:
-        is_visible.set()
-        assert may_end.wait(DEADLINE_SECONDS)
-
-    def change() -> None:
-        objects._record_change(put, Backend(), "bucket", "name")
-        recorder.end_call()
-
-    assert recorder.store is not None
-    with ThreadPoolExecutor(2) as calls:
-        changing = calls.submit(change)
-        assert is_visible.wait(DEADLINE_SECONDS)
-        recorder.store.append([Record(b'["depends on it"]', b"1")])
-        answered = calls.submit(recorder.commit)
-        is_early = bool(wait([answered], 0.2).done)
-        may_end.set()
-        changing.result(DEADLINE_SECONDS)
-        answered.result(DEADLINE_SECONDS)
-    assert not is_early
-    assert recorder.store._durable == recorder.store._appended == 2
-    assert not recorder._changing
-
-
-@pytest.fixture
 def state(tmp_path: Path) -> StateFolder:
     """A state with one record and a key."""
     folder = StateFolder.usable(tmp_path / "state")
@@ -407,67 +303,16 @@ def test_only_the_owner_can_read_the_files_of_a_state(state: StateFolder) -> Non
     store = Store(state.database)
     store.append([Record(b'["b"]', b"1")])
     store.commit()
+    assert state.path.stat().st_mode & 0o777 == 0o700
     with state.locked():
         assert {path.stat().st_mode & 0o077 for path in state.path.iterdir() if path.name != KEY_FILE} == {0}
     store.close()
-
-
-def test_a_folder_of_a_state_is_created_for_its_owner_alone(tmp_path: Path) -> None:
-    folder = StateFolder.usable(tmp_path / "new" / "state")
-    assert folder.path.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_start_waits_for_an_earlier_process_that_ends(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = state.acquire()
     monkeypatch.setattr("localcloud.state.folder.time.sleep", lambda seconds: os.close(earlier + int(0 * seconds)))
     os.close(state.acquire(DEADLINE_SECONDS))
-
-
-OPERATIONS: dict[str, tuple[Callable[[StateFolder, Path], Any], str]] = {
-    "create": (lambda _, path: create(path / DATABASE), DATABASE),
-    "snapshot": (lambda state, path: state.snapshot(path / "backup"), "backup"),
-    "restore": (lambda _, path: restore(path.parent / "backup", path), DATABASE),
-    "private": (lambda _, path: write_private(path / KEY_FILE, "key"), KEY_FILE),
-}
-
-
-@pytest.fixture
-def disk_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is synchronized and renamed, in this order."""
-    steps, replace, fsync = list[str](), Path.replace, os.fsync
-
-    def recorded_sync(descriptor: int) -> None:
-        fsync(descriptor)
-        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink()}")
-
-    def recorded_replace(source: Path, target: Path) -> Path:
-        steps.append(f"rename {source}")
-        return replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", recorded_sync)
-    monkeypatch.setattr(Path, "replace", recorded_replace)
-    return steps
-
-
-def test_a_reset_is_on_the_disk_before_it_is_reported(state: StateFolder, disk_steps: list[str]) -> None:
-    state.remove()
-    assert disk_steps[-1] == f"sync {state.path}"
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_new_file_is_on_the_disk_before_it_gets_its_name_and_its_folder_after(
-    state: StateFolder, tmp_path: Path, disk_steps: list[str], operation: str
-) -> None:
-    make, name = OPERATIONS[operation]
-    (folder := tmp_path / "new").mkdir()
-    state.snapshot(tmp_path / "backup")
-    disk_steps.clear()
-    make(state, folder)
-    assert (folder / name).exists()
-    renamed = [step for step in disk_steps if step.startswith("rename")]
-    assert renamed
-    assert all(disk_steps[disk_steps.index(step) - 1] == step.replace("rename", "sync") for step in renamed)
-    assert disk_steps[-1] == (f"sync {folder}" if name != KEY_FILE else renamed[0])
 
 
 def test_a_cut_snapshot_is_not_restored(state: StateFolder, tmp_path: Path) -> None:
@@ -484,15 +329,6 @@ def test_a_snapshot_is_not_restored_over_other_files(state: StateFolder, tmp_pat
     state.snapshot(file)
     with pytest.raises(StateError, match="is not empty"):
         restore(file, state.path)
-
-
-def test_a_snapshot_that_does_not_fit_on_its_disk_leaves_no_file(state: StateFolder, tmp_path: Path) -> None:
-    with pytest.raises(
-        StateError,
-        match=r"missing/backup cannot be used .*: free space on its disk, check its rights, or name another",
-    ):
-        state.snapshot(tmp_path / "missing" / "backup")
-    assert state.check() == {"a": 1}
 
 
 def test_a_reset_state_is_empty_and_can_be_used_again(state: StateFolder) -> None:

@@ -6,13 +6,12 @@ import tracemalloc
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from moto.core.base_backend import BackendDict
-from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 from werkzeug.wsgi import ClosingIterator
 
@@ -226,47 +225,6 @@ def test_a_call_is_refused_if_its_effect_would_be_lost(
     reply = client.request(service, method, target, HTTP_X_AMZ_TARGET=operation)
     assert (reply.status, ended) == ((501, []) if reason else (200, [True]))
     assert (reason or "answered") in reply.body.decode()
-
-
-class Body(bytes):
-    """A content that counts how many of its kind exist."""
-
-    existing: ClassVar[int] = 0
-
-    def __new__(cls, content: bytes) -> "Body":
-        Body.existing += 1
-        return super().__new__(cls, content)
-
-    def __del__(self) -> None:
-        Body.existing -= 1
-
-
-def test_a_restore_holds_one_object_after_the_other_and_not_the_whole_state() -> None:
-    BackendDict.reset()
-    apply_patches("s3")
-    backend = s3_backends[ACCOUNT]["aws"]
-    backend.create_bucket("objects", REGION)
-    backend.put_object("objects", "k", b"x")
-    begin = ("object", backend.account_id, backend.region_name, "objects")
-    described = resources.object_record(backend, (*begin, "k")).value
-    buckets = [
-        Record(resources.key_bytes(key), resources.value_bytes(value)) for key, value in resources.DESCRIBED["s3"]()
-    ]
-    BackendDict.reset()
-    most = 0
-
-    def records_of(kind: str) -> Iterator[Record]:
-        nonlocal most
-        yield from buckets if kind == "bucket" else ()
-        for number in range(50 if kind == "object" else 0):
-            yield Record(resources.key_bytes((*begin, f"k{number}")), described, Body(b"%d" % number))
-            most = max(most, Body.existing)
-
-    resources.restore(records_of)
-    restored = s3_backends[ACCOUNT]["aws"].buckets["objects"].keys
-    assert [restored[f"k{number}"].value for number in range(50)] == [b"%d" % number for number in range(50)]
-    assert most <= 2
-    BackendDict.reset()
 
 
 def restored_order(messages: int) -> tuple[list[int], int]:

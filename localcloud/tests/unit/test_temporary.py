@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE, FakeKey, S3Backend, s3_backends
 
-from localcloud import temporary
 from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
@@ -27,9 +26,7 @@ from localcloud.temporary import (
     BLOCK_BYTES,
     LARGE_BYTES,
     JoinedContent,
-    StoredContent,
     TemporaryDatabase,
-    TemporaryStorageError,
     body_of,
     database,
     folder,
@@ -66,18 +63,6 @@ def backend() -> S3Backend:
     return found
 
 
-@pytest.mark.parametrize("large_bytes", [0, 100])
-@pytest.mark.parametrize("content", [b"", b"x", b"0123456789", b"01234567"])
-def test_a_content_is_read_as_it_was_also_in_pieces(
-    content: bytes, large_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(temporary, "PIECE_BYTES", 4)
-    monkeypatch.setattr(temporary, "LARGE_BYTES", large_bytes)
-    others = [StoredContent.create(b"other") for _ in range(2)]
-    assert StoredContent.create(content).read() == content
-    assert [each.read() for each in others] == [b"other", b"other"]
-
-
 def test_a_deleted_large_content_leaves_no_blocks_on_the_disk() -> None:
     own = TemporaryDatabase()
     kept, deleted = (own.add_content(bytes([each]) * (LARGE_BYTES + 1)) for each in (1, 2))
@@ -109,20 +94,6 @@ def test_an_object_of_parts_is_joined_and_read_with_one_part_at_a_time_in_memory
     backend.delete_object(bucket, "k")
 
 
-def test_a_body_is_not_in_memory_after_its_answer(moto: ClientPair) -> None:
-    bucket = f"temporary-{next(_names)}"
-    moto.stock.request("s3", "PUT", f"/{bucket}")
-    moto.stock.request("s3", "PUT", f"/{bucket}/first", b"x")
-    gc.disable()
-    tracemalloc.start()
-    try:
-        moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x" * S3_UPLOAD_PART_MIN_SIZE)
-        assert tracemalloc.get_traced_memory()[0] < S3_UPLOAD_PART_MIN_SIZE
-    finally:
-        tracemalloc.stop()
-        gc.enable()
-
-
 def test_a_content_is_deleted_with_its_last_reader_and_an_object_with_its_bucket(backend: S3Backend) -> None:
     [bucket, *_] = reversed(backend.buckets)
     before = rows("contents")
@@ -148,59 +119,6 @@ def test_memory_holds_no_object_of_a_bucket(moto: ClientPair) -> None:
         moto.direct.request("s3", "PUT", f"/{bucket}/{number}", b"content", CONTENT_TYPE="image/png")
     assert moto.direct.request("s3", "GET", f"/{bucket}/7").headers["content-type"] == "image/png"
     assert (objects_of(FakeKey), len(s3_backends["123456789012"]["aws"].buckets[bucket].keys)) == (before, IMAGES)
-
-
-def test_memory_holds_no_tags_of_objects_however_they_got_them(backend: S3Backend, moto: ClientPair) -> None:
-    [bucket, *_] = reversed(backend.buckets)
-    moto.direct.request("s3", "PUT", f"/{bucket}/put", b"x", HTTP_X_AMZ_TAGGING="kept=put")
-    tagging = b"<Tagging><TagSet><Tag><Key>kept</Key><Value>later</Value></Tag></TagSet></Tagging>"
-    moto.stock.request("s3", "PUT", f"/{bucket}/put?tagging", tagging)
-    moto.stock.request("s3", "PUT", f"/{bucket}/copy", HTTP_X_AMZ_COPY_SOURCE=f"/{bucket}/put")
-    keys = backend.buckets[bucket].keys
-    assert [keys[name].tags for name in ("put", "copy")] == [[{"Key": "kept", "Value": "later"}]] * 2
-    moto.stock.request("s3", "DELETE", f"/{bucket}/put?tagging")
-    assert (list(keys["put"].tags), keys["copy"].response_dict["x-amz-tagging-count"]) == ([], "1")
-    assert not [arn for arn in backend.tagger.tags if bucket in arn]
-
-
-def test_a_change_of_an_object_is_written_unless_another_has_replaced_it(backend: S3Backend) -> None:
-    [bucket, *_] = reversed(backend.buckets)
-    keys = backend.buckets[bucket].keys
-    replaced = backend.put_object(bucket, "k", b"old")
-    backend.put_object(bucket, "k", b"new").set_metadata({"Content-Type": "image/png"})
-    replaced.set_metadata({"Content-Type": "image/gif"})
-    assert (keys["k"].value, keys["k"].metadata["content-type"]) == (b"new", "image/png")
-    copy.deepcopy(keys["k"]).set_metadata({"Content-Type": "image/gif"})
-    assert keys["k"].metadata["content-type"] == "image/png"
-
-
-def test_an_object_keeps_its_content_when_its_bucket_begins_to_have_versions(backend: S3Backend) -> None:
-    [bucket, *_] = reversed(backend.buckets)
-    backend.put_object(bucket, "k", b"first")
-    backend.put_bucket_versioning(bucket, "Enabled")
-    backend.put_object(bucket, "k", b"second")
-    keys = backend.buckets[bucket].keys
-    assert [each.value for each in keys.getlist("k")] == [b"first", b"second"]
-    backend.put_object(bucket, "l", b"")
-    backend.delete_object(bucket, "l")
-    assert [each.name for each in keys.page("", b"", 9)] == ["k"]
-    for key in ("k", "l"):
-        for version in keys.getlist(key):  # the last one of `l` is a delete marker
-            assert backend.delete_object(bucket, key, version.version_id)[0]
-    assert not keys
-
-
-def test_pages_of_a_list_have_each_key_of_the_prefix_once_and_in_order(moto: ClientPair) -> None:
-    bucket = f"temporary-{next(_names)}"
-    moto.stock.request("s3", "PUT", f"/{bucket}")
-    for name in ("b/3", "a/2", "b/1", "b/2", "b", "c/1"):
-        moto.direct.request("s3", "PUT", f"/{bucket}/{name}", b"x")
-    backend = s3_backends["123456789012"]["aws"]
-    asked = {"prefix": "b/", "delimiter": None, "start_after": None, "max_keys": 2}
-    found, is_cut, token = backend.list_objects_v2(backend.buckets[bucket], continuation_token=None, **asked)
-    rest, is_rest_cut, _ = backend.list_objects_v2(backend.buckets[bucket], continuation_token=token, **asked)
-    assert [each.name for each in [*found, *rest]] == ["b/1", "b/2", "b/3"]
-    assert (is_cut, is_rest_cut) == (True, False)
 
 
 @given(
@@ -274,36 +192,6 @@ def test_items_are_deleted_with_their_table(moto: ClientPair) -> None:
     assert rows("items") == before
 
 
-def test_a_failed_transaction_leaves_the_items_as_they_were(moto: ClientPair) -> None:
-    table = new_table(moto)
-    put(moto, table, "p", {"S": "a"})
-    key = {"pk": {"S": "p"}, "sk": {"S": "a"}}
-    update = {"UpdateExpression": "SET v = :v", "ExpressionAttributeValues": {":v": {"S": "x"}}}
-    absent = {"Key": {**key, "sk": {"S": "b"}}, "ConditionExpression": "attribute_exists(pk)"}
-    operations = [
-        {"Update": {"TableName": table, "Key": key, **update}},
-        {"ConditionCheck": {"TableName": table, **absent}},
-    ]
-    assert moto.stock.call("dynamodb", "TransactWriteItems", TransactItems=operations).status == 400
-    found = moto.direct.call("dynamodb", "GetItem", TableName=table, Key=key)
-    assert found.json["Item"]["v"] == {"M": {"n": {"L": [{"N": "1"}, {"B": "AAE="}]}}}
-
-
-def test_a_table_with_numbers_as_keys_is_sorted_by_their_values(moto: ClientPair) -> None:
-    table = new_table(moto, "N")
-    for number in ("10", "9"):
-        put(moto, table, "p", {"N": number})
-    values = {":p": {"S": "p"}}
-    found = moto.direct.call(
-        "dynamodb",
-        "Query",
-        TableName=table,
-        KeyConditionExpression="pk = :p",
-        ExpressionAttributeValues=values,
-    )
-    assert [item["sk"] for item in found.json["Items"]] == [{"N": "9"}, {"N": "10"}]
-
-
 @pytest.mark.parametrize("tenants", [1, 4, 100])
 def test_memory_holds_a_bounded_number_of_the_messages_of_a_backlog(tenants: int) -> None:
     queue: MessageQueue[int] = MessageQueue()
@@ -321,16 +209,6 @@ def test_memory_holds_a_bounded_number_of_the_messages_of_a_backlog(tenants: int
             assert objects_of(StoredMessage) <= stored + 2 * MEMORY_MESSAGES
     assert sorted(received) == list(range(messages))
     assert rows("contents") == before
-
-
-def test_a_disk_that_fails_is_reported_before_the_error_is_raised() -> None:
-    own, failures = TemporaryDatabase(), list[Exception]()
-    own.on_failure = failures.append
-    with pytest.raises(TemporaryStorageError):
-        own.execute("SELECT * FROM missing")
-    with pytest.raises(TemporaryStorageError):
-        list(own.rows("SELECT * FROM missing"))
-    assert len(failures) == 2
 
 
 def test_a_full_disk_is_answered_with_its_folder_and_the_remedy(
