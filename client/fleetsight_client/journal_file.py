@@ -17,15 +17,12 @@ from fleetsight_client.systems import state_home
 
 VERSION: Final = "2"
 
-_KNOWN: Final = """
+_TABLES: Final = """
 CREATE TABLE known (
   root INTEGER, path BLOB, size INTEGER, mtime INTEGER, ctime INTEGER, position INTEGER, digest BLOB,
   PRIMARY KEY (root, path)
 ) WITHOUT ROWID;
 CREATE INDEX known_by_position ON known (position);
-"""
-
-_TABLES: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE jobs (job INTEGER PRIMARY KEY, key TEXT, made REAL, job_id TEXT, first INTEGER DEFAULT 0);
 CREATE TABLE slices (slice INTEGER PRIMARY KEY, key TEXT, job INTEGER);
@@ -51,21 +48,6 @@ CREATE TEMP TABLE here (
 ) WITHOUT ROWID
 """
 """What the last search has found; `is_stable` if the one before it has found it with the same size and time."""
-
-_FROM_VERSION_1: Final = """
-DROP TABLE found;
-DROP TABLE before;
-DROP INDEX files_by_path;
-ALTER TABLE jobs ADD COLUMN first INTEGER DEFAULT 0;
-INSERT INTO known SELECT root, path, size, mtime, NULL, position, NULL FROM files;
-INSERT INTO facts SELECT 'next position', coalesce(max(position), -1) + 1 FROM files;
-INSERT INTO facts SELECT 'watched', '1' FROM facts WHERE name = 'written';
-DELETE FROM files WHERE state IN ('accepted', 'rejected')
-  AND position <= (SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'written');
-DELETE FROM facts WHERE name IN ('written', 'truth sent');
-UPDATE facts SET value = '2' WHERE name = 'version';
-"""
-"""Version 1 kept all files. It wrote the results of a watch in the order of the files, up to the one at `written`."""
 
 _CLEAR: Final = (
     "DELETE FROM known",
@@ -123,12 +105,9 @@ class JournalFile:
         self.base.execute(_HERE)
         self.base.execute("BEGIN IMMEDIATE")
         if not self.base.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
-            self._execute_all(_KNOWN)
-            self._execute_all(_TABLES)
+            for statement in _TABLES.split(";\n"):
+                self.base.execute(statement)
             self.set_fact("version", VERSION)
-        elif self.fact("version") == "1":
-            self._execute_all(_KNOWN)
-            self._execute_all(_FROM_VERSION_1)
         self.base.execute("COMMIT")
         if self.fact("version") != VERSION:
             raise JournalError(f"the journal {self.file} is of another version of this command: remove it")
@@ -155,10 +134,6 @@ class JournalFile:
         with self.transaction():
             for statement in _CLEAR:
                 self.base.execute(statement)
-
-    def _execute_all(self, statements: str) -> None:
-        for statement in statements.split(";\n"):
-            self.base.execute(statement)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

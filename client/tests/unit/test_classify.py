@@ -141,6 +141,7 @@ def test_no_wait_ends_when_all_images_are_accepted(api: ResultsApi, command: Com
         (("--resume", "--restart"), "exclude each other"),
         (("--watch", "--out", "r.parquet"), "which .parquet does not allow"),
         (("--truth-from-folders", "--no-wait"), "--no-wait has no results"),
+        (("--source", "s3://photos"), "--source"),
         (("--max-failed", "5%", "--watch"), "--max-failed does not go with --watch"),
         *((("--max-failed", share), "is no share from 0.1% to 99%") for share in ("100%", "0", "nan", "5 images")),
     ],
@@ -178,18 +179,6 @@ def test_results_that_do_not_fit_on_the_disk_are_written_by_resume(
     assert command("classify", folder, "--out", out, "--resume").exit_code == 0
     assert len(out.read_text().splitlines()) == 201
     assert set(api.names.values()) == {1}
-
-
-def test_parquet_has_the_same_columns_with_types(command: Command, photos: Photos, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an option of the client: pip install pyarrow")
-    out = tmp_path / "r.parquet"
-    assert command("classify", photos({"a.jpg": b"cat", "b.jpg": REJECTED}), "--out", out).exit_code == 1
-    found = parquet.read_table(out).to_pylist()
-    assert tuple(found[0]) == COLUMNS
-    assert [(row["filename"], row["score"], row["error_code"]) for row in found] == [
-        ("a.jpg", 0.9, None),
-        ("b.jpg", None, "not_an_image"),
-    ]
 
 
 def test_json_lines_have_the_images_of_the_api_and_times_are_those_of_the_servers_csv(
@@ -323,13 +312,6 @@ def test_results_that_cannot_be_copied_are_status_2_with_the_reason(api: Results
     without_source = command("classify", ".", "--results", "s3://photos/labels")
     assert without_source.exit_code == 2
     assert "--results goes with --source only" in without_source.output
-
-
-@pytest.mark.parametrize("more", [(), ("--source", "s3://photos", "."), ("--source", "s3://photos", "--watch")])
-def test_folders_and_a_source_exclude_each_other(command: Command, more: tuple[str, ...]) -> None:
-    ended = command("classify", *more)
-    assert ended.exit_code == 2
-    assert "--source" in ended.output
 
 
 @pytest.mark.parametrize("arguments", [("photos",), ("--source", "s3://photos/day1")])

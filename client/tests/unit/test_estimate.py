@@ -9,7 +9,7 @@ from PIL import Image
 
 from client.tests.support.photos import photo
 from client.tests.support.results_api import Command, Photos, ResultsApi
-from fleetsight_client.estimates import minutes, note_upload_rate, upload_rate
+from fleetsight_client.estimates import note_upload_rate, upload_rate
 from fleetsight_client.shrinking import MAX_PIXELS, Shrinker
 
 
@@ -66,22 +66,6 @@ def test_the_rate_of_a_long_upload_is_remembered_by_server(tmp_path: Path, monke
     assert (upload_rate("http://a"), upload_rate("http://b")) == (1.5e6, 9e6)
     (tmp_path / "fleetsight" / "upload-rates.json").write_text("[")
     assert upload_rate("http://a") is None
-
-
-def test_a_file_that_was_too_large_to_send_does_not_count_for_the_rate(
-    command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noted = list[int]()
-    monkeypatch.setattr("fleetsight_client.classification.note_upload_rate", lambda _url, sent, _: noted.append(sent))
-    command("classify", photos({"a.jpg": b"cat", "b.jpg": b"x" * 1_000_001}))
-    assert noted == [3]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.1, "1 s"), (89, "89 s"), (240, "4 min"), (5_399, "90 min"), (7_200, "2.0 h")]
-)
-def test_times_are_as_exact_as_an_estimate(seconds: float, words: str) -> None:
-    assert minutes(seconds) == words
 
 
 @pytest.mark.parametrize(

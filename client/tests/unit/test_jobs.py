@@ -71,11 +71,6 @@ def test_without_an_answer_the_address_is_in_the_error(arguments: tuple[str, ...
     assert "nothing answers at http://127.0.0.1:1: check --url (Failed to establish" in ended.output
 
 
-def test_a_variable_with_the_address_is_named_where_nothing_answers() -> None:
-    ended = CliRunner(env={"FLEETSIGHT_URL": "http://127.0.0.1:1"}).invoke(fleetsight, ["jobs"])
-    assert ended.output.startswith("Error: FLEETSIGHT_URL=http://127.0.0.1:1: nothing answers at")
-
-
 @pytest.mark.parametrize("arguments", [("jobs",), ("classify", "{photos}"), ("classify", "--source", "s3://photos")])
 def test_another_web_server_is_reported_without_its_page(
     arguments: tuple[str, ...], command: Command, photos: Photos, tmp_path: Path

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -27,7 +26,6 @@ from fleetsight_client.journal import (
     Slice,
 )
 from fleetsight_client.journal_file import JournalError, journal_file, state_folder
-from fleetsight_client.truth import TruthTable
 
 FOLDERS = (Path("/photos/day"), Path("/photos/night"))
 FOUND = st.dictionaries(
@@ -351,13 +349,6 @@ def begun(folder: Path) -> Begun:
     return Begun(journal, job, sent)
 
 
-def test_a_file_below_the_root_has_its_own_path(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "a.journal", [Path("/")])
-    journal.list_files([FoundFile(0, b"data/1.jpg", 1, 1)])
-    assert [str(each.file.path) for each in journal.outcomes()] == ["/data/1.jpg"]
-    journal.close()
-
-
 @pytest.mark.skipif(not CAN_FAIL_SYNCS, reason="a disk that fails can be had on Linux only")
 @pytest.mark.parametrize(
     "act",
@@ -378,28 +369,6 @@ def test_nothing_is_recorded_that_a_power_failure_would_lose(act: Callable[[Begu
 
     with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
         with_failing_syncs(lambda: begun(tmp_path), act_and_close)
-
-
-def test_each_further_try_of_a_file_is_counted(tmp_path: Path) -> None:
-    begun_now = begun(tmp_path)
-    journal, sent = begun_now.journal, begun_now.sent
-    for tries in (1, 2, 3):
-        journal.settle(sent, {}, [file.position for file in sent.files], relist=False)
-        again = journal.begin_slice(begun_now.job, "JOB", 2, 10)
-        assert again is not None
-        assert [file.tries for file in again.files] == [tries, tries]
-        sent = again
-    journal.remove()
-
-
-@pytest.mark.parametrize("is_started", [False, True])
-def test_a_closed_journal_stays_if_a_job_was_begun(is_started: bool, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "state" / "a.journal", [tmp_path])
-    if is_started:
-        journal.begin_job()
-    journal.close()
-    journal.close()
-    assert journal.file.exists() is is_started
 
 
 def text_in(file: Path) -> None:
@@ -456,16 +425,6 @@ def test_journals_are_private_and_one_for_each_server_and_folders(tmp_path: Path
     assert (tmp_path / "x" / "y").stat().st_mode & 0o777 == 0o700
 
 
-def test_facts_are_stored_all_or_none(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "a.journal", [])
-    with pytest.raises(sqlite3.Error):
-        journal.set_facts({"one": "1", "other": cast("str", object())})
-    assert journal.fact("one") is None
-    journal.set_facts({"one": "1", "other": "2"})
-    assert (journal.fact("one"), journal.fact("other")) == ("1", "2")
-    journal.remove()
-
-
 def test_the_key_of_a_job_is_used_for_20_hours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1.8e9]
     monkeypatch.setattr("fleetsight_client.journal.time.time", lambda: now[0])
@@ -477,17 +436,4 @@ def test_the_key_of_a_job_is_used_for_20_hours(tmp_path: Path, monkeypatch: pyte
     assert journal.job() is None
     journal.set_job_id(begun_job[0], "JOB")
     assert journal.job() == (begun_job[0], "JOB", begun_job[2])
-    journal.remove()
-
-
-def test_a_true_label_counts_unless_its_path_may_mean_several_files(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "a.journal", [tmp_path])
-    table = TruthTable(journal)
-    table.replace([("old.jpg", "cat")])
-    table.replace([*((f"{number}.jpg", "cat") for number in range(600)), ("0.jpg", "dog")])
-    table.count_uses([[f"x/{number}.jpg", f"{number}.jpg"] for number in range(600)] + [["1.jpg"], ["no"]])
-    assert table.label(["x/0.jpg", "0.jpg"]) == "cat"
-    assert table.label(["599.jpg"]) == "cat"
-    assert table.label(["1.jpg"]) is None
-    assert table.label(["old.jpg"]) is None
     journal.remove()

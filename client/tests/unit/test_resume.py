@@ -14,7 +14,6 @@ import pytest
 from client.tests.support.results_api import Command, Photos, ResultsApi, problem
 from fleetsight_client.api import ApiClient, ApiError, UnreachableError
 from fleetsight_client.journal import Journal
-from fleetsight_client.journal_file import journal_file, state_folder
 from fleetsight_client.retries import GaveUpError, PatientCalls
 
 
@@ -37,12 +36,6 @@ def test_a_lost_answer_is_repeated_under_the_same_key(api: ResultsApi, command: 
     assert command("classify", photos(many())).exit_code == 0
     assert len(api.names) == 50
     assert max(api.names.values()) == 1
-
-
-def test_a_busy_server_is_called_again(api: ResultsApi, command: Command, photos: Photos) -> None:
-    api.faults = [lambda: problem(503, "busy"), lambda: problem(429, "too many", "too-many-requests")]
-    assert command("classify", photos(many())).exit_code == 0
-    assert len(api.names) == 50
 
 
 def test_all_uploads_of_a_command_are_in_one_trace(api: ResultsApi, command: Command, photos: Photos) -> None:
@@ -215,19 +208,6 @@ def test_a_deleted_job_is_reported_with_what_to_do(api: ResultsApi, command: Com
     assert "Begin anew with --restart" in ended.output
 
 
-def test_one_command_at_a_time_has_the_journal(
-    url: str, api: ResultsApi, command: Command, photos: Photos, tmp_path: Path
-) -> None:
-    folder = photos(many(1))
-    other = Journal(
-        journal_file(url, (folder,), state_folder({"XDG_STATE_HOME": str(tmp_path / "state")})), (folder,)
-    )
-    done = command("classify", folder)
-    other.close()
-    assert (done.exit_code, api.jobs) == (2, {})
-    assert "another command classifies these folders" in done.output
-
-
 def test_a_journal_that_cannot_be_written_is_reported_with_what_to_do(
     api: ResultsApi, command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,19 +219,6 @@ def test_a_journal_that_cannot_be_written_is_reported_with_what_to_do(
     assert "cannot be written: database or disk is full. Continue with the same command and --resume" in done.output
     assert command("classify", folder, "--resume").exit_code == 0
     assert set(api.names.values()) == {1}
-
-
-@pytest.mark.parametrize("damage", [b"no database at all, but long enough to be read as one", b""])
-def test_a_damaged_journal_is_reported_or_begun_anew(
-    damage: bytes, url: str, command: Command, photos: Photos, tmp_path: Path
-) -> None:
-    folder = photos(many(1))
-    file = journal_file(url, (folder,), tmp_path / "state" / "fleetsight")
-    file.parent.mkdir(parents=True)
-    file.write_bytes(damage)
-    done = command("classify", folder)
-    assert done.exit_code == (2 if damage else 0)
-    assert not damage or f"the journal {file} cannot be used" in " ".join(done.output.split())
 
 
 def test_a_pipe_in_place_of_a_file_does_not_block(api: ResultsApi, command: Command, photos: Photos) -> None:

@@ -12,16 +12,12 @@ from typing import Any
 import click
 import pytest
 from flask import Response
-from rich.table import Table
-from rich.text import Text
 
 from client.tests.support.results_api import FAILED, Command, Photos, ResultsApi, served
 from fleetsight_client.cli import COMMANDS, main
-from fleetsight_client.console import Console
 from fleetsight_client.terminal import CleanedTerminal, clean_terminal_output, one_line, printable
 
 HOSTILE = "\x1b[41m\x1b]0;title\x07\x9b5m\rover\u202eabc\u200b\U000e0041"
-MARKUP = "[link=http://evil.example]x[/link]"
 EFFECTIVE = ("\x1b[41m", "\x1b]", "\x9b", "\rover", "\u202e", "\u200b", "\U000e0041")
 
 
@@ -104,18 +100,6 @@ def test_results_are_whole_in_a_pipe_and_printable_on_a_terminal(
     with served(api.app()) as url:
         shown = screen(lambda: main(["results", next(iter(api.jobs)), "--url", url]))
     assert "\ufffd[41m\ufffdcat" in shown
-
-
-def test_tables_keep_their_own_styles_and_clean_each_cell() -> None:
-    def show() -> None:
-        table = Table("name")
-        table.add_row(HOSTILE + MARKUP, style="bold")
-        Console(width=200, force_terminal=True, color_system="standard").print(table, HOSTILE + MARKUP, Text(HOSTILE))
-
-    shown = screen(show)
-    assert "\x1b[1m" in shown
-    assert [each for each in EFFECTIVE if each in shown] == []
-    assert shown.count(MARKUP) == 2
 
 
 def test_names_with_joiners_and_marks_of_every_script_stay_readable(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from typing import Literal
 import pytest
 
 from client.tests.support.results_api import REJECTED, Command, Photos, ResultsApi
-from fleetsight_client.tables import TableError
-from fleetsight_client.truth import MAX_PART_BYTES, read_truths, truth_parts
+from fleetsight_client.truth import MAX_PART_BYTES, truth_parts
 
 FILES = {
     "cat/1.jpg": b"cat a", "cat/2.jpg": b"dog b", "Stop_Sign/3.jpg": b"stop-sign c", "dog/4.jpg": b"cat d",
@@ -130,14 +129,6 @@ def test_files_have_the_names_of_the_server_and_it_is_said_when_they_differ(
     assert found(out) == {"a.jpg": (None, None), "g_\ufffd.jpg": (None, None)} | labelled
     assert "invalid UTF-8 of their names: 5." in done.stderr
     assert {image["filename"] for image in api.job.images.values()} == set(found(out))
-
-
-@pytest.mark.parametrize(("content", "reason"), [(b"a.jpg\nb.jpg\n", "line 1"), (b"\xff\xfe\x00", "no CSV in UTF-8")])
-def test_another_file_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
-    file = tmp_path / "truth.csv"
-    file.write_bytes(content)
-    with pytest.raises(TableError, match=reason):
-        list(read_truths(file))
 
 
 def test_a_wrong_file_is_refused_before_anything_is_sent(

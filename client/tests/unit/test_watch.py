@@ -23,12 +23,10 @@ from fleetsight_client import journal as journal_module
 from fleetsight_client.api import ApiClient, RejectedError, RejectedFile
 from fleetsight_client.classification import Summary
 from fleetsight_client.display import words
-from fleetsight_client.folders import FolderWalk, FoundFile
-from fleetsight_client.journal import Journal, Slice
+from fleetsight_client.journal import Journal
 from fleetsight_client.output import ResultRowsFile
 from fleetsight_client.retries import PatientCalls, StoppedError
-from fleetsight_client.rows import ResultRow, row_of
-from fleetsight_client.uploader import Uploader
+from fleetsight_client.rows import ResultRow
 from fleetsight_client.watch import Watch
 
 Steps = Sequence[Callable[[], object]]
@@ -126,40 +124,6 @@ def test_files_that_no_job_took_are_sent_in_the_next_round(
     assert api.names == {"a.jpg": 1}
 
 
-def test_a_closed_job_leaves_the_slices_of_other_jobs_their_keys(
-    api: ResultsApi, url: str, watch: RunWatch, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server has accepted the slice of the first job, but the command was killed before the answer came."""
-    folder, client, job_ids = photos({"a.jpg": b"cat", "b.jpg": b"dog"}), ApiClient(url), list[str]()
-    journal = Journal(tmp_path / "journal", (folder,))
-    journal.begin_watch()
-    for _ in range(2):
-        journal.list_stable_files(FolderWalk((folder,), ()))
-    for _ in range(2):
-        number, _, key = journal.begin_job()
-        job_ids.append(client.create_job("watched", keep=False, key=key, model=None))
-        journal.set_job_id(number, job_ids[-1])
-        if len(job_ids) == 1 and (sent := journal.begin_slice(number, job_ids[0], 1, 1_000)):
-            client.send_images(job_ids[0], [("a.jpg", b"cat")], sent.key, positions=[0], trace_id="1" * 32)
-    journal.close()
-    client.close()
-    del api.jobs[job_ids[1]]
-    send, late = Uploader._send, [job_ids[0]]
-
-    def send_late(uploader: Uploader, part: Slice) -> Any:
-        if part.job_id in late:
-            late.clear()
-            assert uploader._abandoned.wait(60.0)
-            raise StoppedError("the other job was closed first")
-        return send(uploader, part)
-
-    monkeypatch.setattr(Uploader, "_send", send_late)
-    watch(folder, [nothing] * 3)
-    assert labels(tmp_path) == [("a.jpg", "cat"), ("b.jpg", "dog")]
-    assert api.names == {"a.jpg": 1, "b.jpg": 1}
-    assert len(api.jobs) == 2
-
-
 @pytest.mark.parametrize("first", [None, "-", "other.csv"])
 def test_a_resumed_watch_with_another_file_begins_it_with_the_next_result(
     watch: RunWatch, photos: Photos, tmp_path: Path, first: str | None
@@ -187,16 +151,6 @@ def test_rows_begin_a_new_file_after_the_file_of_results_was_moved_or_emptied(
 
     watch(folder, [nothing, nothing, move, nothing, nothing])
     assert labels(tmp_path) == [("b.jpg", "dog")]
-
-
-def test_a_search_that_finds_nothing_new_writes_no_file_again(tmp_path: Path) -> None:
-    journal, log = Journal(tmp_path / "journal", (tmp_path,)), tmp_path / "journal-wal"
-    found = [FoundFile(0, b"%d.jpg" % number, 10, 1) for number in range(1_000)]
-    assert [journal.list_stable_files(found)[0] for _ in range(4)] == [0, 1_000, 0, 0]
-    before = log.stat().st_size
-    assert journal.list_stable_files(found) == (0, 0)
-    assert log.stat().st_size - before < 10_000, "some pages, however many files there are"
-    journal.close()
 
 
 class Killed(BaseException):
@@ -404,18 +358,6 @@ def test_a_file_replaced_while_its_first_version_waits_has_a_row_for_each(camera
     assert camera.rows() == [("latest.jpg", "dog"), ("latest.jpg", "cat")], "in the order of the answers"
 
 
-def test_of_a_file_replaced_twice_between_two_searches_only_the_last_is_taken(camera: Camera) -> None:
-    camera.write("latest.jpg cat")()
-
-    def replace_twice() -> None:
-        camera.write("latest.jpg dog 2")()
-        camera.write("latest.jpg bird 33")()
-
-    summary, _ = camera.watch(iter([nothing, nothing, replace_twice, nothing, nothing, nothing]))
-    assert camera.rows() == [("latest.jpg", "cat"), ("latest.jpg", "bird")]
-    assert summary.replaced == 1
-
-
 def test_a_file_that_is_removed_before_it_could_be_sent_is_counted(camera: Camera) -> None:
     camera.write("a.jpg cat")()
     camera.api.refusals = [RejectedError("POST", 429, "the day's quota", retry_after_seconds=7200.0)]
@@ -590,59 +532,3 @@ def test_a_kill_at_any_step_loses_and_doubles_no_row_and_sends_nothing_twice(
         assert set(camera.api.sent.values()) == {1}, killed_at
         effects.kill_at, effects.done = killed_at + 1, done
     assert effects.kill_at > 100
-
-
-VERSION_1 = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE found (root INTEGER, path BLOB, size INTEGER, mtime INTEGER, PRIMARY KEY (root, path)) WITHOUT ROWID;
-CREATE TABLE before (root INTEGER, path BLOB, size INTEGER, mtime INTEGER, PRIMARY KEY (root, path)) WITHOUT ROWID;
-CREATE TABLE jobs (job INTEGER PRIMARY KEY, key TEXT, made REAL, job_id TEXT);
-CREATE TABLE slices (slice INTEGER PRIMARY KEY, key TEXT, job INTEGER);
-CREATE TABLE files (
-  position INTEGER PRIMARY KEY, root INTEGER, path BLOB, size INTEGER, mtime INTEGER,
-  state TEXT DEFAULT 'listed', slice INTEGER, tries INTEGER DEFAULT 0,
-  job INTEGER, image_id TEXT, code TEXT, message TEXT
-);
-CREATE UNIQUE INDEX files_by_path ON files (root, path);
-CREATE INDEX files_to_send ON files (position) WHERE state = 'listed';
-CREATE INDEX files_by_slice ON files (slice) WHERE state = 'sent';
-CREATE TABLE truths (name TEXT PRIMARY KEY, label TEXT, uses INTEGER DEFAULT 0) WITHOUT ROWID;
-INSERT INTO facts VALUES ('version', '1');
-"""
-
-
-@pytest.mark.parametrize("was_watch", [True, False])
-def test_a_journal_of_the_version_before_is_continued(was_watch: bool, camera: Camera) -> None:
-    """Of its files one has its row, one waits, one is listed, and one was sent with an unknown outcome."""
-    api, job_id = camera.api, camera.api.create_job("watched", key="job key")
-    ids = api.send_images(job_id, [("a.jpg", b"cat"), ("b.jpg", b"dog")], "first", positions=[0, 1])
-    api.send_images(job_id, [("d.jpg", b"owl")], "second", positions=[3])
-    out = str(camera.tmp_path / "r.csv")
-    base = sqlite3.connect(camera.tmp_path / "journal")
-    base.executescript(VERSION_1)
-    base.execute("INSERT INTO jobs VALUES (1, 'job key', 0, ?)", (job_id,))
-    base.executemany("INSERT INTO slices VALUES (?, ?, 1)", [(1, "first"), (2, "second")])
-    states = {"a.jpg cat": "accepted", "b.jpg dog": "accepted", "c.jpg elk": "listed", "d.jpg owl": "sent"}
-    for at, (image, state) in enumerate(states.items()):
-        camera.write(image)()
-        name = image.split(" ")[0]
-        found = (camera.folder / name).stat()
-        accepted = (1, ids[at]) if at in ids else (None, None)
-        base.execute(
-            "INSERT INTO files VALUES (?, 0, ?, ?, ?, ?, ?, 0, ?, ?, NULL, NULL)",
-            (at, name.encode(), found.st_size, found.st_mtime_ns, state, {3: 2}.get(at), *accepted),
-        )
-    if was_watch:
-        with ResultRowsFile(out) as file:
-            file.write(row_of("a.jpg", job_id, api.result(str(ids[0]), "a.jpg cat")))
-        base.executemany(
-            "INSERT INTO facts VALUES (?, ?)",
-            [("out", out), ("written", "0"), ("end of file", str(file.end_of_file))],
-        )
-    base.commit()
-    base.close()
-    for _ in range(2):
-        _, is_left = camera.watch(iter([nothing] * 4))
-        assert not is_left
-    assert sorted(camera.rows()) == [("a.jpg", "cat"), ("b.jpg", "dog"), ("c.jpg", "elk"), ("d.jpg", "owl")]
-    assert api.sent == dict.fromkeys(["a.jpg cat", "b.jpg dog", "c.jpg elk", "d.jpg owl"], 1)
