@@ -56,11 +56,6 @@ def failing(error: Exception) -> Decoder:
     return decoder
 
 
-def test_where_nobody_can_decode_the_image_is_not_blamed() -> None:
-    with pytest.raises(PoolUnavailableError):
-        decoded(picture("red"), decoder=failing(PoolUnavailableError("none")))
-
-
 @pytest.mark.parametrize("size", [0, SQUARE_BYTES - 1, SQUARE_BYTES + 1])
 def test_a_decoder_that_answers_with_too_few_pixels_or_too_many_is_not_believed(size: int) -> None:
     def decoder(data: bytes, job_id: str, **settings: object) -> bytes:

@@ -2,25 +2,17 @@
 
 import json
 import multiprocessing
-from pathlib import Path
 
 import pytest
 
-from app_tier import startup
 from app_tier.__main__ import DECODER
-from app_tier.engines import Batch, Possible
 from app_tier.lifecycle import NotStartedError
-from app_tier.sizing import HostResources
 from app_tier.startup import instance_id, start_up
-from core.bundle_manifest import TORCH_NAME
-from core.config import load_config
 from core.ids import new_id
 from core.sandbox.zygote import Zygote
 from services.metadata import Metadata
 from tests.integration.app_tier.conftest import NOWHERE, SiteMaker
 from tests.support.processes import run_python
-
-ROOT = Path(__file__).parents[3]
 
 WHAT_A_WORKER_IMPORTS = """
 import sys
@@ -44,81 +36,6 @@ def test_a_worker_imports_botocore_beside_the_compilation_and_nothing_unneeded()
     assert in_the_end.isdisjoint(
         {"torch", "torchvision", "nncf", "pandas", "flask", "requests", "rich", "moto", "boto3", "click", "web_tier"}
     )
-
-
-GARBAGE = """
-import gc
-import app_tier.__main__
-from app_tier import startup
-
-class Worker:
-    class lifetime:
-        status, reason = 0, ""
-
-    def run(self):
-        print(gc.isenabled(), gc.get_freeze_count() > 10_000)
-        return True
-
-def start_up(zygote):
-    print(gc.isenabled())
-    return Worker()
-
-startup.start_up = start_up
-app_tier.__main__.main()
-"""
-
-
-@pytest.mark.processes
-def test_a_worker_collects_garbage_once_started_and_leaves_its_imports_alone() -> None:
-    ran = run_python(GARBAGE)
-    assert ran.stdout.split() == ["False", "True", "True"]
-
-
-HEAPS = """
-import ctypes, os, threading
-import app_tier.__main__
-from app_tier import startup
-from app_tier.lifecycle import NotStartedError
-
-def start_up(zygote):
-    library, all_have = ctypes.CDLL(None), threading.Barrier(40)
-    library.malloc.restype = ctypes.c_void_p
-    threads = [threading.Thread(target=lambda: (library.malloc(1000), all_have.wait())) for _ in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    library.malloc_info(0, ctypes.c_void_p.in_dll(library, "stdout"))
-    library.fflush(None)
-    raise NotStartedError("counted")
-
-startup.start_up = start_up
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-app_tier.__main__.main()
-"""
-
-
-@pytest.mark.processes
-def test_the_threads_of_a_worker_share_as_many_heaps_as_it_has_cores() -> None:
-    assert run_python(HEAPS).stdout.count("<heap nr=") == 1
-
-
-@pytest.mark.parametrize(("cores", "prepared"), [(1, []), (2, [(1, 3, 32, 32)])])
-def test_the_network_prepares_for_the_first_image_where_another_core_is_free(
-    cores: int, prepared: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[int, ...]] = []
-
-    class Recorder:
-        def infer(self, batch: Batch, _possible: Possible | None = None) -> Batch:
-            asked.append(batch.shape)
-            return batch
-
-    monkeypatch.setattr(startup, "open_engine", lambda *_arguments, **_options: Recorder())
-    monkeypatch.setattr(startup, "this_machine", lambda: HostResources(cores, 2**32))
-    model, _ = startup.open_model(load_config(ROOT / "config.yaml", {}))
-    assert asked == prepared
-    assert model.bundle.unchecked == {TORCH_NAME}
 
 
 def test_a_machine_without_a_metadata_service_is_no_instance() -> None:

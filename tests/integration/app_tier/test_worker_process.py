@@ -1,12 +1,10 @@
 """Real worker processes against the local cloud."""
 
 import json
-import os
 import shutil
 import signal
 import socket
 from collections.abc import Container
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +19,10 @@ from core.config import MIN_MESSAGE_BYTES
 from core.ids import ImageRef, output_key
 from core.messages import MODEL_GONE, ClassificationResult, Heartbeat, RequestedModel, StoredResult
 from core.model_catalog import JobModel
-from localcloud.access_keys import owner_key
 from scripts.demo_model.signs import Sample, samples
 from services.metadata import DRAIN_TAG
 from tests.integration.app_tier.conftest import ROOT, Site, SiteMaker
-from tests.support.processes import children_of, state_of
+from tests.support.processes import state_of
 from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
@@ -147,17 +144,6 @@ def copy_with_other_labels(folder: Path) -> Bundle:
     changes: dict[str, object] = {"name": "other", "labels": labels, "messages": {}, "digest": None}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest | changes), encoding="utf-8")
     return load_bundle(folder)
-
-
-def test_a_worker_says_when_it_is_ready_and_when_it_ends(make_site: SiteMaker) -> None:
-    site = make_site()
-    site.submit(sign.data for sign in small_signs(7))
-    worker = site.start_worker()
-    assert worker.wait() == 0
-    beats = sorted(site.heartbeats(), key=lambda beat: beat.at)
-    assert {beat.worker for beat in beats} == {f"local-{worker.process.pid}"}
-    assert (beats[0].images, beats[-1].state, beats[-1].images, beats[-1].in_hand) == (0, "ended", 7, 0)
-    assert len(beats) == 2
 
 
 @KINDS
@@ -445,57 +431,6 @@ from app_tier import __main__
 __main__.DECODER = "tests.support.sandboxed_functions:crash"
 sys.exit(__main__.main())
 """
-
-
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
-def test_row_9_decoders_that_are_killed_from_outside_cost_no_image(
-    make_site: SiteMaker, number: signal.Signals
-) -> None:
-    site = make_site(worker={"threads": 1, "idle_seconds": NEVER_SECONDS})
-    worker = site.start_worker()
-    wait_until(lambda: worker.said("started"), "the worker has started")
-    for sign in small_signs(3):
-        (ref,) = site.submit([sign.data])
-        assert site.collect(1)[ref.image_id][0].label == sign.label
-        (decoder,) = descendants(worker.process.pid)
-        os.kill(decoder, number)  # it may be dying still when the next image comes
-    worker.process.send_signal(signal.SIGTERM)
-    assert worker.wait() == 0
-    wait_until(lambda: not descendants(worker.process.pid), "the worker has no children")
-
-
-def descendants(process: int) -> list[int]:
-    """Return the decoders of a worker: what its one child, the zygote, has forked."""
-    return [decoder for zygote in children_of(process) for decoder in children_of(zygote)]
-
-
-def test_decoding_processes_are_forks_that_hold_no_key_and_end_with_their_worker(
-    make_site: SiteMaker,
-) -> None:
-    worker = make_site(worker={"idle_seconds": NEVER_SECONDS}).start_worker(afresh=True)
-    wait_until(lambda: worker.said("started"), "the worker has started")
-    process_folder = Path(f"/proc/{worker.process.pid}")
-    assert owner_key().secret.encode() in (process_folder / "environ").read_bytes()
-    ours = processes_for_decoding(worker.process.pid)
-    for process in ours:
-        # A new process would cost a start of its own: docs/measurements.md.
-        assert Path(f"/proc/{process}/cmdline").read_bytes() == (process_folder / "cmdline").read_bytes()
-        assert not Path(f"/proc/{process}/environ").read_bytes().strip(b"\0")
-        wait_until(partial(has_one_socket, process), "it has closed the sockets of its parent")
-    worker.process.kill()
-    worker.wait()
-    wait_until(lambda: not [each for each in ours if Path(f"/proc/{each}").exists()], "every process has ended")
-
-
-def has_one_socket(process: int) -> bool:
-    files = Path(f"/proc/{process}/fd").iterdir()
-    return sum("socket" in str(link.readlink()) for link in files) == 1
-
-
-def processes_for_decoding(worker: int) -> list[int]:
-    found = [*children_of(worker), *descendants(worker)]
-    assert len(found) == 2
-    return found
 
 
 def test_a_bundle_whose_digest_does_not_match_is_refused_before_any_poll(

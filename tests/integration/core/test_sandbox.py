@@ -19,7 +19,7 @@ from core.sandbox.pool import IDLE_FACTOR, Allowance, SandboxPool
 from core.sandbox.process import CrashedError, MissingLimitsError, PoolUnavailableError, StarvedError, TooCostlyError
 from core.sandbox.zygote import ROOT, Zygote
 from tests.support.clocks import ManualClock
-from tests.support.processes import children_of, other_machine, run_python, state_of
+from tests.support.processes import children_of, other_machine, state_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
@@ -362,45 +362,6 @@ if sys.argv[2] == "busy":
     sandbox(b"sleep", "a")
 time.sleep(600)
 """
-
-
-WITHOUT_COLLECTOR = f"""
-import gc
-gc.disable()
-from core.sandbox.pool import Allowance, SandboxPool
-from core.sandbox.zygote import Zygote
-zygote = Zygote({FUNCTION!r})
-zygote.fork()
-print(SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"garbage", "a").decode())
-"""
-
-
-@pytest.mark.processes
-def test_a_child_collects_its_garbage_although_its_parent_did_not_when_it_started() -> None:
-    ran = run_python(WITHOUT_COLLECTOR)
-    assert ran.stdout.strip() == "True"
-
-
-WITHOUT_FUNCTION = """
-from core.logs import configure_logging
-from core.sandbox.pool import Allowance, SandboxPool
-from core.sandbox.process import PoolUnavailableError
-from core.sandbox.zygote import Zygote
-configure_logging("test")
-zygote = Zygote("core.images:no_such_function")
-zygote.fork()
-try:
-    SandboxPool(zygote, Allowance(5, 1 << 26, 1000), 1)(b"pid", "a")
-except PoolUnavailableError:
-    print("unavailable")
-"""
-
-
-@pytest.mark.processes
-def test_a_forked_zygote_that_cannot_load_its_function_says_so_in_the_log() -> None:
-    ran = run_python(WITHOUT_FUNCTION)
-    assert ran.stdout.strip() == "unavailable"
-    assert "no_such_function" in ran.stderr
 
 
 @pytest.mark.parametrize("way", ["fork", "afresh"])

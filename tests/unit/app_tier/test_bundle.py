@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from app_tier.bundle import (
     DEMO_BUNDLE,
     BundleMissingError,
-    cache_folder,
     file_digest,
     kept,
     load_bundle,
@@ -130,25 +129,18 @@ def test_a_manifest_that_is_nested_without_end_is_refused(copy: Path, text: str)
     [
         ({"labels": ["one"]}, "labels"),
         ({"labels": ["cat", "\x1b]0;dog\x07"]}, r"labels\.1"),
-        ({"labels": ["cat", "\u202egod"]}, r"labels\.1"),
-        ({"messages": {"cat": "\x9b31m"}}, r"messages\.cat"),
         ({"messages": {"cat": "x" * 10_001}}, r"messages\.cat"),
         ({"architecture": "res\rnet"}, "architecture"),
         ({"provenance": {"measured": [{"on": "\x1b[2J"}]}}, r"provenance: .*'\\x1b\[2J'"),
-        ({"provenance": {"a\u2066b": 1}}, "provenance"),
         ({"\x1b[2J": 1}, r"bundle\.json: \\x1b\[2J"),
         ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, float("nan")], "std": [1, 1, 1]}}, r"mean\.2"),
-        ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, float("inf")]}}, r"std\.2"),
-        ({"preprocess": {"resize": 8, "crop": 8, "mean": [10**400, 0, 0], "std": [1, 1, 1]}}, r"mean\.0"),
         ({"preprocess": {"resize": 8, "crop": 8, "mean": [0, 0, 0], "std": [1, 0, 1]}}, r"std\.1"),
-        ({"preprocess": {"resize": 32.5, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, r"preprocess\.resize"),
         ({"preprocess": {"resize": 10**9, "crop": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}}, r"preprocess\.resize"),
         ({"files": {}}, r"files lacks model\.bin, model\.xml"),
         ({"files": {"../../etc/passwd": "0" * 64}}, "files"),
         ({"messages": {"unicorn": "rare"}}, "'unicorn', which is not a label"),
         ({"colour": "blue"}, "colour"),
         ({"name": "../demo"}, "name"),
-        ({"precision": "int4"}, "precision"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_naming_the_field(
@@ -165,16 +157,6 @@ def test_the_digest_is_of_what_decides_an_answer_and_of_nothing_else(copy: Path)
     assert load_bundle(copy).digest == digest
     rewrite(copy, labels=list(reversed(load_bundle().labels)))
     assert load_bundle(copy).digest != digest
-
-
-def test_a_manifest_without_a_precision_means_fp32_and_keeps_its_digest(copy: Path) -> None:
-    manifest = load_bundle().manifest
-    assert "precision" not in json.loads((copy / MANIFEST_NAME).read_text())
-    assert manifest.precision == "fp32"
-    rewrite(copy, precision="fp32", margin=None)
-    assert load_bundle(copy).digest == manifest.digest
-    rewrite(copy, precision="exact", margin=0.1)
-    assert load_bundle(copy).digest != manifest.digest
 
 
 def test_a_manifest_that_was_changed_without_its_digest_is_refused(copy: Path) -> None:
@@ -248,12 +230,6 @@ def test_a_changed_file_in_a_zip_is_refused_and_nothing_is_kept(tmp_path: Path) 
     with pytest.raises(BundleDigestError, match="but the bundle was built with"):
         load_zip(path, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_a_zip_that_lacks_a_file_is_refused_naming_it(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "demo.zip", leave_out=IR_WEIGHTS_NAME)
-    with pytest.raises(BundleDigestError, match=r"lacks model\.bin"):
-        load_zip(path, tmp_path / "cache")
 
 
 def test_a_zip_cannot_write_outside_its_folder(tmp_path: Path) -> None:
@@ -339,12 +315,6 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
         kept("0" * 64, lambda _folder: None, tmp_path / "cache")
 
 
-def test_the_cache_is_the_users_own() -> None:
-    assert cache_folder({"CACHE_DIRECTORY": "/var/cache/worker:/other"}) == Path("/var/cache/worker/bundles")
-    assert cache_folder({"XDG_CACHE_HOME": "/caches"}) == Path("/caches/fleetsight/bundles")
-    assert cache_folder({}) == Path(os.path.expanduser("~/.cache/fleetsight/bundles"))  # noqa: PTH111 - the other way
-
-
 def test_s6_a_pinned_zip_opens_and_nothing_of_another_one_is_parsed(tmp_path: Path) -> None:
     path = zipped(tmp_path / "demo.zip")
     pin = file_digest(path)
@@ -361,22 +331,6 @@ def manifest(int8: bool = False, **changes: Any) -> Manifest:
     """The demo bundle's, with an int8 network or none, after changes."""
     fields = json.loads(load_bundle().manifest.model_dump_json())
     return Manifest.model_validate(fields | {"files": fields["files"] | (INT8_FILES if int8 else {})} | changes)
-
-
-@pytest.mark.parametrize(
-    ("fields", "low"),
-    [
-        ({"precision": "fp32"}, None),
-        ({"precision": "bf16"}, "bf16"),
-        ({"precision": "int8"}, "int8"),
-        ({"precision": "exact", "margin": 0.1}, "bf16"),
-        ({"precision": "exact", "margin": 0.1, "first": "int8"}, "int8"),
-    ],
-)
-def test_what_every_image_is_computed_in_follows_from_precision_and_first(
-    fields: dict[str, Any], low: str | None
-) -> None:
-    assert manifest(int8=True, **fields).low_precision == low
 
 
 DIGESTS = {
@@ -418,10 +372,8 @@ def test_the_digest_distinguishes_how_a_picture_is_made() -> None:
     ("fields", "complaint"),
     [
         ({"precision": "int8"}, "files lacks model-int8.bin, model-int8.xml"),
-        ({"precision": "exact", "margin": 0.1, "first": "int8"}, "files lacks model-int8.bin"),
         ({"precision": "bf16", "first": "bf16"}, "only exact asks twice"),
         ({"precision": "exact"}, "exact has one, the others none"),
-        ({"precision": "bf16", "margin": 0.1}, "exact has one, the others none"),
         ({"precision": "exact", "margin": 0.1, "first": "fp32"}, "Input should be 'bf16' or 'int8'"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app_tier.storage import MAX_JOBS, RECHECK_SECONDS, CancelledJobs
+from app_tier.storage import RECHECK_SECONDS, CancelledJobs
 from core.ids import cancelled_key, new_id
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.memory_aws.calls import refusal
@@ -81,13 +81,3 @@ def test_an_unknown_answer_is_an_error_and_is_not_remembered(jobs: CancelledJobs
         jobs.has(job_id)
     bucket.objects[cancelled_key(job_id)] = b""
     assert jobs.has(job_id)
-
-
-def test_few_jobs_are_remembered(jobs: CancelledJobs, bucket: CountingBucket) -> None:
-    job_ids = [new_id() for _ in range(MAX_JOBS + 1)]
-    for job_id in job_ids:
-        jobs.has(job_id)
-    jobs.has(job_ids[-1])
-    assert len(bucket.asked) == MAX_JOBS + 1
-    jobs.has(job_ids[0])
-    assert len(bucket.asked) == MAX_JOBS + 2

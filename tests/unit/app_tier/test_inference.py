@@ -11,16 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydantic import ValidationError
 
 from app_tier.bundle import DEMO_BUNDLE, EngineError, read_manifest
 from app_tier.classify import Classifier, shares_of, top_labels
 from app_tier.decode import Pixels, decode
 from app_tier.engines import (
-    AT_ONCE,
-    MIN_GAIN,
     RECHECK_BATCHES,
-    TRIAL_BATCHES,
     Batch,
     ExactEngine,
     ExactPace,
@@ -37,7 +33,6 @@ from core.label_sets import classes_in, label_set
 from core.messages import MODEL_FAILED, RequestedModel
 from scripts.demo_model.signs import draw, encode
 from tests.support.clocks import ManualClock
-from tests.support.hostile_images import HONEST, WITHOUT_EXIF
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
     colour_bundle,
@@ -84,15 +79,10 @@ def test_pixels_are_float32_channels_first_and_normalised() -> None:
     assert pixels[:, 4, 4] == pytest.approx([1, 2, -1])
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["1", "LA", "P"])
 def test_every_png_mode_gives_its_colour(mode: str) -> None:
     grey = Image.new("RGB", (40, 40), WHITE if mode == "1" else (102, 102, 102)).convert(mode)
     assert middle(encoded(grey)) == about(WHITE if mode == "1" else (102, 102, 102))
-
-
-@pytest.mark.parametrize("kind", [kind for kind in HONEST if "16-bit" in kind])
-def test_16_bits_keep_their_brightness(kind: str) -> None:
-    assert middle(HONEST[kind]()) == about((156, 156, 156))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
@@ -102,44 +92,8 @@ def test_jpeg_of_every_kind_gives_its_colour(mode: str, options: dict[str, Any])
     assert middle(encoded(image, "JPEG", **options)) == about(image.convert("RGB").getpixel((0, 0)))
 
 
-@pytest.mark.parametrize("format_name", ["PNG", "WEBP"])
-def test_transparency_is_put_on_white(format_name: str) -> None:
-    image = Image.new("RGBA", (40, 40), (*RED, 0))
-    assert middle(encoded(image, format_name)) == about(WHITE)
-
-
-def test_a_transparent_palette_colour_is_put_on_white() -> None:
-    image = Image.new("P", (40, 40), 0)
-    image.putpalette([200, 20, 20] + [0] * 765)
-    assert middle(encoded(image, "PNG", transparency=0)) == about(WHITE)
-    assert middle(encoded(image, "GIF")) == about(RED)
-
-
-@pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG"])
-def test_an_animation_gives_its_first_frame(format_name: str) -> None:
-    first, second = Image.new("RGB", (40, 40), RED), Image.new("RGB", (40, 40), "blue")
-    assert middle(encoded(first, format_name, save_all=True, append_images=[second])) == about(RED)
-
-
-def test_one_pixel_is_an_image() -> None:
-    assert middle(encoded(Image.new("RGB", (1, 1), RED))) == about(RED)
-
-
 def test_the_extreme_aspect_ratio_costs_nothing() -> None:
     assert middle(encoded(Image.new("RGB", (100_000, 1), RED))) == about(RED)
-
-
-@pytest.mark.parametrize(
-    ("orientation", "white_edge"), [(1, "right"), (2, "left"), (3, "left"), (6, "bottom"), (8, "top")]
-)
-@pytest.mark.parametrize("format_name", sorted(FORMATS.keys() - WITHOUT_EXIF))
-def test_a_turned_photo_is_set_upright(format_name: str, orientation: int, white_edge: str) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    square = load_square(encoded(half_and_half(), format_name, exif=exif.tobytes()), PLAIN).astype(int)
-    edges = {"left": square[16, 2], "right": square[16, 29], "top": square[2, 16], "bottom": square[29, 16]}
-    assert edges[white_edge].min() > 200
-    assert min(edge.max() for edge in edges.values()) < 50
 
 
 _UPRIGHT = [
@@ -222,11 +176,6 @@ def test_a_damaged_image_is_refused_as_undecodable() -> None:
     )
 
 
-def test_limits_are_checked_before_decoding() -> None:
-    with pytest.raises(ImageRejectedError, match=r"0\.001 megapixels"):
-        load_pixels(encoded(half_and_half()), PLAIN, ImageLimits(max_pixels=1000))
-
-
 @settings(max_examples=150)
 @given(
     st.sampled_from(list(FORMATS)),
@@ -281,36 +230,7 @@ def test_a_jpeg_that_is_not_much_larger_than_needed_is_decoded_in_full(spec: Pre
     assert (load_square(data, spec) == load_square(data, spec, full_resolution=True)).all()
 
 
-def test_a_crop_larger_than_the_image_is_refused_by_the_spec() -> None:
-    with pytest.raises(ValidationError, match="crop 64 is larger than resize 32"):
-        Preprocess(resize=32, crop=64, mean=(0, 0, 0), std=(1, 1, 1))
-    with pytest.raises(ValidationError):
-        Preprocess(resize=32, crop=32, mean=(0, 0, 0), std=(1, 0, 1))
-
-
 BUNDLE = colour_bundle()
-
-
-def test_a_prediction_says_everything_that_its_reader_needs() -> None:
-    one = delivery(count=3)
-    task = decode(
-        fetched(new_task(one)).with_payload(picture("green"), fetched=1.0),
-        BUNDLE.manifest.preprocess,
-        ImageLimits(),
-        central_crop,
-    )
-    prediction = Classifier("i-1", 2).classify([task])[0].payload
-    assert prediction.status == "done"
-    assert prediction.ref == one.request.ref
-    assert [pair.label for pair in prediction.top] == ["green", "red"]
-    assert prediction.score == prediction.top[0].score == prediction.probabilities[1]
-    assert prediction.model is not None
-    assert (prediction.model.name, prediction.model.digest) == ("colours", BUNDLE.digest)
-    assert (prediction.worker, prediction.attempts) == ("i-1", 3)
-    assert prediction.timings.fetched == 1.0
-    assert prediction.timings.inferred is not None
-    assert prediction.timings.stored is None
-    assert prediction.thumbnail == task.thumbnail != b""
 
 
 @dataclass(frozen=True)
@@ -383,11 +303,6 @@ def test_without_any_probability_no_label_has_a_share() -> None:
     assert shares_of(np.array([0, 0, 0], np.float32)).tolist() == [0, 0, 0]
 
 
-def test_a_network_that_answers_too_few_images_is_not_taken_at_its_word_for_some_labels() -> None:
-    with pytest.raises(EngineError, match=r"answered \(1, 3\), not \(2, 3\)"):
-        of_possible(np.ones((1, 3), np.float32), np.ones((2, 3), np.bool_))
-
-
 @pytest.mark.parametrize("outputs", ["logits", "sigmoid"])
 def test_each_image_of_a_batch_has_the_labels_that_can_occur_in_its_job(outputs: str) -> None:
     manifest = BUNDLE.manifest.model_copy(update={"provenance": {"outputs": outputs}})
@@ -416,10 +331,6 @@ def test_each_image_of_a_batch_has_the_labels_that_can_occur_in_its_job(outputs:
 def test_of_equally_likely_labels_the_earlier_class_comes_first() -> None:
     top = top_labels(np.array([0.2, 0.4, 0.4], np.float32), ("a", "b", "c"), 3)
     assert [pair.label for pair in top] == ["b", "c", "a"]
-
-
-def test_no_more_labels_are_named_than_there_are() -> None:
-    assert len(top_labels(np.array([0.5, 0.5], np.float32), ("a", "b"), 5)) == 2
 
 
 def test_probabilities_are_written_with_six_digits() -> None:
@@ -459,17 +370,6 @@ def test_an_image_is_asked_again_if_the_two_best_of_its_possible_labels_are_clos
     answers = ExactEngine(Scripted(table), reference, margin=0.2).infer(numbered(3), possible)
     assert reference.asked == [[1]]
     assert answers[1] == pytest.approx([0, 0.04, 0.06])
-
-
-@pytest.mark.parametrize(
-    ("unsure", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [4]), (7, [4, 2, 1]), (9, [4, 4, 1])]
-)
-def test_many_unsure_images_are_asked_again_in_batches_of_three_sizes(unsure: int, sizes: list[int]) -> None:
-    reference = Scripted([[0.4, 0.6]] * unsure)
-    answers = ExactEngine(Scripted([[0.5, 0.5]] * unsure), reference, margin=0.2).infer(numbered(unsure))
-    assert [len(asked) for asked in reference.asked] == sizes
-    assert [number for asked in reference.asked for number in asked] == list(range(unsure))
-    assert (answers.argmax(1) == 1).all()
 
 
 class Costly(Scripted):
@@ -520,12 +420,6 @@ def test_in_the_long_run_exact_takes_at_most_a_hundredth_more_than_fp32_alone(
     assert flood.seconds(RECHECK_BATCHES) <= 1.01 * 8 * RECHECK_BATCHES
 
 
-def test_what_is_timed_costs_a_few_images_once() -> None:
-    flood = Flood(0, 0.5)
-    assert flood.seconds(RECHECK_BATCHES) == pytest.approx(4 * RECHECK_BATCHES + TRIAL_BATCHES * AT_ONCE)
-    assert max(map(len, flood.fp32.asked)) == AT_ONCE
-
-
 def test_low_precision_stops_when_images_become_harder_and_returns_when_easier() -> None:
     flood = Flood(0, 0.5)
     flood.seconds(SETTLED)
@@ -546,32 +440,6 @@ def test_a_batch_that_was_disturbed_does_not_decide() -> None:
         pace.passed(images=8, unsure=0, low_seconds=low_seconds, again=4, fp32_seconds=4.0)
     assert pace.gain == pytest.approx(2)
     assert pace.is_low_first
-
-
-def test_the_choice_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "app_tier.engines")
-    Flood(4, 0.75).seconds(SETTLED)
-    Flood(1, 0.5, expected_share=0.125).seconds(SETTLED)
-    assert [(record.way, record.reason) for record in caplog.records] == [  # type: ignore[attr-defined]
-        ("fp32 alone", "int8 first is 0.87 times as fast as fp32 with 40% of the images asked again"),
-        ("int8 first", "int8 first is 1.60 times as fast as fp32 with 12% of the images asked again"),
-    ]
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 8), st.floats(0.001, 10), st.floats(0.001, 10)), min_size=1, max_size=50),
-    st.floats(0, 1),
-)
-def test_low_precision_is_never_chosen_without_the_least_gain(
-    batches: list[tuple[int, float, float]], expected_share: float
-) -> None:
-    pace = ExactPace(expected_share)
-    for images, low_seconds, fp32_seconds in batches:
-        is_low_first, is_trial = pace.next_batch()
-        if is_low_first:
-            pace.passed(images, images // 2, low_seconds, images if is_trial else images // 2, fp32_seconds)
-    assert pace.is_low_first == (not pace.has_chosen or pace.gain >= MIN_GAIN)
-    assert 0 <= pace.share <= 1
 
 
 def test_certainty_beyond_float32_is_sure_and_no_warning() -> None:

@@ -197,24 +197,12 @@ def test_no_caller_waits_for_what_cannot_come() -> None:
     assert clock.now == 0
 
 
-def test_a_closed_channel_gives_no_batch() -> None:
-    channel: Channel[int] = Channel(1)
-    channel.close()
-    assert channel.dequeue_batch(10, 5.0, always) == []
-
-
 def test_the_time_in_the_queue_is_what_sqs_own_clock_says() -> None:
     assert new_task(delivery(sent=10.0, first=12.5)).timings.queued == pytest.approx(2500)
 
 
 def test_the_time_in_the_queue_is_never_negative() -> None:
     assert new_task(delivery(sent=10.001, first=10.0)).timings.queued == 0
-
-
-def test_each_stage_adds_its_time_and_keeps_those_before() -> None:
-    task = new_task(delivery()).with_payload(b"data", fetched=3.14159).with_payload("pixels", decoded=1.0)
-    assert task.payload == "pixels"
-    assert (task.timings.queued, task.timings.fetched, task.timings.decoded) == (500.0, 3.142, 1.0)
 
 
 def refused(number: int = 0) -> Task[Prediction]:
@@ -238,13 +226,6 @@ def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() 
     delete(respond(tasks, responses.queue()), requests.queue())
     assert [operation for operation, _ in responses.calls] == ["send"]
     assert [operation for operation, _ in requests.calls] == ["delete"]
-
-
-def test_a_delete_with_a_stale_receipt_is_logged_and_harmless(caplog: pytest.LogCaptureFixture) -> None:
-    sqs, one = worker_queue(ManualClock()), delivery()
-    sqs.refuse = {one.receipt}
-    delete([one], sqs.queue())
-    assert "requests were not deleted and come again" in caplog.messages
 
 
 def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_stored() -> None:
@@ -352,21 +333,6 @@ def test_a_failed_prediction_gives_way_to_a_later_attempt_and_a_done_one_to_none
     answer = store(outcome(request, status, "new", attempt), s3).payload
     assert Prediction.from_json(s3.objects[output_key(request.ref)]).worker == answer.worker == stands
     assert answer.attempt == max(attempt, stored[1] if stands == "old" else 0)
-
-
-def test_the_image_is_the_object_that_the_request_names() -> None:
-    one, s3, clock = delivery(), FakeBucket(), ManualClock()
-    s3.objects = {one.request.key: b"bytes", "other": b"other"}
-    get = s3.get
-
-    def slow(key: str, max_bytes: int | None = None) -> bytes:
-        clock.advance(0.25)
-        return get(key, max_bytes)
-
-    s3.get = slow  # type: ignore[method-assign]
-    task = fetch(new_task(one), s3, ImageLimits(), clock)
-    assert task.payload == b"bytes"
-    assert task.timings.fetched == 250
 
 
 def test_an_object_larger_than_the_limit_is_rejected_as_too_large() -> None:

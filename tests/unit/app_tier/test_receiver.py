@@ -1,7 +1,5 @@
-import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from typing import cast
 
@@ -15,7 +13,7 @@ from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestMessage
-from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, QueueCounts
+from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
@@ -175,30 +173,17 @@ def test_never_more_than_the_capacity_is_received() -> None:
     assert len(bench.submitted) == len(bench.in_flight)
 
 
-def test_after_one_to_try_receives_are_of_ten() -> None:
-    bench = Bench(sqs_with(31))
-    bench.run()
-    asked = [call["MaxNumberOfMessages"] for call in bench.sqs.called("receive")]
-    assert asked[0] == 1
-    assert set(asked[1:]) == {BATCH}
-    assert len(bench.submitted) == 31
-
-
 # What cannot be understood
 
 
-@pytest.mark.parametrize("body", ["", "not JSON", "{}", '{"version": 2}', "[1]"])
-def test_a_message_that_is_no_request_is_logged_and_left_for_the_dead_letter_queue(
-    body: str, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("body", ["", "{}", "[1]"])
+def test_a_message_that_is_no_request_is_left_for_the_dead_letter_queue(body: str) -> None:
     sqs = sqs_with(1)
     sqs.add(body)
     bench = Bench(sqs)
-    with caplog.at_level(logging.WARNING):
-        bench.run()
+    bench.run()
     assert len(bench.submitted) == 1
     assert sqs.bodies == [body]
-    assert [record.getMessage() for record in caplog.records] == ["not a request; left for the dead-letter queue"]
 
 
 def test_a_request_for_the_key_of_another_image_is_not_understood() -> None:
@@ -284,14 +269,6 @@ def test_a_full_fifo_queue_in_which_no_message_waits_keeps_no_worker() -> None:
     assert bench.clock() - started <= IDLE + POLL_SECONDS
 
 
-def test_old_counts_of_a_fifo_queue_that_is_not_full_keep_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(sqs_with(0, fifo=True))
-    started = bench.clock()
-    monkeypatch.setattr("services.sqs.Queue.counts", lambda _self: QueueCounts(5_000, 5_000, 0))
-    bench.run()
-    assert bench.clock() - started <= IDLE + POLL_SECONDS
-
-
 def test_wrong_counts_keep_a_worker_no_longer_than_the_maximum_visibility_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -321,13 +298,3 @@ def test_denied_access_stops_receiving_and_says_so() -> None:
     assert bench.lifetime.status == 1
     assert "access denied" in bench.lifetime.reason
     assert len(sqs.called("receive")) == 1
-
-
-# Messages of earlier versions
-
-
-def test_an_old_message_without_a_count_of_crashes_is_read_as_one_without_crashes() -> None:
-    request = new_request()
-    body = request.model_dump_json(exclude={"crashes", "attempt"})
-    (old,) = parse_messages([replace(delivery(request=request).received, body=body)])
-    assert (old.request, old.tries) == (request, 1)

@@ -32,7 +32,7 @@ from core.messages import (
     RequestMessage,
 )
 from core.sandbox.process import PoolUnavailableError
-from core.tracing import current_traceparent, new_traceparent, trace_id
+from core.tracing import new_traceparent, trace_id
 from tests.conftest import shipped_values
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import MemorySQS
@@ -642,27 +642,3 @@ def test_response_prediction_and_line_of_an_image_belong_to_the_trace_of_its_req
         without: (None, "done", "red"),
     }
     assert all(each["milliseconds"].keys() >= {"queued", "fetched", "stored"} for each in lines)
-
-
-def test_lines_of_a_step_have_the_trace_of_its_image(caplog: pytest.LogCaptureFixture) -> None:
-    bench, parent = Bench(), new_traceparent()
-    request = new_request().model_copy(update={"traceparent": parent})
-    bench.inputs.objects[request.key] = b"no image"
-    send_requests(bench.requests, [request])
-    traces = list[str]()
-    caplog.handler.addFilter(lambda record: traces.append(f"{record.getMessage()} {current_traceparent()}") or True)  # type: ignore[func-returns-value]
-    with caplog.at_level(logging.INFO):
-        bench.run()
-    assert f"cannot be classified {parent}" in traces
-
-
-def test_a_second_delivery_is_answered_in_its_own_trace() -> None:
-    bench = Bench()
-    (request,) = bench.submit(picture("red"))
-    assert bench.run()
-    bench.responses.messages.clear()
-    retried = request.model_copy(update={"traceparent": new_traceparent()})
-    bench.requests.add(retried.to_json(), 1)
-    second = Bench(after=bench)
-    assert second.run()
-    assert second.result(request).traceparent == retried.traceparent
