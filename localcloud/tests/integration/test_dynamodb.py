@@ -105,21 +105,3 @@ def query_all(dynamodb: Any, table: str, partition: str) -> list[dict[str, Any]]
     values = {":pk": {"S": partition}}
     answer = dynamodb.query(TableName=table, KeyConditionExpression="pk = :pk", ExpressionAttributeValues=values)
     return list(answer["Items"])
-
-
-def test_objects_put_at_once_are_all_stored(apis: CloudClients) -> None:
-    s3 = apis("s3")
-    s3.create_bucket(Bucket="many-threads")
-
-    def put(racer: int) -> None:
-        for n in range(5):
-            s3.put_object(Bucket="many-threads", Key=f"{racer}/{n}", Body=bytes([racer]) * 10_000)
-            s3.put_object(Bucket="many-threads", Key="shared", Body=bytes([racer]) * 10_000)
-            read = s3.get_object(Bucket="many-threads", Key="shared")["Body"].read()
-            assert (len(read), len(set(read))) == (10_000, 1)
-
-    race(put)
-    listed = s3.list_objects_v2(Bucket="many-threads")
-    assert listed["KeyCount"] == 5 * RACERS + 1
-    for racer in range(RACERS):
-        assert s3.get_object(Bucket="many-threads", Key=f"{racer}/4")["Body"].read() == bytes([racer]) * 10_000

@@ -1,10 +1,8 @@
 """Faults over the wire: switches, faults of calls, and faults of queues."""
 
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
@@ -13,7 +11,6 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
 
-from localcloud.faults import processes_of
 from localcloud.launch import REGION, LocalCloud
 from localcloud.tests.support.cloud_clients import (
     CloudClients,
@@ -217,32 +214,3 @@ def test_too_many_in_flight_fails_only_short_polls_of_standard_queues(cloud: Loc
     for url, messages in zip((standard, fifo), held, strict=True):
         sqs.delete_message(QueueUrl=url, ReceiptHandle=messages[0]["ReceiptHandle"])
         assert bodies(sqs, url) == ["3"]
-
-
-CLIENT = """
-import socket, sys
-port, server = map(int, sys.argv[1:])
-connection = socket.socket()
-connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-connection.bind(("127.0.0.1", port))
-connection.connect(("127.0.0.1", server))
-print(connection.getsockname()[1], flush=True)
-sys.stdin.read()
-"""
-
-
-def test_the_caller_is_found_by_both_ports_of_its_connection() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as other,
-        ExitStack() as ends,
-    ):
-        port, clients = 0, []
-        for server in (one, other):
-            command = [sys.executable, "-c", CLIENT, str(port), str(server.getsockname()[1])]
-            client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            clients.append(ends.enter_context(client))
-            assert client.stdout is not None
-            port = int(client.stdout.readline())
-        for server, client in zip((one, other), clients, strict=True):
-            assert processes_of(port, server.getsockname()[1]) == [client.pid]

@@ -88,14 +88,6 @@ def test_a_chunked_body_is_read_whole(connection: socket.socket, path: str) -> N
     assert answer(connection)[0] == 200
 
 
-def test_a_large_body_is_one_object(connection: socket.socket, path: str) -> None:
-    content = bytes(range(256)) * 40_000
-    connection.sendall(request("PUT", path, content))
-    assert answer(connection)[0] == 200
-    connection.sendall(request("GET", path))
-    assert answer(connection) == (200, content)
-
-
 def test_an_object_of_parts_is_the_parts_in_their_order(
     connection: socket.socket, apis: CloudClients, path: str
 ) -> None:

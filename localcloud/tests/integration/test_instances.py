@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localcloud.launch import LocalCloud, LocalCloudError
+from localcloud.launch import LocalCloud
 from localcloud.machines.machine import Process
 from localcloud.tests.support.cloud_clients import (
     SPOT,
@@ -104,16 +104,6 @@ def test_a_stopped_instance_runs_its_user_data_again_when_it_is_started(
         ec2.start_instances(InstanceIds=[instance_id])
 
 
-def test_instance_with_short_process_can_be_restarted_repeatedly(clients: CloudClients) -> None:
-    """What its first boot held, its metadata service's port above all, is free for the next."""
-    ec2 = clients("ec2")
-    (instance_id,) = launch_instances(ec2, "#!/bin/sh\n", InstanceInitiatedShutdownBehavior="stop")
-    for _ in range(5):
-        wait_for_state(ec2, instance_id, "stopped")
-        ec2.start_instances(InstanceIds=[instance_id])
-    wait_for_state(ec2, instance_id, "stopped")
-
-
 def test_stop_instances_ends_the_process_and_preserves_the_instance(cloud: LocalCloud, clients: CloudClients) -> None:
     ec2 = clients("ec2")
     (instance_id,) = launch_instances(ec2)
@@ -169,11 +159,6 @@ def test_a_stuck_boot_is_running_without_a_process_and_can_be_terminated(
     assert not (cloud.state_dir / "instances" / instance_id / "process").exists()
     ec2.terminate_instances(InstanceIds=[instance_id])
     wait_for_state(ec2, instance_id, "terminated")
-
-
-def test_error_of_the_control_endpoint_is_raised(cloud: LocalCloud) -> None:
-    with pytest.raises(LocalCloudError, match="no instance i-404 was launched here"):
-        cloud.control("GET", "instances/i-404")
 
 
 def test_without_a_hypervisor_instances_run_at_once(apis: CloudClients, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from localcloud.launch import LocalCloud, LocalCloudError
 from localcloud.machines.machine import Process, end_all
-from localcloud.parent_watch import Lifeline, watch_lifeline
 from localcloud.tests.support.cloud_clients import (
     CloudClients,
     launch_instances,
@@ -25,17 +24,6 @@ from localcloud.tests.support.cloud_clients import (
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = pytest.mark.processes
-
-
-def test_a_cut_lifeline_is_noticed_and_an_intact_one_is_not() -> None:
-    lifeline, ended = Lifeline(), threading.Event()
-    reader = os.dup(lifeline.read_end)
-    watch_lifeline(reader, ended.set)
-    assert not ended.wait(0.05)
-    lifeline.cut()
-    assert ended.wait(DEADLINE_SECONDS)
-    lifeline.cut()
-    os.close(reader)
 
 
 INTERRUPTED = """

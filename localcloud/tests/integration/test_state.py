@@ -272,8 +272,3 @@ def test_large_contents_are_in_a_nameless_file_in_the_folder_of_the_state(kept: 
     [server] = children_of(kept.cloud.server_pid)
     names = [str(each.readlink()) for each in Path(f"/proc/{server}/fd").iterdir()]
     assert [name for name in names if name.startswith(f"{kept.state}/") and name.endswith(" (deleted)")]
-
-
-def test_the_threads_of_a_cloud_share_two_heaps(kept: KeptCloud) -> None:
-    environment = Path(f"/proc/{kept.cloud.server_pid}/environ").read_bytes()
-    assert b"MALLOC_ARENA_MAX=2" in environment.split(b"\0")

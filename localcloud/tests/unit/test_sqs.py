@@ -1,17 +1,14 @@
 """Queues have SQS's rules and are as late and as wrong as the switches say; a plain call gets stock moto's answer."""
 
-import gc
 import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
-from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -22,9 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from localcloud.dispatch import DirectCalls
 from localcloud.eventual_consistency import ValueHistory
-from localcloud.options import MAX_LAG_SECONDS, Switches
+from localcloud.options import MAX_LAG_SECONDS
 from localcloud.sqs import backend, backlog, fair_order
-from localcloud.sqs.backend import approximate_counts
 from localcloud.sqs.backlog import MAX_BLOCK_MESSAGES
 from localcloud.sqs.fair_order import NOISY_IN_FLIGHT, SILENT_SECONDS
 from localcloud.sqs.queue_record import RestoredMessage
@@ -386,38 +382,6 @@ def test_twenty_consumers_lose_and_repeat_no_message() -> None:
     assert queue.counts() == MessageCounts(0, 0, 0)
 
 
-def executed_lines(call: Callable[[], object]) -> int:
-    """Return how many lines Python executes during `call`, each as often as it is, without collections of garbage."""
-    executed = 0
-
-    def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
-        nonlocal executed
-        executed += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    gc.disable()  # a collection runs finalizers of objects that other tests have left
-    sys.settrace(trace)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-        gc.enable()
-    return executed
-
-
-def test_cost_of_a_receive_is_independent_of_the_backlog(clock: ManualClock) -> None:
-    def lines(waiting: int) -> int:
-        # With a clock that stands still: what is remembered of the counts depends on the time that passes.
-        queue: MessageQueue[int] = MessageQueue(clock=clock, wall=clock)
-        for n in range(waiting):
-            queue.send(str(n), n)
-        queue.receive(1, 60)  # which may read a block
-        return executed_lines(lambda: queue.receive(10, 60))
-
-    assert lines(5000) == lines(50) > 0
-
-
 BACKLOG_OPERATIONS = st.one_of(
     st.tuples(st.just("send"), st.sampled_from([None, "a", "b", "c"]), st.integers(1, 7), st.sampled_from([0, 0, 5])),
     st.tuples(st.just("receive"), st.integers(1, 10), st.sampled_from([0, 30, 30])),
@@ -558,30 +522,6 @@ def test_forgetting_timers_forgets_none_that_counts(clock: ManualClock, queue: M
     assert queue.counts() == MessageCounts(visible=0, in_flight=1, delayed=0)
     clock.now += 61
     assert [again.payload for again in queue.receive(10, 60)] == [in_flight[0].payload]
-
-
-@pytest.mark.parametrize(
-    ("later", "switches", "counts"),
-    [
-        (1, {}, (1, 1, 1)),
-        (1, {"stale_count_seconds": 15}, (0, 0, 0)),
-        (1000, {"stale_count_seconds": 500}, (1, 1, 1)),
-        (1, {"count_factor": 3}, (3, 3, 3)),
-        (1, {"count_factor": 0.5, "stale_count_seconds": 5}, (1, 0, 1)),
-    ],
-)
-def test_counts_are_as_late_and_wrong_as_the_switches_say(
-    queue: MessageQueue[str], clock: ManualClock, later: float, switches: dict[str, Any], counts: tuple[int, int, int]
-) -> None:
-    """At 0 s nothing, at 10 s three messages of which one is delayed, at 20 s one of them in flight."""
-    clock.now += 10
-    queue.send("delayed", "payload", delay_seconds=900)
-    for message_id in ("first", "second"):
-        queue.send(message_id, "payload")
-    clock.now += 10
-    queue.receive(1, visibility_seconds=900)
-    clock.now += later
-    assert approximate_counts(queue, Switches(**switches)) == MessageCounts(*counts)
 
 
 def test_history_is_bounded_and_covers_the_largest_lag(clock: ManualClock) -> None:
