@@ -7,13 +7,12 @@ A target is a module in `targets/` with
 * `seeds()`, the inputs that fuzzing starts from, drawn by code;
 * `WORDS`, pieces of the format that mutations put in.
 
-`corpus/TARGET` keeps the few inputs that reach what the seeds do not, as `python -m tests.fuzz all --keep RUN`
-chooses them, and, as `broke-...`, inputs that have broken a promise. The unit tests replay them all.
+`corpus/TARGET` keeps a few inputs that reach what the seeds do not, and, as `broke-...`, inputs that have broken a
+promise. The unit tests replay them all.
 """
 
 from pathlib import Path
 
 TARGETS = ("uploads", "messages", "bodies", "tokens", "config")
 
-BROKE = "broke-"
 CORPUS = Path(__file__).parent / "corpus"

@@ -6,11 +6,10 @@ import sys
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.fuzz import BROKE, CORPUS, TARGETS
+from tests.fuzz import TARGETS
 
 if find_spec("atheris") is not None:
     from tests.fuzz import runner
@@ -27,27 +26,13 @@ def main(arguments: Sequence[str]) -> int:
         )
         return int(bool(os.environ.get("CI")))
     targets = TARGETS if "all" in asked.targets else tuple(asked.targets)
-    with _folder(asked.folder) as folder:
-        if asked.keep:
-            for target in targets:
-                _keep(target, asked.keep / target, folder / target)
-            return 0
-        outcomes = runner.fuzz(targets, asked.seconds, folder)
+    with tempfile.TemporaryDirectory(prefix="fleetsight-fuzz-") as folder:
+        outcomes = runner.fuzz(targets, asked.seconds, Path(folder))
         print("\n".join(_figures(outcomes)))
         broken = [each for each in outcomes if each.status]
         for each in broken:
             print("\n".join(_what_broke(each)))
         return int(bool(broken))
-
-
-@contextmanager
-def _folder(asked: Path | None) -> Iterator[Path]:
-    """Yield the folder for what is found; one that was not asked for is removed at the end."""
-    if asked:
-        yield asked
-    else:
-        with tempfile.TemporaryDirectory(prefix="fleetsight-fuzz-") as folder:
-            yield Path(folder)
 
 
 def _figures(outcomes: Sequence["runner.Outcome"]) -> Iterator[str]:
@@ -65,30 +50,12 @@ def _what_broke(outcome: "runner.Outcome") -> Iterator[str]:
         yield f"{file.name}, {file.stat().st_size} bytes, in base64: {b64encode(file.read_bytes()).decode()}"
 
 
-def _keep(target: str, run: Path, folder: Path) -> None:
-    """Replace the corpus of a target by the fewest inputs that reach as much, but for those that broke a promise."""
-    corpus = CORPUS / target
-    kept = {
-        file.name: file.read_bytes() for file in runner.keep_smallest(target, [run / runner.FOUND, corpus], folder)
-    }
-    for old in corpus.iterdir():
-        if not old.name.startswith(BROKE):
-            old.unlink()
-    for name, data in kept.items():
-        (corpus / name).write_bytes(data)
-    print(f"{target}: {len(kept)} inputs, {sum(map(len, kept.values())):,} bytes")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz", description="Fuzz what untrusted bytes reach first."
     )
     parser.add_argument("targets", nargs="+", choices=[*TARGETS, "all"], metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=60, help="how long, for all targets at the same time")
-    parser.add_argument(
-        "--keep", type=Path, metavar="RUN", help="fuzz nothing; choose what the corpus keeps from the folder of a run"
-    )
-    parser.add_argument("--folder", type=Path, help="a new folder for what is found; by default a temporary one")
     return parser
 
 

@@ -6,7 +6,6 @@ Python below it, are instrumented as they are imported, so that an input which t
 
 import logging
 import os
-import shlex
 import sys
 from hashlib import sha1
 from importlib import import_module
@@ -30,9 +29,7 @@ def main(target: str, folder: str, *options: str) -> None:
     with atheris.instrument_imports(include=INSTRUMENTED):
         module = import_module(f"tests.fuzz.targets.{target}")
     _write_seeds(module, Path(folder))
-    # To merge, libFuzzer starts itself again through a shell, by its name.
-    itself = shlex.join([sys.executable, "-m", "tests.fuzz.engine", target, folder])
-    atheris.Setup([itself, *options], module.target)
+    atheris.Setup(["tests.fuzz.engine", *options], module.target)
     atheris.Fuzz()
 
 

@@ -16,9 +16,6 @@ MAX_MEGABYTES = 512
 FOUND = "found"
 """The folder, in that of a target, of inputs that reached something new."""
 
-MAX_KEPT = 36
-"""Inputs of a target in the corpus, beside those that broke a promise."""
-
 SECONDS_AN_INPUT = 300
 """Longest that one input may take. `./scripts/test.sh` fuzzes at low priority: beside much other work a process gets
 a hundredth of a core.
@@ -63,27 +60,6 @@ def fuzz(targets: Sequence[str], seconds: int, folder: Path) -> list[Outcome]:
             command = [*_command(target, own), *options, *folders]
             running.append((target, own, subprocess.Popen(command, stdout=log, stderr=log)))
     return [_outcome(target, own, process, seconds + SPARE_SECONDS) for target, own, process in running]
-
-
-def keep_smallest(target: str, found: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the fewest and smallest inputs in the folders `found` that reach what the seeds do not; 36 at most.
-
-    What is left is written into `folder`.
-    """
-    fewest = folder / "fewest"
-    fewest.mkdir(parents=True)
-    first = [*_command(target, folder), "-runs=0"]
-    subprocess.run(first, check=True, stderr=subprocess.DEVNULL)  # writes the seeds
-    seeds = {seed.name for seed in (folder / SEEDS).iterdir()}
-    for name in seeds:
-        (fewest / name).write_bytes((folder / SEEDS / name).read_bytes())
-    merge = ["-set_cover_merge=1", "-use_counters=0", str(fewest), *map(str, found)]
-    with (folder / "log").open("wb") as log:
-        subprocess.run([*_command(target, folder), *merge], check=True, stdout=log, stderr=log)
-    # Those that reach most were written first.
-    written = sorted(fewest.iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    chosen = [file for file in written if file.name not in seeds]
-    return chosen[:MAX_KEPT]
 
 
 def _command(target: str, folder: Path) -> list[str]:
