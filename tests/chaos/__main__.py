@@ -28,12 +28,6 @@ MAX_SEED: Final = 2**32 - 1
 )
 @click.option("--minutes", type=click.FloatRange(min=0), default=2.0, help="Minutes for which images are sent.")
 @click.option("--images", type=click.IntRange(0, 1_000_000), default=0, help="Minimum number of images to send.")
-@click.option(
-    "--fault-minutes",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    help="In the middle, no worker may store a result for these minutes.",
-)
 @click.option("--every", type=click.FloatRange(min=0.05), default=1.0, help="Average seconds between two faults.")
 @click.option("--queues", type=click.Choice(["standard", "fifo"]), default="standard", help="Kind of the queues.")
 @click.option(
@@ -51,7 +45,6 @@ def chaos(
     seed: int | None,
     minutes: float,
     images: int,
-    fault_minutes: float,
     every: float,
     queues: Literal["standard", "fifo"],
     scenario: Path | None,
@@ -67,7 +60,7 @@ def chaos(
     chosen = int(time.time()) % MAX_SEED if seed is None else seed
     say = lambda text: console.print(f"fleetsight: {text}")  # noqa: E731
     console.print(f"fleetsight: campaign {chosen}; play it again with --seed {chosen}")
-    report = Campaign(HOME, chosen, minutes, images, every, queues, switches, log, say, fault_minutes).run()
+    report = Campaign(HOME, chosen, minutes, images, every, queues, switches, log, say).run()
     _show(console, report, log)
     sys.exit(0 if report.verdict.is_clean else 1)
 

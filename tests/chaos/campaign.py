@@ -7,7 +7,7 @@ import json
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,6 @@ from scripts.run.system import System, free_port
 from services.errors import FleetsightError
 from tests.chaos.client import ChaosClient, wait_for_results
 from tests.chaos.judge import CampaignVerdict, Evidence, check_images
-from tests.chaos.permanent_fault import RULE, PermanentFault
 from tests.chaos.strikes import Striker
 
 DISTINCT_IMAGES: Final = 200
@@ -87,7 +86,6 @@ class CampaignReport:
     verdict: CampaignVerdict
     evidence: Evidence
     struck: Sequence[float] = ()
-    fault: PermanentFault | None = None
 
     @property
     def recoveries(self) -> list[float]:
@@ -103,13 +101,6 @@ class CampaignReport:
         slowest = f"{max(recoveries):.1f} s" if recoveries else "-"
         usual = f"{median(recoveries):.1f} s" if recoveries else "-"
         repairs = ", ".join(f"{count} {kind}" for kind, count in sorted(self.evidence.repairs.items()))
-        fault = []
-        if self.fault is not None:
-            reported = ", ".join(f"{place} {seconds:.0f} s" for place, seconds in self.fault.reported.items())
-            fault = [
-                ("launches in the permanent fault", str(self.fault.launches)),
-                ("reported by", reported or "none"),
-            ]
         return [
             ("seed", str(self.seed)),
             ("queues", self.queues),
@@ -122,7 +113,6 @@ class CampaignReport:
             ("to the next result after a strike, slowest", slowest),
             ("longest time without a result", f"{self.evidence.longest_silence:.1f} s"),
             ("images that the reconciler repaired", repairs or "0"),
-            *fault,
             *(findings or [("lost, doubled, wrong, failed, unexpected, disagreeing, left over, silent", "0")]),
         ]
 
@@ -135,7 +125,6 @@ class Campaign:
         minutes, images: how long images are sent under faults, and at least how many.
         switches: of the local cloud, set after the classification without faults.
         log: a file of JSON lines about events and their times.
-        fault_minutes: how long a permanent fault lasts in the middle; 0 for none.
     """
 
     home: Path
@@ -147,9 +136,7 @@ class Campaign:
     switches: Mapping[str, Any]
     log: Path
     say: Callable[[str], None]
-    fault_minutes: float = 0.0
     _began: float = field(default_factory=time.monotonic)
-    _metrics_port: int = field(default_factory=free_port)
 
     def run(self) -> CampaignReport:
         """Run the campaign.
@@ -163,7 +150,7 @@ class Campaign:
             **SETTINGS,
             "FLEETSIGHT__WEB__PORT": str(free_port()),
             "FLEETSIGHT__QUEUES__KIND": self.queues,
-            "FLEETSIGHT__METRICS__CONTROLLER_PORT": str(self._metrics_port),
+            "FLEETSIGHT__METRICS__CONTROLLER_PORT": str(free_port()),
         }
         system = System(self.home, settings)
         self.log.write_text("")
@@ -179,31 +166,19 @@ class Campaign:
         self.say("sending images while calls fail and processes die")
         client = ChaosClient(system.api(), images, PATIENCE_SECONDS)
         began, (calls_before, _) = time.monotonic(), _count_calls(system)
-        switches = {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches}
-        _set_switches(system, switches)
+        _set_switches(system, {"faults": list(FAULTS), "fault_seed": self.seed, **self.switches})
         self._log_event({"event": "switches", "values": dict(self.switches)})
         striker = Striker(system, self.seed, self.every_seconds, self._log_event)
-        fault = PermanentFault(system, f"http://127.0.0.1:{self._metrics_port}/metrics")
-        middle = self._middle(client, fault, striker, switches)
-
-        def should_continue(sent: int) -> bool:
-            minutes = (time.monotonic() - began) / 60
-            if sent >= self.images / 2 and minutes >= self.minutes / 2:
-                next(middle, None)
-            return sent < self.images or minutes < self.minutes + self.fault_minutes
-
         striker.start()
         try:
-            client.send(should_continue)
+            client.send(lambda sent: sent < self.images or time.monotonic() - began < 60 * self.minutes)
         finally:
             striker.stop()
             calls, faults = _count_calls(system)
             _set_switches(system, asdict(Switches()))
         self.say("every fault is over; checking each image")
         wait_for_results(client, PATIENCE_SECONDS)
-        verdict, evidence = check_images(system, client, PATIENCE_SECONDS, fault.lasted)
-        if self.fault_minutes:
-            fault.judge(verdict)
+        verdict, evidence = check_images(system, client, PATIENCE_SECONDS)
         for example in verdict.examples:
             self._log_event({"event": "finding", "example": example})
         return CampaignReport(
@@ -217,33 +192,7 @@ class Campaign:
             verdict=verdict,
             evidence=evidence,
             struck=striker.moments,
-            fault=fault if self.fault_minutes else None,
         )
-
-    def _middle(
-        self, client: ChaosClient, fault: PermanentFault, striker: Striker, switches: Mapping[str, Any]
-    ) -> Iterator[None]:
-        """Let the permanent fault begin, and last after a further job was sent.
-
-        Before it, other faults and strikes end, and all images get their results: what follows has only one cause,
-        until the next worker has answered.
-        """
-        if not self.fault_minutes:
-            return
-        system = fault.system
-        striker.is_paused.set()
-        _set_switches(system, asdict(Switches()))
-        wait_for_results(client, PATIENCE_SECONDS)
-        self.say(f"no worker may store a prediction for {self.fault_minutes:g} minutes")
-        _set_switches(system, {"faults": [RULE]})
-        self._log_event({"event": "permanent fault"})
-        yield
-        fault.watch(60 * self.fault_minutes)
-        _set_switches(system, asdict(Switches()))
-        self._log_event({"event": "repair", "launches": fault.launches, "reported": fault.reported})
-        fault.await_answer()
-        _set_switches(system, switches)
-        striker.is_paused.clear()
 
     def _true_labels(self, system: System) -> list[tuple[bytes, str]]:
         """Return images with the labels that the model gives them without faults."""

@@ -19,8 +19,6 @@ from scripts.demo_model.signs import SizeShares, samples
 from scripts.run.state import OpenState
 from scripts.run.system import System
 from services.ec2 import Fleet, Instance
-from services.s3 import Bucket
-from tests.conftest import keys_in
 from tests.support.systems import running_system
 from tests.support.waiting import wait_until
 
@@ -78,10 +76,6 @@ class RunningSystem:
         good = [by_id[image_id] for image_id, name in outcome.accepted if truth[name]]
         assert [result for result in good if result["status"] != "done"] == [], "an image failed that is good"
         return sum(by_id[image_id]["label"] == truth[name] for image_id, name in outcome.accepted)
-
-    def stored_images(self, job_id: str) -> list[str]:
-        """Keys of the job's images in the input bucket."""
-        return keys_in(Bucket.named(self.system.clients, self.system.config.names.input_bucket), job_id)
 
     def set_switches(self, **switches: Any) -> None:
         """Set switches of the local cloud."""

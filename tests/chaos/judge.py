@@ -36,8 +36,6 @@ Finding = Literal[
     "left over",
     "repaired too often",
     "silent",
-    "launched too often",
-    "not reported",
 ]
 MAX_EXAMPLES: Final = 5
 READERS: Final = 16
@@ -49,7 +47,7 @@ REPAIRS_OF_ANY_CAMPAIGN: Final = 5
 """Repairs of each kind that a campaign may have, however few its images are."""
 
 MAX_SILENT_SECONDS: Final = 60.0
-"""The longest time without any result; a permanent fault may last, and delay the next probe, in addition."""
+"""The longest time without any result."""
 
 _REPAIRS: Final = {
     "recorded a result after its response was lost": "result found",
@@ -85,20 +83,15 @@ class Evidence:
     Attributes:
         recorded: moments at which results became visible, in seconds of the wall clock, in order.
         repairs: images that the reconciler has repaired, by kind.
-        fault: when a permanent fault began, and when its consequences must have ended.
     """
 
     recorded: Sequence[float]
     repairs: Mapping[str, int]
-    fault: tuple[float, float] = (0.0, 0.0)
 
     @property
     def longest_silence(self) -> float:
-        """The longest time between two results, without the time of the permanent fault."""
-        began, ended = self.fault
-        overlaps = (max(0.0, min(after, ended) - max(before, began)) for before, after in pairwise(self.recorded))
-        gaps = (after - before for before, after in pairwise(self.recorded))
-        return max((gap - overlap for gap, overlap in zip(gaps, overlaps, strict=True)), default=0.0)
+        """The longest time between two results."""
+        return max((after - before for before, after in pairwise(self.recorded)), default=0.0)
 
 
 def judge_evidence(evidence: Evidence, verdict: CampaignVerdict) -> None:
@@ -129,9 +122,7 @@ def controller_log(system: System) -> Path:
     return system.logs / "controller.log"
 
 
-def check_images(
-    system: System, client: ChaosClient, patience_seconds: float, fault: tuple[float, float]
-) -> tuple[CampaignVerdict, Evidence]:
+def check_images(system: System, client: ChaosClient, patience_seconds: float) -> tuple[CampaignVerdict, Evidence]:
     """Compare visible results, stored objects and acknowledged images; all faults must have ended."""
     verdict = CampaignVerdict(images=len(client.acknowledged))
     visible = {job_id: list(client.api.results(job_id)) for job_id in client.jobs}
@@ -150,7 +141,7 @@ def check_images(
     recorded = (str(image["recorded_at"]) for images in visible.values() for image in images if image["recorded_at"])
     moments = sorted(datetime.fromisoformat(each).timestamp() for each in recorded)
     with controller_log(system).open(encoding="utf-8", errors="replace") as lines:
-        evidence = Evidence(moments, count_repairs(lines), fault)
+        evidence = Evidence(moments, count_repairs(lines))
     judge_evidence(evidence, verdict)
     return verdict, evidence
 

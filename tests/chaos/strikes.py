@@ -85,7 +85,6 @@ class Striker(threading.Thread):
     Attributes:
         moments: of the strikes, in seconds of the wall clock.
         kills: the number of strikes by kill -9.
-        is_paused: set while no strike is executed.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Striker(threading.Thread):
     ) -> None:
         super().__init__(name="strikes", daemon=True)
         self._system, self._strikes, self._log = system, strikes(seed, every_seconds), log
-        self._stopped, self.is_paused = threading.Event(), threading.Event()
+        self._stopped = threading.Event()
         self._lasting: list[tuple[float, Process, Callable[[], None]]] = []
         self.moments: list[float] = []
         self.kills = 0
@@ -106,8 +105,7 @@ class Striker(threading.Thread):
                 self._end_lasting(time.monotonic())
             if self._stopped.is_set():
                 break
-            if not self.is_paused.is_set():
-                self._strike(strike)
+            self._strike(strike)
         self._end_lasting(float("inf"))
 
     def stop(self) -> None:

@@ -1,6 +1,5 @@
 """Systems of their own: unhealthy instances are replaced, protected workers stay, a batch costs what was billed."""
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -70,33 +69,6 @@ def test_an_instance_without_a_heartbeat_is_replaced_and_then_terminated(
             "the decision is recorded",
         )
         assert running.max_seen <= 2
-
-
-def test_a_standby_stays_through_its_idle_times_and_goes_when_it_is_no_longer_wanted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = configured(tmp_path / "config.yaml", min_workers=1)
-    monkeypatch.setenv(PATH_VARIABLE, str(config))
-    with started(tmp_path, config) as running:
-        store = FleetStore(Table(running.system.clients.dynamodb, running.system.config.names.job_table))
-
-        def standby() -> str | None:
-            """Return the instance that was asked to stay and has been heard of."""
-            heard = {each.instance_id for each in store.instances().instances if each.heard_at is not None}
-            return next(
-                (each.instance_id for each in running.workers() if each.protected and each.instance_id in heard), None
-            )
-
-        wait_until(standby, "a worker stands by")
-        first = standby()
-        time.sleep(4 * IDLE_SECONDS)  # An instance that was not launched by the controller ends itself.
-        assert [each.instance_id for each in running.workers()] == [first]
-        job_id = running.api.create_job("for the standby")
-        running.wait_for_results(job_id, len(running.upload(job_id, signs(10, seed=72)[0]).accepted))
-        assert {result["worker"] for result in running.api.results(job_id)} == {first}
-        configured(config, min_workers=0)
-        wait_until(lambda: not running.workers(), "the standby has ended itself")
-        assert "idle for 1 s" in running.fleet.console_output(str(first))
 
 
 IMAGES = 100

@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,6 @@ from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
-
-
-def wait_for_empty_fleet(running: RunningSystem) -> None:
-    wait_until(lambda: not running.workers(), "the fleet has scaled down to no workers")
-    running.max_seen = 0
 
 
 def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: RunningSystem) -> None:
@@ -42,33 +36,6 @@ def test_equal_filenames_in_a_job_and_in_two_jobs_at_once_never_mix(running: Run
         found = [results[image_id] for image_id, _ in outcome.accepted]
         assert [result["filename"] for result in found] == [name for name, _ in files]
         assert sum(result["label"] == label for result, label in zip(found, labels, strict=True)) >= 39
-
-
-def test_the_fleet_rises_from_zero_to_at_most_its_limit_and_ends_itself(running: RunningSystem) -> None:
-    wait_for_empty_fleet(running)
-    files, truth = signs(150, seed=31)
-    first, second = running.api.create_job("first"), running.api.create_job("second")
-    with ThreadPoolExecutor(2) as clients:
-        outcomes = list(clients.map(lambda job_id: running.upload(job_id, files), (first, second)))
-    for job_id, outcome in zip((first, second), outcomes, strict=True):
-        running.wait_for_results(job_id, 150)
-        assert running.right(job_id, outcome, truth) >= 148
-    wait_until(lambda: not running.workers(), "the fleet has ended itself")
-    assert 1 <= running.max_seen <= running.system.config.fleet.max_workers
-
-
-def test_images_are_deleted_once_they_have_a_label_unless_their_owner_keeps_them(running: RunningSystem) -> None:
-    files, truth = signs(30, seed=51)
-    bad = ("cut.jpg", next(content for name, content in files if name.endswith(".jpg"))[:900])
-    kept, unkept = running.api.create_job("kept", keep=True), running.api.create_job("not kept")
-    outcomes = [running.upload(job_id, [*files, bad]) for job_id in (kept, unkept)]
-    for job_id, outcome in zip((kept, unkept), outcomes, strict=True):
-        running.wait_for_results(job_id, len(outcome.accepted))
-        assert running.right(job_id, outcome, {**truth, "cut.jpg": ""}) >= 29
-    # The one that failed can be tried again.
-    failed = len(outcomes[0].accepted) - 30
-    wait_until(lambda: len(running.stored_images(unkept)) == failed, "only what failed is left of the images")
-    assert len(running.stored_images(kept)) == len(outcomes[0].accepted)
 
 
 def test_row_22_a_lower_maximum_a_pause_and_a_drain_in_a_batch_cost_no_image_a_try(tmp_path: Path) -> None:
@@ -117,30 +84,6 @@ def drawn(folder: Path, seed: int) -> ImageSet:
 
 def classic(running: RunningSystem) -> LoadTest:
     return LoadTest(running.system.url, "classic", CLIENTS, 110)
-
-
-def test_an_open_loop_keeps_its_rate_and_workers_classify_each_image(running: RunningSystem, tmp_path: Path) -> None:
-    pictures = drawn(tmp_path, seed=57)
-    wait_for_empty_fleet(running)
-    before = images_of_workers(running)
-    summary = replace(classic(running), rate=30).run(pictures, threading.Event(), lambda images: None)
-    assert (summary.counts["failed"], summary.counts["lost"]) == (0, 0), summary
-    assert summary.counts["right"] >= CLIENTS - 1
-    assert summary.seconds >= (CLIENTS - 1) / 30
-    wait_until(lambda: images_of_workers(running) - before == CLIENTS, "workers have classified each image")
-
-
-def images_of_workers(running: RunningSystem) -> int:
-    fleet = running.api.fleet()
-    return 0 if fleet is None else int(fleet["images"])
-
-
-def test_a_hundred_clients_before_a_cold_fleet_are_all_answered_right(running: RunningSystem, tmp_path: Path) -> None:
-    pictures = drawn(tmp_path, seed=51)
-    wait_for_empty_fleet(running)
-    summary = classic(running).run(pictures, threading.Event(), lambda images: None)
-    assert (summary.counts["failed"], summary.counts["lost"]) == (0, 0), summary
-    assert summary.counts["right"] >= CLIENTS - 1
 
 
 def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: RunningSystem, tmp_path: Path) -> None:

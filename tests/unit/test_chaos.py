@@ -1,7 +1,6 @@
-"""A campaign's strikes follow from its seed, and its checks find faults."""
+"""The checks of a campaign find faults."""
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, cast
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from fleetsight_client.api import ApiClient
 from tests.chaos.client import ChaosClient
 from tests.chaos.judge import CampaignVerdict, Evidence, check_job, count_repairs, judge_evidence
-from tests.chaos.strikes import ACTIONS, SPARED, VICTIMS, strikes
 
 PICTURES = [(b"red", "stop"), (b"blue", "yield")]
 
@@ -24,15 +22,6 @@ def found(results: list[dict[str, Any]]) -> list[str]:
     verdict = CampaignVerdict()
     check_job(client, "job", results, verdict)
     return sorted(verdict.counts.elements())
-
-
-def test_the_same_seed_gives_the_same_strikes() -> None:
-    first, again, other = (list(islice(strikes(seed, 1.0), 300)) for seed in (7, 7, 8))
-    assert first == again != other
-    assert {strike.victim for strike in first} == set(VICTIMS)
-    assert {strike.action for strike in first} == set(ACTIONS)
-    assert not [strike for strike in first if strike.victim in SPARED.get(strike.action, ())]
-    assert 0.8 < sum(strike.after_seconds for strike in first) / 300 < 1.2
 
 
 @pytest.mark.parametrize(
@@ -64,8 +53,6 @@ REQUESTED_AGAIN = '{"message": "requested images again", "sent": 6, "refused": 1
     [
         (evidence([1.0, 60.0, 120.0]), []),
         (evidence([1.0, 62.0]), ["silent"]),
-        (evidence([1.0, 400.0], fault=(30.0, 390.0)), []),
-        (evidence([1.0, 400.0], fault=(30.0, 330.0)), ["silent"]),
         (evidence(repairs=count_repairs([LOST_RESPONSE] * 10 + [REQUESTED_AGAIN, "no JSON"])), []),
         (evidence(repairs=count_repairs([LOST_RESPONSE] * 11)), ["repaired too often"]),
         (evidence(repairs=count_repairs([REQUESTED_AGAIN] * 2)), ["repaired too often"]),
