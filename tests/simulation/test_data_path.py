@@ -9,14 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.store import JobStore
 from tests.simulation.data_path.machine import STEPS, play
 from tests.simulation.data_path.world import WORKERS, World
-from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
-from web_tier.uploads import retry
-from web_tier.uploads.ingest import ImageIngest
 
 HISTORIES = 660
 SEEDS = 6
@@ -156,23 +153,6 @@ def test_a_retry_of_a_cancelled_job_classifies_its_cancelled_images(fifo: bool) 
     assert JobStore(world.table).status(world.clients.jobs[0].job_id).state == "finished"
 
 
-def test_the_canceller_records_the_label_of_a_cancelled_image_with_a_lost_response() -> None:
-    def act(world: World) -> None:
-        world.faults.armed.append(("worker", "outputs.put", "frozen before"))
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(20, 10)
-        assert world.frozen
-        world.clients.cancel(world.clients.jobs[0])
-        world.run(10, 5)
-        world.thaw()
-        world.faults.armed += [("controller", "responses.receive", "unavailable")] * 20
-        world.run(5, 5)
-        assert "label-0" in str(world.outputs.objects)
-        world.responses.purge()
-
-    assert list(settled(False, act).checks.done_labels.values()) == ["label-0"]
-
-
 def test_a_label_that_arrives_after_its_job_was_closed_is_in_the_results_file() -> None:
     def act(world: World) -> None:
         world.faults.armed.append(("worker", "outputs.put", "frozen before"))
@@ -186,39 +166,6 @@ def test_a_label_that_arrives_after_its_job_was_closed_is_in_the_results_file() 
         world.run(20, 10)
 
     assert list(settled(False, act).checks.done_labels.values()) == ["label-0"]
-
-
-def test_workers_classify_no_image_of_a_cancelled_job_without_a_canceller_either(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(JobCanceller, "tick", lambda _self: 60.0)
-
-    def act(world: World) -> None:
-        world.pause(on=True)
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(10, 5)
-        world.clients.cancel(world.clients.jobs[0])
-        world.run(10, 5)
-        world.pause(on=False)
-
-    assert not settled(False, act).checks.done_labels
-
-
-def test_a_tombstone_that_a_retry_leaves_is_deleted_by_the_reconciler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        retry, "resume_job", lambda ingest, job, _: Cancellations(ingest.store.table).remove(job.job_id)
-    )
-    monkeypatch.setattr(JobCanceller, "is_done_with", lambda *_: True)
-
-    def act(world: World) -> None:
-        world.pause(on=True)
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(10, 5)
-        world.clients.cancel(world.clients.jobs[0])
-        world.run(10, 5)
-        world.clients.retry(world.clients.jobs[0])
-
-    settled(False, act)
 
 
 @pytest.mark.parametrize("fifo", [False, True])
@@ -254,40 +201,6 @@ def test_results_are_read_from_the_bucket_after_their_queue_was_deleted_and_crea
     world = settled(fifo, act)
     assert len(world.checks.done_labels) == 2
     assert world.started["worker"] > WORKERS, "a worker that cannot respond ends"
-
-
-def test_accepted_images_without_a_request_are_repaired(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(ImageIngest, "_send", lambda *_: None)
-
-    def act(world: World) -> None:
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(60, 6)
-
-    assert len(settled(False, act).checks.done_labels) == 1
-
-
-def test_no_image_is_deleted_while_its_label_cannot_be_stored() -> None:
-    def act(world: World) -> None:
-        world.clients.new_job(keep=False)
-        world.clients.upload(world.clients.jobs[-1], [(0, "good")], "plain")
-        world.run(1, 1)
-        world.faults.armed += [("controller", "table.BatchWriteItem", "unavailable")] * 2
-        world.run(60, 60)
-        assert not world.faults.armed
-
-    world = settled(False, act)
-    assert (len(world.checks.done_labels), world.inputs.objects) == (1, {})
-
-
-def test_a_job_stays_open_until_its_results_file_is_written() -> None:
-    def act(world: World) -> None:
-        world.faults.armed += [("controller", "outputs.put", "unavailable")] * 60
-        world.clients.upload(world.clients.jobs[0], [(0, "good")], "plain")
-        world.run(300, 100)
-
-    assert len(settled(False, act).checks.done_labels) == 1
 
 
 def test_a_wrong_clock_of_the_controller_expires_no_image() -> None:

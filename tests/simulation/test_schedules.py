@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from services.metadata import DRAIN_TAG
-from tests.simulation.faults.machines import NEVER, FailureMode
+from tests.simulation.faults.machines import FailureMode
 from tests.simulation.faults.schedules import play
 from tests.simulation.faults.world import CrashPlan, World, settings_of
 from tests.support.autoscaler import POLICY_SETTINGS
@@ -35,27 +35,6 @@ def test_a_fleet_without_faults_answers_everything_and_is_gone_ten_minutes_later
     calm.finish()
     assert calm.violations == []
     assert (calm.queues.answered, len(calm.cloud.instances), calm.cloud.alive()) == (100, 5, [])
-
-
-@pytest.mark.parametrize("least", [1, 3])
-def test_a_standby_is_what_is_left_and_is_not_replaced_again_and_again(least: int) -> None:
-    calm = world(min_workers=least)
-    calm.queues.send(10)
-    calm.finish()
-    assert calm.violations == []
-    assert len(calm.cloud.alive()) == least
-    assert len(calm.cloud.instances) <= 5
-
-
-def test_instances_that_never_report_are_ended_and_replaced() -> None:
-    bad = world()
-    bad.failure_modes = (FailureMode(boots=NEVER),)
-    bad.queues.send(30)
-    bad.run(60)
-    assert len(bad.cloud.alive()) == 5
-    bad.finish()
-    assert bad.violations == []
-    assert bad.queues.answered == 30
 
 
 def test_workers_that_are_killed_as_they_boot_stop_the_fleet_for_seconds() -> None:
@@ -125,18 +104,6 @@ def test_a_launch_of_a_thousand_workers_takes_as_many_calls_as_one_of_nineteen()
         assert len(large.cloud.instances) == size
         calls[size] = counted
     assert calls[19] == calls[1_000]
-
-
-def test_instances_are_counted_when_the_controller_dies_between_launch_and_record() -> None:
-    dying = world()
-    dying.run(5)
-    dying.cloud.faults.describe_lag = 60.0
-    dying.crash_plan = CrashPlan("run", "after")
-    dying.queues.send(100)
-    dying.run(30)
-    assert dying.controllers == 2
-    assert len(dying.cloud.instances) == 5
-    assert dying.violations == []
 
 
 @pytest.mark.parametrize("launch", [None, "lost", "timeout", "late"])
