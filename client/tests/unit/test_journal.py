@@ -371,6 +371,17 @@ def test_nothing_is_recorded_that_a_power_failure_would_lose(act: Callable[[Begu
         with_failing_syncs(lambda: begun(tmp_path), act_and_close)
 
 
+def test_files_of_other_jobs_keep_their_keys_when_a_job_is_closed(tmp_path: Path) -> None:
+    journal, sent = (now := begun(tmp_path)).journal, now.sent
+    other = journal.begin_job()[0]
+    journal.set_job_id(other, "OTHER")
+    assert journal.begin_slice(other, "OTHER", 2, 10) is not None
+    journal.release_unknown("OTHER")
+    assert journal.unknown_slices() == [sent.number]
+    assert journal.slice(sent.number).key == sent.key
+    journal.remove()
+
+
 def text_in(file: Path) -> None:
     file.write_bytes(b"this is no database, but a text " * 99)
 

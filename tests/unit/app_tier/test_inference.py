@@ -33,6 +33,7 @@ from core.label_sets import classes_in, label_set
 from core.messages import MODEL_FAILED, RequestedModel
 from scripts.demo_model.signs import draw, encode
 from tests.support.clocks import ManualClock
+from tests.support.hostile_images import HONEST
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
     colour_bundle,
@@ -83,6 +84,11 @@ def test_pixels_are_float32_channels_first_and_normalised() -> None:
 def test_every_png_mode_gives_its_colour(mode: str) -> None:
     grey = Image.new("RGB", (40, 40), WHITE if mode == "1" else (102, 102, 102)).convert(mode)
     assert middle(encoded(grey)) == about(WHITE if mode == "1" else (102, 102, 102))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HONEST if "16-bit" in kind])
+def test_16_bits_keep_their_brightness(kind: str) -> None:
+    assert middle(HONEST[kind]()) == about((156, 156, 156))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
