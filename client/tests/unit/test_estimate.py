@@ -72,7 +72,6 @@ def test_the_rate_of_a_long_upload_is_remembered_by_server(tmp_path: Path, monke
     ("size", "side", "small"),
     [
         ((200, 100), 10, (100, 50)),
-        ((100, 200), 10, (50, 100)),
         ((200, 100), 40, (160, 80)),
         ((200, 100), 60, None),
         ((100, 100), 10, None),

@@ -230,7 +230,6 @@ def test_a_damaged_description_of_a_package_is_said_before_anything_is_sent(desc
     [
         ("r.camtrap-dp.zip", ("--camtrap-package", "package"), "add --columns taken_at"),
         ("r.coco.json", (), "COCO has the sizes of images: add --columns width,height"),
-        ("r.camtrap-dp.zip", (), "--camtrap-package go together"),
         ("r.md.json", ("--watch",), "--watch appends results"),
         ("r.csv", ("--timezone", "+01:00"), "--camtrap-package, --timezone and --out"),
         ("r.csv", ("--camtrap-package", "package"), "--camtrap-package go together"),

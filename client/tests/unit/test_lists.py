@@ -92,14 +92,6 @@ def test_a_list_with_another_thing_than_a_file_does_not_block(
     assert [row["error_code"] for row in written(tmp_path / "r.csv")] == ["no_file", "no_file"]
 
 
-def test_lines_of_a_manifest_with_one_column_have_their_images(
-    command: Command, photos: Photos, tmp_path: Path
-) -> None:
-    (folder := photos(FILES)).joinpath("list.csv").write_text("filename\nb/3.png\n")
-    done = command("classify", "--manifest", folder / "list.csv", "--out", tmp_path / "r.csv")
-    assert (done.exit_code, "without an image" in done.stderr) == (0, False)
-
-
 @pytest.mark.parametrize("text", ["sep=;\r\npath;site\r\n3.png;a,b,c", "\ufeffSEP=|\npath|site\n3.png|a,b,c\n"])
 def test_a_manifest_may_name_its_separator_for_excel(
     text: str, command: Command, photos: Photos, tmp_path: Path

@@ -1,7 +1,5 @@
 """Images are sorted into folders by labels of an untrusted server."""
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -82,19 +80,6 @@ def test_an_image_that_changed_after_its_classification_is_not_sorted(tmp_path: 
     folder.add(before, "cat")
     assert "it has changed since it was classified" in folder.problems[0]
     assert tree(folder.folder) == {}
-
-
-def test_a_link_into_another_file_system_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crossing(*_: object) -> None:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-
-    file = tmp_path / "a.jpg"
-    file.write_bytes(b"cat")
-    folder = SortedFolder(tmp_path / "sorted", links=True)
-    folder.prepare((tmp_path,))
-    monkeypatch.setattr("os.link", crossing)
-    folder.add(listed(file), "cat")
-    assert folder.problems == ["a.jpg was not sorted: it is in another file system: use --copy"]
 
 
 @given(label=st.text(), name=st.text(min_size=1))

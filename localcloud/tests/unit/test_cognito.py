@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from moto.cognitoidp.exceptions import CodeMismatchException, ExpiredCodeException
 
-from localcloud.cognito import passwords, sign_in
 from localcloud.cognito.mailbox import Mailbox
 from localcloud.cognito.passwords import (
     LIFETIME_SECONDS,
@@ -16,7 +15,7 @@ from localcloud.cognito.passwords import (
     Key,
     fault_of,
 )
-from localcloud.cognito.sign_in import NEW_PASSWORD, Authenticator, Challenges
+from localcloud.cognito.sign_in import Authenticator
 
 ANN: Key = ("pool", "ann@example.org")
 
@@ -62,15 +61,6 @@ def test_five_wrong_tries_shut_out_for_an_hour_even_with_a_new_code(drawn: Drawn
     drawn.codes.use(ANN, drawn.codes.new(ANN))
 
 
-def test_stored_codes_are_bounded(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "MAX_ADDRESSES", 2)
-    first = drawn.codes.new(ANN)
-    for name in ("b", "c"):
-        drawn.codes.new(("pool", name))
-    with pytest.raises(ExpiredCodeException):
-        drawn.codes.use(ANN, first)
-
-
 def test_mailbox_stores_latest_mails_and_numbers_all() -> None:
     mailbox = Mailbox(lambda: 12.5, max_mails=2)
     for code in ("1", "2", "3"):
@@ -98,14 +88,6 @@ LAX = {f"Require{kind}": False for kind in ("Lowercase", "Uppercase", "Numbers",
 )
 def test_rejected_password_has_its_fault(password: str, policy: dict[str, Any], fault: str | None) -> None:
     assert fault_of(password, policy) == fault
-
-
-def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_in, "MAX_CHALLENGES", 1)
-    challenges = Challenges()
-    first, second = (challenges.begin(NEW_PASSWORD, "pool", "ann", minutes=3) for _ in range(2))
-    assert not challenges.is_open(NEW_PASSWORD, first, "pool", "ann")
-    assert challenges.is_open(NEW_PASSWORD, second, "pool", "ann")
 
 
 @pytest.mark.parametrize(

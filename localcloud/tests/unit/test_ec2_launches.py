@@ -136,10 +136,6 @@ def test_tags_of_both_are_one_set_for_each_type_in_which_the_call_wins(templates
             },
             "InvalidParameterCombination",
         ),
-        (
-            {"ImageId": "ami-1", "NetworkInterfaces": [{"DeviceIndex": 0}], "SecurityGroupIds": ["sg-1"]},
-            "InvalidParameterCombination",
-        ),
     ],
 )
 def test_invalid_launches_are_rejected(parameters: dict[str, Any], code: str) -> None:

@@ -179,11 +179,6 @@ def test_an_unknown_field_of_a_bundle_is_ignored_unless_it_is_part_of_preprocess
         load_bundle(copy)
 
 
-def test_a_file_that_the_bundle_does_not_have_is_named() -> None:
-    with pytest.raises(BundleMissingError, match=r"bundle demo in .* has no model\.onnx"):
-        load_bundle().path("model.onnx")
-
-
 def test_s6_a_pinned_bundle_opens_and_nothing_of_another_one_is_parsed(copy: Path) -> None:
     pin = file_digest(copy / MANIFEST_NAME)
     assert load_bundle(copy, pin).digest == load_bundle(copy, pin.upper()).digest == load_bundle().digest
