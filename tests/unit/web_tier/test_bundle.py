@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import MANIFEST_NAME, BundleFacts, facts_in
+from core.bundle_facts import MANIFEST_NAME, BundleFacts
 from services.errors import NotFoundError
 from tests.support.clocks import PlayedClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
@@ -40,19 +40,6 @@ def test_a_bundle_that_cannot_be_read_is_logged_once_until_it_can(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     build(tmp_path, "one")
     assert bundle.facts().name == "one"
-
-
-def test_a_bundle_that_has_not_changed_is_read_again_and_not_parsed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, parse = [100.0], Mock(wraps=facts_in)
-    monkeypatch.setattr("web_tier.uploads.served_models.facts_in", parse)
-    bundle = BundleReader(tmp_path, no_object, clock=PlayedClock(lambda: now[0]))
-    for name in ("one", "one", "two", "two", "one"):
-        build(tmp_path, name)
-        assert bundle.facts().name == name
-        now[0] += FRESH_SECONDS
-    assert parse.call_count == 3
 
 
 @pytest.mark.parametrize("known", [None, "yesterday"])

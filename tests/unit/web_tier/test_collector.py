@@ -16,7 +16,7 @@ from services.sqs import OutgoingMessage
 from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import client_error, statuses_of
+from tests.support.jobs import statuses_of
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -264,39 +264,6 @@ def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
     site.collector.tick()
     assert most == [MAX_ALONE]
     assert figures(site.store, OTHER) == (1, 0, 40)
-
-
-def test_an_old_response_suspends_its_job_for_a_minute_and_none_is_dropped_untried() -> None:
-    site = failing(ONE, TableBusyError("25 items were left"))
-    writer = failing_writer(site)
-    site.send(done(IMAGES[ONE][0]))
-    site.queue.messages[0].receive_count = MAX_RECEIVES
-    site.tick()
-    assert site.queue.messages == [], "dropped; the reconciler reads its result from the bucket"
-    site.send(*[done(ref) for ref in IMAGES[ONE][1:]])
-    for message in site.queue.messages:
-        message.receive_count = MAX_RECEIVES
-    site.tick(MAX_SUSPENDED_SECONDS - 2)
-    writer.bad.clear()
-    assert len(site.queue.messages) == 39, "given back untried"
-    site.tick(10)
-    assert site.queue.messages == []
-    assert set(statuses_of(site.store, ONE)) == {ref.image_id for ref in IMAGES[ONE][1:]}
-
-
-def test_recorded_messages_are_deleted_although_others_cannot_be_given_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    site = failing(IMAGES[ONE][5].image_id)
-
-    def refuse(*_arguments: object) -> list[str]:
-        raise client_error(503)
-
-    monkeypatch.setattr(MemoryQueue, "change_visibility", refuse)
-    site.send(*[done(ref) for ref in IMAGES[ONE][:8]])
-    with pytest.raises(ClientError):
-        site.tick()
-    assert len(site.queue.messages) == 1
 
 
 def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> None:

@@ -15,6 +15,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from core.ids import ImageRef, new_id
 from core.images import FORMATS, ImageLimits, unknown_reason
+from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore

@@ -363,19 +363,6 @@ def test_a_waiting_image_has_its_steps_until_now() -> None:
     assert (timeline.steps[-1].state, timeline.total) == ("open", None)
 
 
-def test_an_image_that_failed_again_has_the_steps_of_its_last_attempt() -> None:
-    record = replace(RECORD, retried_at=after(milliseconds=35))
-    found = steps(record, failure(after(seconds=2)))
-    assert [name for name, _, _ in found] == [
-        "accepted",
-        "stored",
-        "requested again",
-        "queued",
-        "received",
-        "delivered",
-    ]
-
-
 def test_contradicting_clocks_are_named() -> None:
     behind = DONE.model_copy(update={"queued_at": after(seconds=-3)})
     timeline = ImageTimeline.from_result(ImageResult(RECORD, behind))

@@ -273,7 +273,7 @@ def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: Re
 
 def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.store.put_done([done(ref)])
+    site.store.put_each_done([done(ref)])
     site.letters.send([message(site.store.image(ref))])
     site.reconciler.tick()
     assert (site.outputs.objects, site.letters.messages) == ({}, [])

@@ -18,7 +18,6 @@ from core.jobs.items import DEAD_LETTERS
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, crashed_worker, failed
-from services.lease import Tenure
 from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -44,52 +43,6 @@ class CrashError(Exception):
 def redelivered(store: JobStore, job_id: str) -> int:
     """How many results needed more than one receive, as the items themselves say."""
     return sum(result.attempts > 1 for result in dict(store.summaries(job_id)).values())
-
-
-def test_a_result_without_an_attempt_is_of_the_first_one() -> None:
-    store = stored_jobs()
-    store.put_failed(not_done(REFS[0]))
-    items = cast(MemoryTable, store.table).items
-    key = (f"JOB#{REFS[0].job_id}", f"RESULT#{REFS[0].image_id}")
-    items[key] = {name: value for name, value in items[key].items() if name != "attempt"}
-    assert dict(store.summaries(JOBS[0])) == {REFS[0].image_id: ResultSummary("failed")}
-    assert [store.put_failed(not_done(REFS[0], attempt)) for attempt in (1, 1, 0)] == [True, True, False]
-
-
-def test_a_job_removed_before_the_last_write_of_a_frozen_controller_is_removed_again() -> None:
-    store, holds_lease = stored_jobs(), [True]
-    frozen = ResultPath(store, Tenure(active=lambda: holds_lease[0]))
-    frozen.results.record([done(IMAGES[job_id][0]) for job_id in JOBS])
-    removed = DeletedJob(JOBS[0])
-    DeletedJobs(store.table).delete(store.job(JOBS[0]))
-    while DeletedJobs(store.table).remove_items(removed, 100):
-        pass
-    DeletedJobs(store.table).unmark(removed)
-    holds_lease[0] = False
-    crashed = failed(IMAGES[JOBS[0]][2], crashed_worker(5), worker="i-1", attempts=5).response()
-    frozen.results.record([*(done(IMAGES[job_id][1]) for job_id in JOBS), crashed])
-    assert any(JOBS[0] in sk for pk, sk in cast(MemoryTable, store.table).items if pk == DEAD_LETTERS)
-    [marked] = DeletedJobs(store.table).find_all()
-    assert marked.job_id == JOBS[0]
-    # A removal that has read for the last time before that write leaves the mark.
-    DeletedJobs(store.table).unmark(removed)
-    assert DeletedJobs(store.table).find_all() == [marked]
-    while DeletedJobs(store.table).remove_items(marked, 100):
-        pass
-    DeletedJobs(store.table).unmark(marked)
-    assert DeletedJobs(store.table).find_all() == []
-    assert not [key for key in cast(MemoryTable, store.table).items if JOBS[0] in "".join(key)]
-    assert not frozen.counts.rewrite(JOBS[0])
-    assert [each.job_id for each in DeletedJobs(store.table).find_all()] == [JOBS[0]], "a write of counts alone"
-
-
-def test_a_failed_result_never_takes_the_place_of_one_that_another_holder_wrote() -> None:
-    store = stored_jobs()
-    path = ResultPath(store)
-    path.results.record([done(REFS[1])])
-    store.put_each_done([done(REFS[0])])
-    path.results.record([not_done(REFS[0])])
-    assert figures(store, JOBS[0]) == (2, 0, 40)
 
 
 def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:

@@ -73,22 +73,6 @@ def test_the_rate_is_none_until_two_results_differ_in_time(
     assert images_per_second(status(job, results, seconds)) == rate
 
 
-def test_models_of_the_most_recently_read_jobs_are_cached(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "MAX_CACHED_MODELS", 2)
-    models, statuses = JobModels(), []
-    for _ in range(3):
-        job = Job(new_id(), "", NOW)
-        store.create(job)
-        [image] = add_images(store, job, "a.jpg")
-        put_results(store, job, done(image))
-        statuses.append(store.status(job.job_id))
-        assert models.find(store, statuses[-1]) == MODEL
-        assert models.find(store, statuses[0]) == MODEL
-    empty = JobStore(MemoryTable())
-    assert models.find(empty, statuses[0]) == models.find(empty, statuses[2]) == MODEL
-    assert models.find(empty, statuses[1]) is None
-
-
 @pytest.fixture
 def mixed(store: JobStore, job: Job) -> Job:
     """Return a job with four images: two labels, one failure, one that waits."""
