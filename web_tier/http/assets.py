@@ -88,9 +88,8 @@ class WebApp(RoutedApp):
         return response
 
 
-if (
-    __name__ == "__main__"
-):  # for ami/provision.sh: copies the files to a folder of that name in the folder that is given
+# For ami/provision.sh: copies the files to a folder named after their hash in the folder that is given.
+if __name__ == "__main__":
     for each, source in static_files().items():
         copy = Path(sys.argv[1], assets_hash(), each)
         copy.parent.mkdir(parents=True, exist_ok=True)
