@@ -201,8 +201,9 @@ def _from_the_wire(chunks: bytes, kind: str) -> dict[str, Any]:
 
 def _forget() -> None:
     """Leave in the table one job to send images to, and those for single images, which the intake holds on to."""
-    for key in [key for key, item in _TABLE.items.items() if not str(item.get("name")).startswith(JOB_NAME)]:
-        del _TABLE.items[key]
+    for key, item in list(_TABLE.items.items()):
+        if not str(item.get("name")).startswith(JOB_NAME):
+            _TABLE.items.pop(key, None)  # a thread of the last upload may delete its own item meanwhile
     _STORE.create(Job(JOB, "fuzzed", datetime(2026, 3, 1, tzinfo=UTC)))
 
 
