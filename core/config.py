@@ -181,8 +181,7 @@ class WebSettings(_Section):
     hosts: tuple[HostName, ...]
     behind_proxy: bool
     processes: int = Field(ge=1, le=64)
-    # A request that waits for its image, or follows a job's events, occupies a thread of about 50 KB.
-    threads: ClassVar[int] = 1_024
+    threads: int = Field(ge=1, le=4_096)
     max_files_per_request: ClassVar[int] = 1_000  # a client sends more files in several requests to the same job
     max_image_bytes: int = Field(ge=1_024, le=100 * 2**20)
     max_image_pixels: int = Field(ge=1, le=500_000_000)
@@ -232,7 +231,7 @@ class LimitSettings(_Section):
     sign_in_attempts_per_minute: int = Field(ge=0, le=100_000)
     images_per_day: int = Field(ge=0)
     bytes_per_day: int = Field(ge=0)
-    jobs_per_day: int = Field(ge=0)
+    jobs_per_day: ClassVar[int] = 10_000  # one for each ten images of the quota's default
     # A user's jobs that have images without a result: a tenth of `web.max_open_jobs`, so that ten users have room.
     open_jobs: ClassVar[int] = 100
 

@@ -108,8 +108,7 @@ SOME_LABELS = JOB_MODEL.restricted(["stop sign", "yield"], ["yield"])
 TOKEN_TEXT = "t" * 43
 LIMITS = LimitSettings(
     store="table", requests_per_minute=0, sign_in_attempts_per_minute=0, images_per_day=100, bytes_per_day=10_000,
-    jobs_per_day=10,
-)  # fmt: skip
+).model_copy(update={"jobs_per_day": 10})  # fmt: skip
 
 
 def _prediction(ref: ImageRef) -> Prediction:

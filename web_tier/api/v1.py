@@ -618,7 +618,7 @@ def limits_left() -> Response:
         images_left=still.images,
         bytes_per_day=limits.bytes_per_day or None,
         bytes_left=still.bytes,
-        jobs_per_day=limits.jobs_per_day or None,
+        jobs_per_day=limits.jobs_per_day,
         jobs_left=still.jobs,
         renewed_at=still.renewed_at,
         open_jobs=limits.open_jobs,

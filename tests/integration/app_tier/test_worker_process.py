@@ -333,7 +333,7 @@ from app_tier import __main__, pipeline
 from tests.support.processes import take_memory
 decode, count = pipeline.decode, itertools.count(1)
 def exhausted(task, *rest):
-    if next(count) == 30:
+    if next(count) == 5:  # before the heap has had room for all that is in hand
         take_memory([os.getpid()])
     return decode(task, *rest)
 pipeline.decode = exhausted

@@ -114,7 +114,7 @@ def test_the_first_start_and_its_use_need_only_the_packages_of_run(tmp_path: Pat
         # It knows the processes of a system by their command lines, which forked ones do not have.
         assert "0 problems" in reader.run("./scripts/fleetsight doctor")
     assert len((folder / "results.csv").read_text().splitlines()) == 4
-    assert (folder / "installed").read_text().split() == ["photos", *["run"] * 4]
+    assert (folder / "installed").read_text().split() == ["photos", *["run"] * 5]
 
 
 def expect_both_models(run: Run, sign: Sample) -> None:

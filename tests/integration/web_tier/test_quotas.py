@@ -236,8 +236,9 @@ def test_s9_presigned_forms_are_charged_when_they_are_offered(
 
 
 @pytest.mark.usefixtures("provisioned")
-def test_s9_new_jobs_are_charged(make_site: SignInSiteMaker) -> None:
-    site = make_site(requests_per_minute=0, jobs_per_day=2)
+def test_s9_new_jobs_are_charged(make_site: SignInSiteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LimitSettings, "jobs_per_day", 2)
+    site = make_site(requests_per_minute=0)
     ann, client = site.with_token("ann", "classify", "read"), site.anonymous()
 
     def make(**headers: str) -> int:
