@@ -188,6 +188,7 @@ def test_after_an_interrupt_the_rest_is_lost_and_the_status_is_130(
 ) -> None:
     files(tmp_path, "stop")
     sent = ClassicClient.post
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores the signal
 
     def interrupted(client: ClassicClient, name: str, data: bytes) -> Any:
         os.kill(os.getpid(), signal.SIGINT)  # to the main thread, as from a terminal
@@ -196,6 +197,7 @@ def test_after_an_interrupt_the_rest_is_lost_and_the_status_is_130(
 
     monkeypatch.setattr(ClassicClient, "post", interrupted)
     status, shown = invoked("--url", url, "--images", str(tmp_path), "--count", "9", "--concurrency", "1")
+    signal.signal(signal.SIGINT, before)
     assert (status, "lost 8" in shown, "images that were not sent count as lost" in shown) == (130, True, True), shown
 
 
