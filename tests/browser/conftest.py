@@ -454,5 +454,6 @@ def write_job(system: System, page: Page, page_faults: PageFaults) -> Iterator[C
         return WrittenJob(store, job, images)
 
     yield write
+    page.goto("about:blank")  # it may still ask for one of these jobs, and would get a 404
     for job in store.jobs_of(made).values():  # a test may have deleted some
         DeletedJobs(store.table).delete(job)
