@@ -36,7 +36,7 @@ def lines_of_code(file: Path) -> int:
     return len(lines)
 
 
-def sizes(root: Path = ROOT) -> dict[str, int]:
+def sizes(root: Path) -> dict[str, int]:
     """Return the lines of code of each folder of the checkout `root`; `tests` are those of all packages."""
     counts: Counter[str] = Counter()
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
@@ -63,7 +63,7 @@ def sentence(counts: dict[str, int]) -> str:
 def main() -> None:
     """Print the table."""
     clean_terminal_output()
-    now, before = sizes(), stated_sizes((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    now, before = sizes(ROOT), stated_sizes((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     print(f"{'Lines of code':16}{'now':>9}{'release':>9}")
     for folder in sorted({*now, *before}):
         print(f"{folder:16}{now.get(folder, 0):>9,}{before.get(folder, 0):>9,}")

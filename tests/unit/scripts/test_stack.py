@@ -1,16 +1,20 @@
-"""A stack: its operations against CloudFormation's documented answers, sessions, and cost."""
+"""A stack: its operations against CloudFormation's documented answers, status, launches, sessions, and cost."""
 
-from collections.abc import Iterator
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
+from botocore.stub import ANY, Stubber
+from rich.console import Console
 
 from scripts.aws.bake.spec import disk_gib
-from scripts.aws.context import TAG, AwsAccount, TimedOutError
+from scripts.aws.context import TAG, AwsAccount, TimedOutError, explain_error
 from scripts.aws.deploy.change_set import (
     ChangeSetType,
     ProposedChangeSet,
@@ -24,16 +28,27 @@ from scripts.aws.deploy.idle_cost import METRICS, WEB_DISK_GB, BilledParts, mont
 from scripts.aws.deploy.settings import validated_config
 from scripts.aws.deploy.stack import (
     AUTO_SCALING_GROUP,
+    LaunchFailureReporter,
+    StackDescription,
     StackFailedError,
+    failed_launch,
 )
-from scripts.aws.instances import SessionError, StackInstance, select_instance
+from scripts.aws.instances import SessionError, StackInstance, select_instance, session_command
 from scripts.aws.preflight.instances import DISK_GIB
+from scripts.aws.status import StackStatus, status_table
 from tests.support.aws_stage import Stage, Time, stubbed, stubbed_stage
 from tests.support.stack_template import RESOURCES, TEMPLATE
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 CHANGE_SET = "arn:aws:cloudformation:us-east-1:123456789012:changeSet/fleetsight-up-1/1"
 STACK = "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1"
+VALIDATION = (
+    "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early "
+    "Validation errors, use the DescribeEvents API for detailed failure information."
+)
+"""https://github.com/serverless/serverless/issues/13248"""
+BUCKET_EXISTS = "Resource of type 'AWS::S3::Bucket' with identifier 'fs-input-1' already exists."
+"""https://github.com/aws-cloudformation/rain/pull/744"""
 
 
 @pytest.fixture
@@ -46,8 +61,73 @@ def reported(status: str, reason: str = "") -> dict[str, Any]:
     return {"Status": status, "StatusReason": reason, "Changes": []}
 
 
+def add_refused(stub: Stubber, reason: str) -> None:
+    """Let CloudFormation refuse a new stack's change set."""
+    stub.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK})
+    for _ in range(2):  # once for its state, once for its changes
+        stub.add_response("describe_change_set", reported("FAILED", reason), {"ChangeSetName": CHANGE_SET})
+
+
+def add_discarded(stub: Stubber) -> None:
+    stub.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET})
+    stub.add_response("delete_stack", {}, {"StackName": STACK})
+
+
 def proposed_by(stub: Stubber, kind: ChangeSetType = "CREATE") -> ProposedChangeSet | None:
     return create_change_set(stubbed_stage(cloudformation=stub).context, kind, "https://template", [])
+
+
+def test_cloudformation_works_with_the_rights_of_a_service_role(cloudformation: Stubber) -> None:
+    role = "arn:aws:iam::123456789012:role/deploys"
+    request: dict[str, Any] = {
+        "StackName": "fs",
+        "ChangeSetType": "UPDATE",
+        "TemplateURL": "https://template",
+        "Parameters": [],
+        "Capabilities": ["CAPABILITY_IAM"],
+        "ImportExistingResources": True,
+        "ChangeSetName": ANY,
+        "Tags": ANY,
+    }
+    for given in ({"RoleARN": role}, {}):  # without one the stack keeps its present one
+        cloudformation.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": STACK}, {**request, **given})
+        for _ in range(2):
+            cloudformation.add_response("describe_change_set", reported("CREATE_COMPLETE"))
+    context = stubbed_stage(cloudformation=cloudformation).context
+    assert create_change_set(context, "UPDATE", "https://template", [], service_role=role)
+    assert create_change_set(context, "UPDATE", "https://template", [])
+
+
+def test_validation_errors_are_reported_per_resource(cloudformation: Stubber) -> None:
+    add_refused(cloudformation, VALIDATION)
+    event = {
+        "EventType": "VALIDATION_ERROR",
+        "LogicalResourceId": "InputBucket",
+        "ValidationStatusReason": BUCKET_EXISTS,
+    }
+    request = {"ChangeSetName": CHANGE_SET, "Filters": {"FailedEvents": True}}
+    cloudformation.add_response(
+        "describe_events", {"OperationEvents": [event, {"EventType": "STACK_EVENT"}]}, request
+    )
+    add_discarded(cloudformation)
+    with pytest.raises(StackFailedError) as refused:
+        proposed_by(cloudformation)
+    assert str(refused.value).splitlines() == [
+        f"CloudFormation refuses the change: {VALIDATION}",
+        f"InputBucket: {BUCKET_EXISTS}",
+    ]
+
+
+def test_a_rejection_is_reported_without_details_if_events_may_not_be_read(
+    cloudformation: Stubber,
+) -> None:
+    add_refused(cloudformation, VALIDATION)
+    cloudformation.add_client_error("describe_events", "AccessDenied", "not authorized")
+    add_discarded(cloudformation)
+    with pytest.raises(
+        StackFailedError, match=r"(?s)ResourceExistenceCheck.*cloudformation:DescribeEvents.*AccessDenied"
+    ):
+        proposed_by(cloudformation)
 
 
 def test_changes_are_reported_with_replacements(cloudformation: Stubber) -> None:
@@ -208,6 +288,10 @@ def test_a_stuck_stack_is_an_error_with_the_manual_remedy(status: str, remedy: s
     assert not cloud.deleted
 
 
+NO_SIGNAL = "Received 0 SUCCESS signal(s) out of 1. Unable to satisfy 100% MinSuccessfulInstancesPercent requirement"
+"""As CloudFormation says it: repost.aws/knowledge-center/auto-scaling-group-rolling-updates"""
+
+
 def event(number: int, name: str, kind: str, status: str, reason: str = "") -> dict[str, Any]:
     named = {"LogicalResourceId": name, "ResourceType": kind, "ResourceStatus": status}
     found = {"StackId": "arn", "StackName": "fs", "EventId": str(number), "Timestamp": AT, **named}
@@ -222,6 +306,28 @@ def add_failure(stub: Stubber, ended: str, *events: dict[str, Any]) -> None:
     stack = {"StackName": "fs", "StackId": "arn", "StackStatus": ended, "CreationTime": AT}
     stub.add_response("describe_stacks", {"Stacks": [stack]}, {"StackName": "arn"})
     stub.add_response("describe_stack_events", {"StackEvents": [*events, *before]}, {"StackName": "arn"})
+
+
+def test_the_console_is_shown_if_no_web_instance_has_signalled(cloudformation: Stubber) -> None:
+    add_failure(
+        cloudformation,
+        "UPDATE_ROLLBACK_COMPLETE",
+        event(1, "WebGroup", AUTO_SCALING_GROUP, "UPDATE_FAILED", NO_SIGNAL),
+    )
+    instance = {"InstanceId": "i-1", "InstanceType": "c7a.large", "ImageId": "ami-1", "LaunchTime": AT}
+    found = {"Reservations": [{"Instances": [{**instance, "State": {"Name": "terminated"}}]}]}
+    console = "\n".join(f"line {number}" for number in range(40))
+    with stubbed("ec2") as ec2:
+        ec2.add_response("describe_instances", found)
+        ec2.add_response("get_console_output", {"Output": console}, {"InstanceId": "i-1", "Latest": True})
+        with pytest.raises(StackFailedError) as refused:
+            on = stubbed_stage(cloudformation=cloudformation, ec2=ec2)
+            deploy(on.context, ProposedChangeSet("change", "arn", "UPDATE", ()))
+    reported = str(refused.value)
+    assert NO_SIGNAL in reported
+    assert "| line 39\n" in reported
+    assert "line 5\n" not in reported
+    assert "fleetsight bake --prefix fs" in reported
 
 
 @pytest.mark.parametrize(
@@ -289,6 +395,107 @@ def test_a_rollback_is_an_error_with_the_reason_of_each_failure(
     assert "InputBucket (AWS::S3::Bucket)" in on.seen
 
 
+def test_a_validation_that_fails_while_a_change_set_is_executed_is_reported_with_its_reasons(
+    cloudformation: Stubber,
+) -> None:
+    """Then the stack's events only name DescribeEvents. It returns "Validation errors - Failures from CloudFormation
+    Early Validations": https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeEvents.html.
+    """
+    failed = "Validation failed with 1 error(s). Call DescribeEvents to retrieve the full list"
+    stack = ("fs", "AWS::CloudFormation::Stack")
+    add_failure(cloudformation, "ROLLBACK_COMPLETE", event(1, *stack, "CREATE_FAILED", failed))
+    reason = {"LogicalResourceId": "InputBucket", "ValidationStatusReason": BUCKET_EXISTS}
+    request = {"StackName": "arn", "Filters": {"FailedEvents": True}}
+    cloudformation.add_response("describe_events", {"OperationEvents": [reason]}, request)
+    with pytest.raises(StackFailedError, match=f"{re.escape(failed)}\n  InputBucket: {re.escape(BUCKET_EXISTS)}"):
+        deploy(stubbed_stage(cloudformation=cloudformation).context, ProposedChangeSet("change", "arn", "CREATE", ()))
+
+
+DEPLOYED = StackDescription("fs", STACK, "CREATE_COMPLETE")
+QUOTA = (
+    "You have requested more vCPU capacity than your current vCPU limit of 0 allows for the instance bucket that the "
+    "specified instance type belongs to. Launching EC2 instance failed."
+)
+
+
+def activity(status: str, message: str = "") -> dict[str, Any]:
+    reported = {"ActivityId": "1", "AutoScalingGroupName": "fs-web", "Cause": "capacity", "StartTime": AT}
+    return {**reported, "StatusCode": status, **({"StatusMessage": message} if message else {})}
+
+
+@contextmanager
+def on_a_stack(answers: Sequence[Sequence[dict[str, Any]]], kind: str = AUTO_SCALING_GROUP) -> Iterator[Stage]:
+    """Yield a stage that answers each question for the group's activities with the next of `answers`."""
+    resource = {
+        "LogicalResourceId": "Web", "ResourceType": kind, "PhysicalResourceId": "fs-web",
+        "ResourceStatus": "CREATE_COMPLETE", "LastUpdatedTimestamp": AT,
+    }  # fmt: skip
+    with stubbed("cloudformation") as cloudformation, stubbed("autoscaling") as autoscaling:
+        for activities in answers:
+            answer = {"StackResourceSummaries": [resource]}
+            cloudformation.add_response("list_stack_resources", answer, {"StackName": DEPLOYED.stack_id})
+            if kind == AUTO_SCALING_GROUP:
+                wanted = {"AutoScalingGroupName": "fs-web", "MaxRecords": 10}
+                autoscaling.add_response("describe_scaling_activities", {"Activities": list(activities)}, wanted)
+        yield stubbed_stage(cloudformation=cloudformation, autoscaling=autoscaling)
+
+
+@pytest.mark.parametrize(
+    ("activities", "reason"),
+    [
+        ([activity("Failed", QUOTA)], QUOTA),
+        ([activity("PreInService"), activity("Failed", QUOTA), activity("Successful")], QUOTA),
+        ([activity("Failed")], "Auto Scaling gives no reason"),
+        ([activity("Successful"), activity("Failed", QUOTA)], ""),
+        ([activity("InProgress")], ""),
+        ([], ""),
+    ],
+)
+def test_the_newest_complete_activity_determines_the_failed_launch(
+    activities: list[dict[str, Any]], reason: str
+) -> None:
+    with on_a_stack([activities]) as stage:
+        assert failed_launch(stage.account, DEPLOYED) == reason
+
+
+def test_a_stack_without_a_group_has_no_failed_launch() -> None:
+    with on_a_stack([[]], kind="AWS::S3::Bucket") as stage:
+        assert failed_launch(stage.account, DEPLOYED) == ""
+
+
+def test_a_launch_failure_is_reported_once() -> None:
+    failed = [activity("Failed", QUOTA)]
+    with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as stage:
+        made_room: list[str] = []
+        report = LaunchFailureReporter(stage.context, lambda: made_room.append("once"))
+        for _ in range(4):
+            report.report(DEPLOYED)
+    assert made_room == ["once"], "for the quota"
+    reported = stage.seen
+    assert reported.count("vCPU limit of 0") == 1
+    assert "no default VPC" in reported
+
+
+def test_status_names_failures_and_the_commands_that_mend_them() -> None:
+    shown = StackStatus(
+        prefix="fs", stack="ROLLBACK_COMPLETE", failure="no rights", page=None, settings={}, web=[], workers={},
+        template=(1, 2), failed_launch=QUOTA, images={"web": None},
+    )  # fmt: skip
+    console = Console(width=400, file=io.StringIO(), record=True)
+    console.print(status_table(shown))
+    printed = [re.sub(" {2,}", ": ", line.strip()) for line in console.export_text().splitlines()]
+    assert printed == [
+        "stack: fs, rollback complete",
+        "last failure: no rights",
+        "page: it has no address yet",
+        f"web launch: failed: {QUOTA}",
+        "workers: none",
+        "template: version 1; 2 is the newest: `fleetsight roll`",
+        "alarms: none rings",
+        "web image: none yet: `fleetsight bake`",
+    ]
+
+
 WEB, ONE, TWO = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2", "i-0bbcccccccccccccc"
 
 
@@ -312,7 +519,37 @@ def test_several_instances_are_listed_and_need_a_selection(fleet: list[StackInst
         select_instance(fleet, "fs", wanted)
 
 
+def test_the_only_instance_needs_no_selection(fleet: list[StackInstance]) -> None:
+    del fleet[1:]
+    assert select_instance(fleet, "fs", None).instance_id == WEB
+
+
+def test_an_unknown_instance_lists_the_running_ones(fleet: list[StackInstance]) -> None:
+    with pytest.raises(SessionError, match=f"is i-9; there are:\n  {WEB}"):
+        select_instance(fleet, "fs", "i-9")
+    fleet.clear()
+    with pytest.raises(SessionError, match="there are: none"):
+        select_instance(fleet, "fs", None)
+
+
+def test_the_session_is_for_the_region_and_the_profile_of_the_account() -> None:
+    words = ["aws", "ssm", "start-session", "--target", WEB, "--region", "eu-central-1"]
+    assert session_command(AwsAccount("eu-central-1"), machine(WEB, "fs-web")) == words
+    assert session_command(AwsAccount("eu-central-1", "ops"), machine(WEB, "fs-web")) == [*words, "--profile", "ops"]
+
+
 CONFIG = validated_config({})
+PARTS = BilledParts("c7a.large", alarms=4, dashboards=1, images_gb=48)
+
+
+def test_minimum_workers_cost_the_same_as_others() -> None:
+    rows = dict(monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "fleet.market": "spot"})))
+    assert rows["2 workers that stand by, c7a.large"] == pytest.approx(2 * 0.041 * 730)
+    assert rows["disks, 32 GB"] == pytest.approx(2.56)
+    assert "disks, 64 GB" in dict(
+        monthly_cost(PARTS, validated_config({"fleet.min_workers": "2", "worker.engine": "torch"}))
+    )
+    assert "public addresses, 3" in rows
 
 
 def test_the_default_budget_is_twice_the_idle_cost() -> None:
@@ -337,3 +574,41 @@ def test_disk_costs_follow_the_template_and_the_image() -> None:
     assert sizes == {"WebTemplate": WEB_DISK_GB, "WorkerTemplate": {"Ref": "WorkerDiskGiB"}}
     assert TEMPLATE["Parameters"]["WorkerDiskGiB"]["Default"] == disk_gib("worker", "openvino")
     assert disk_gib("worker", "torch") <= DISK_GIB, "EC2 refuses a disk that is smaller than its image's"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "shown"),
+    [
+        ("UnauthorizedOperation", "You may not. Encoded authorization failure message: 4Q9x-_z", "You may not."),
+        ("403", "", "403"),
+    ],
+)
+def test_a_denied_call_is_explained_with_the_remedy(code: str, message: str, shown: str) -> None:
+    denied = ClientError({"Error": {"Code": code, "Message": message}}, "RunInstances")
+    assert explain_error(denied) == (
+        "AWS does not allow you to call RunInstances: have your user or role allowed that, or use another --profile "
+        f"({shown})"
+    )
+
+
+def test_an_ended_session_is_explained_with_the_remedy() -> None:
+    message = "The security token included in the request is expired"
+    shown = explain_error(ClientError({"Error": {"Code": "ExpiredToken", "Message": message}}, "DescribeStacks"))
+    assert "is expired): sign in again, and repeat the command, which continues" in shown
+
+
+def test_other_errors_keep_their_message() -> None:
+    slow = ClientError({"Error": {"Code": "Throttling", "Message": "slower"}}, "RunInstances")
+    assert explain_error(slow).endswith("calling the RunInstances operation: slower")
+    assert explain_error(ValueError("other")) == "other"
+
+
+def test_until_polls_until_the_condition_is_true_and_names_it_after_a_timeout() -> None:
+    time, answers = Time(), iter(["it", None, False, 7])
+    assert time.waiter.until(lambda: next(answers), "it", seconds=10, every=2) == "it"
+    assert time.now == 0
+    assert time.waiter.until(lambda: next(answers), "seven", seconds=10, every=2) == 7
+    assert time.now == 4
+    with pytest.raises(TimedOutError, match="waited 10 s in vain for the moon"):
+        time.waiter.until(lambda: None, "the moon", seconds=10, every=2)
+    assert time.now == 14
