@@ -1,5 +1,6 @@
 """The local system: its configuration, and a batch."""
 
+import json
 import re
 import signal
 import threading
@@ -405,3 +406,34 @@ COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars"
 def test_a_batch_costs_what_its_job_does() -> None:
     assert str(job_cost({"cost": COST})) == "$0.0047 (120 s of instances; requests $0.0013)"
     assert job_cost({"cost": None}) == job_cost({}) == AwsCost()
+
+
+class Finished(FakeApi):
+    """A system that has scaled down, and knows what its job costs."""
+
+    def fleet(self) -> dict[str, Any] | None:
+        return {"running": 0, "pending": 0, "peak_workers": 2, "problem": None, "reason": "idle"}
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        return super().status(job_id) | {"cost": COST}
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+@pytest.mark.parametrize(("answer", "status", "shown"), [("stop", 0, "right"), ("!", 1, "failed: stop/1.jpg")])
+def test_a_run_once_shows_and_writes_its_figures_and_ends_by_them(
+    answer: str, status: int, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = images_in(images(tmp_path, "stop/1.jpg"), ["stop"])
+    system: Any = MagicMock(sign_in=None, switches=("boot_delay_seconds=1",), state=None, endpoint_url="the cloud")
+    system.api.return_value = Finished({"stop/1.jpg": answer})
+    system.config.worker.idle_seconds = system.config.fleet.min_workers = 0
+    system.supervisor.failed = threading.Event()
+    run = session.RunSession(system, found, Console(), threading.Event(), instructions=lambda _system: "Look.")
+    assert run.run(once=True, json_file=tmp_path / "figures.json") == status
+    printed = capsys.readouterr().out
+    for words in (shown, "Look.", "boot_delay_seconds=1", "Fleet scaled down to 0", "uploaded 1 of 1", "$0.0047"):
+        assert words in printed
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["images"], figures["failed"], figures["cost_dollars"]) == (1, status, 0.0047)
