@@ -4,4 +4,4 @@ import os
 
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"  # before moto is imported: it would let every web page read answers
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
