@@ -130,10 +130,11 @@ class Bench:
 
         So what else the machine does, which slows workers, does not change the ratio. It is nan without a report.
         """
-        after, first = self._state().snapshot, seen.count(seen[0])
-        if before.snapshot is None or after is None or first == len(seen):
+        after, later = self._state().snapshot, len(seen) - seen.count(seen[0])
+        if before.snapshot is None or after is None:
             return nan
-        image_seconds = WORKERS * (seen[-1] - seen[0]) / (len(seen) - first)
+        # Of results that are all seen at once, only the controller knows the time of an image.
+        image_seconds = WORKERS * (seen[-1] - seen[0]) / later if later else after.image_seconds
         measured = {"image_seconds": image_seconds, "boot_seconds": after.boot_seconds}
         state = replace(before, snapshot=before.snapshot.model_copy(update=measured))
         found = forecast(len(seen), state, self.system.config)
