@@ -50,8 +50,7 @@ WORKER_BYTES: Final[Mapping[EngineName, int]] = {"openvino": 128 * 2**20, "torch
 WEIGHTS_COPIES = 2.5
 """Memory of a network in a further worker, as a multiple of its weights, with what compiling it takes.
 
-Once compiled, a ResNet-50 takes 1.9, for packed weights and batches (docs/measurements.md). The file of the bundle is
-mapped, and so shared.
+Once compiled, a ResNet-50 takes 1.9, for packed weights and batches. The file of the bundle is mapped, and so shared.
 """
 
 _CGROUPS = Path("/sys/fs/cgroup")

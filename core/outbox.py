@@ -1,4 +1,4 @@
-"""Events of which the SNS topic still has to get a message: finished jobs, reached spending caps, outages.
+"""The outbox: events that still need a message to the SNS topic. Jobs that finish, reached spending caps, outages.
 
 The controller adds an event before it records that the event has occurred, and removes it once the message was
 published. So a controller that ends in between leaves no event without a message.
@@ -18,11 +18,11 @@ _PENDING = "NOTIFY"
 
 @dataclass(frozen=True, slots=True)
 class PendingEvent:
-    """An event whose message was not published yet.
+    """An event that still needs its message.
 
     Attributes:
         key: id of a job, or of the message of the fleet.
-        at: identifies the message: its time and its id.
+        at: time and id of the message; they tell a second addition of the same event from the first.
         message: of the fleet, as JSON; empty for a job, which is announced as it is when its message is published.
     """
 
@@ -54,7 +54,7 @@ class Outbox:
         self.table.put_all([{"pk": _PENDING, "sk": key, "at": at, "message": message}])
 
     def pending(self) -> Sequence[PendingEvent]:
-        """Return the events whose messages were not published yet: jobs, oldest first, then those of the fleet."""
+        """Return the events that still need their message: jobs, oldest first, then those of the fleet."""
         items = self.table.query(_PENDING, FIRST_ID, LAST)
         return [PendingEvent(str(item["sk"]), str(item["at"]), str(item.get("message", ""))) for item in items]
 

@@ -25,15 +25,15 @@ def is_text(node: ast.AST) -> TypeGuard[ast.Expr]:
 def lines_of_code(file: Path) -> int:
     """Return the lines that are not blank; of Python also without comments, docstrings and the module's imports."""
     text = file.read_text(encoding="utf-8")
-    lines = {number for number, line in enumerate(text.splitlines(), 1) if line.strip()}
+    lines = {number: line.strip() for number, line in enumerate(text.splitlines(), 1) if line.strip()}
     if file.suffix != ".py":
         return len(lines)
-    lines -= {number for number in lines if text.splitlines()[number - 1].lstrip().startswith("#")}
+    code = {number for number, line in lines.items() if not line.startswith("#")}
     tree = ast.parse(text)
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     for node in [*imports, *filter(is_text, ast.walk(tree))]:
-        lines -= {*range(node.lineno, (node.end_lineno or node.lineno) + 1)}
-    return len(lines)
+        code -= {*range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    return len(code)
 
 
 def sizes(root: Path) -> dict[str, int]:

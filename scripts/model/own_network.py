@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ONNX_SUFFIX: Final = ".onnx"
-TORCH_SUFFIX: Final = ".pt2"
 
 _GREY: Final = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in grey (ITU-R BT.601), as Pillow and torchvision have them."""

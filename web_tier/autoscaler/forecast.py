@@ -9,7 +9,7 @@ from core.config import Config
 from core.cost import SECONDS_AN_HOUR, requests_of
 from core.fleet.models import FleetInstances, FleetSnapshot
 from core.fleet.store import FleetState
-from core.format import dollars, duration, workers_in_words
+from core.format import capitalised, dollars, duration, workers_in_words
 from services.ec2 import ALIVE
 from services.sqs import QueueCounts
 from web_tier.autoscaler.decide import decide
@@ -70,7 +70,7 @@ def forecast(images: int, state: FleetState, config: Config, finish_by: datetime
     starts = sorted([0.0 if age is None else boot - age if age < boot else boot for age in ages] + [boot] * launches)
     if not starts:
         reason = explain(plan, seen, settings)
-        return Forecast(images, 0, 0, None, None, f"{reason[0].upper()}{reason[1:]}.")
+        return Forecast(images, 0, 0, None, None, f"{capitalised(reason)}.")
     behind = 0 if finish_by else sum(each.images for each in fleet.later_images)
     backlog = image_seconds * max(images, seen.requests.total - behind)
     seconds = min((backlog + total) / count for count, total in enumerate(accumulate(starts), 1))

@@ -13,6 +13,7 @@ from flask import Response, jsonify, make_response, redirect, render_template, r
 from flask.views import MethodView
 
 from core.credentials import MAX_DAYS, Scope, TokenNotMadeError
+from core.format import capitalised
 from services.errors import FleetsightError
 from services.table import CLOUD_ERRORS
 from services.user_errors import PasswordResetError, TooManyAttemptsError, UserPoolError, WrongCredentialsError
@@ -88,7 +89,7 @@ def form_field(field: str) -> str:
 def sentence(text: str) -> str:
     """Return an error message with a capital letter and a full stop."""
     closed = text if text.endswith((".", "!", "?")) else f"{text}."
-    return closed[:1].upper() + closed[1:]
+    return capitalised(closed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 
 class Echo(Flask):
-    """A system whose label of a file is its content; `broken` is answered with 500."""
+    """A system that answers a file with its content as the label, and `broken` with 500."""
 
     def __init__(self) -> None:
         super().__init__("echo")

@@ -1,1 +1,1 @@
-"""Messages to SNS topics about finished jobs, spending caps and outages."""
+"""Messages to the SNS topic about finished jobs, spending caps and outages."""

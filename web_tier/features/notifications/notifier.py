@@ -79,7 +79,7 @@ class Notifier:
     _failed: dict[PendingEvent, tuple[int, float]] = field(default_factory=dict, init=False)
     """Failed tries: their number, and when the next one is due."""
     _closed: set[PendingEvent] = field(default_factory=set, init=False)
-    """Events whose message was published or given up, and which could perhaps not be removed yet."""
+    """Events that need no further try, and could perhaps not be removed from the outbox yet."""
 
     def __post_init__(self) -> None:
         """Continue with what the previous controller has found, also with what it has found last and not stored."""
