@@ -74,7 +74,7 @@ class Bench:
     fleet: Fleet
 
     def wait_for_workers(self, count: int) -> None:
-        """Wait until the fleet has exactly `count` instances, all running.
+        """Wait until the fleet has exactly `count` instances, all running, and the controller has reported once.
 
         Raises:
             TimeoutError: it has not after `PATIENCE_SECONDS`.
@@ -82,7 +82,7 @@ class Bench:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             states = [instance.state for instance in self.fleet.instances()]
-            if states == ["running"] * count:
+            if states == ["running"] * count and self._state().snapshot is not None:
                 return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the fleet is {states} after {PATIENCE_SECONDS:.0f} s, not {count} running")
@@ -128,7 +128,7 @@ class Bench:
     def _forecast_seconds(self, before: FleetState, seen: Sequence[float]) -> float:
         """Return the forecast by the fleet before a batch, with the times of a boot and an image of the batch itself.
 
-        So what else the machine does, which slows workers, does not change the ratio. It is nan without a report.
+        So what else the machine does, which slows workers, does not change the ratio.
         """
         after, later = self._state().snapshot, len(seen) - seen.count(seen[0])
         if before.snapshot is None or after is None:

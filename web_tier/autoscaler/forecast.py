@@ -19,6 +19,10 @@ from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 BILLED_BOOT_SHARE = 0.6
 """Share of a boot that EC2 bills: the instance is `pending`, which is free, for 17 of 42 s."""
 
+ROUTE_SECONDS = 0.7
+"""What a batch takes beside boots and classification: upload, launch, polls of both queues and collector, on one
+machine by `benchmarks end_to_end`. On AWS, where it is a few seconds, it is little beside a boot."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -45,7 +49,8 @@ def forecast(images: int, state: FleetState, config: Config, finish_by: datetime
 
     The backlog is the batch and the images before it, in worker-seconds by the measured time of an image. The
     reported workers share it, each from the end of its boot on, with those that the policy launches for the batch. So
-    n workers end at ``(backlog + sum of their starts) / n``; one that starts later than that is of no use.
+    n workers end at ``(backlog + sum of their starts) / n``, and results arrive `ROUTE_SECONDS` later; a worker that
+    starts later than that is of no use.
 
     Args:
         images: their number.
@@ -74,7 +79,7 @@ def forecast(images: int, state: FleetState, config: Config, finish_by: datetime
     behind = 0 if finish_by else sum(each.images for each in fleet.later_images)
     backlog = image_seconds * max(images, seen.requests.total - behind)
     seconds = min((backlog + total) / count for count, total in enumerate(accumulate(starts), 1))
-    seconds = max(seconds, starts[0] + image_seconds)
+    seconds = max(seconds, starts[0] + image_seconds) + ROUTE_SECONDS
     billed = images * image_seconds + launches * (BILLED_BOOT_SHARE * boot + config.worker.idle_seconds)
     billed = max(billed, launches * config.prices.minimum_billed_seconds)
     hourly = config.prices.worker_hour(settings.instance_types[0], spot=settings.market == "spot")

@@ -23,7 +23,7 @@ from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.forecast import Forecast, forecast, rounded_up
+from web_tier.autoscaler.forecast import ROUTE_SECONDS, Forecast, forecast, rounded_up
 
 MEASURED = {"image_seconds": 0.5, "boot_seconds": 40.0}
 
@@ -60,22 +60,22 @@ def of(images: int, state: FleetState, config: Config) -> Forecast:
 
 def test_a_fleet_at_rest_starts_workers_and_classifies_after_their_boot(config: Config) -> None:
     found = of(240, state(), config)
-    assert (found.workers, found.launches, found.seconds) == (0, 5, 40 + 240 * 0.5 / 5)
+    assert (found.workers, found.launches, found.seconds) == (0, 5, 40 + 240 * 0.5 / 5 + ROUTE_SECONDS)
     assert found.text == ("No workers run now, about 5 will start. All results within about 65 s, for about $0.054.")
 
 
 def test_workers_that_run_begin_at_once(config: Config) -> None:
     found = of(100, state(ready(1), ready(2)), config)
-    assert (found.workers, found.launches, found.seconds) == (2, 0, 25.0)
-    assert found.text.startswith("2 workers run now. All results within about 25 s,")
+    assert (found.workers, found.launches, found.seconds) == (2, 0, 25.0 + ROUTE_SECONDS)
+    assert found.text.startswith("2 workers run now. All results within about 30 s,")
 
 
 def test_one_image_takes_the_time_of_one_however_many_workers_run(config: Config) -> None:
-    assert of(1, state(ready(1), ready(2)), config).seconds == 0.5
+    assert of(1, state(ready(1), ready(2)), config).seconds == 0.5 + ROUTE_SECONDS
 
 
 def test_images_that_wait_or_are_in_flight_come_first(config: Config) -> None:
-    assert of(50, state(ready(1), visible=10, in_flight=10), config).seconds == pytest.approx(35.0)
+    assert of(50, state(ready(1), visible=10, in_flight=10), config).seconds == pytest.approx(35.0 + ROUTE_SECONDS)
 
 
 def test_images_that_may_be_finished_later_wait_behind_a_batch(config: Config) -> None:
@@ -87,24 +87,30 @@ def test_images_that_may_be_finished_later_wait_behind_a_batch(config: Config) -
     assert of(100, state(visible=400), deadline).launches > alone.launches
     then = forecast(100, state(), deadline, in_time)
     assert then is not None
-    assert (then.launches, then.seconds) == (1, 90.0)
+    assert (then.launches, then.seconds) == (1, 90.0 + ROUTE_SECONDS)
 
 
 def test_a_booting_worker_helps_when_its_boot_ends_and_an_overdue_one_does_not(config: Config) -> None:
-    assert of(20, state(ready(1, age=30.0, worker=None)), config).seconds == pytest.approx(10 + 20 * 0.5)
-    assert of(20, state(ready(1, age=100.0, worker=None)), config).seconds == pytest.approx(40 + 20 * 0.5)
+    assert of(20, state(ready(1, age=30.0, worker=None)), config).seconds == pytest.approx(
+        10 + 20 * 0.5 + ROUTE_SECONDS
+    )
+    assert of(20, state(ready(1, age=100.0, worker=None)), config).seconds == pytest.approx(
+        40 + 20 * 0.5 + ROUTE_SECONDS
+    )
 
 
 def test_draining_and_unhealthy_workers_take_nothing(config: Config) -> None:
     for ending in (ready(1, draining=True), ready(1, marked="silent")):
-        assert of(20, state(ending), config).seconds == pytest.approx(50.0)
+        assert of(20, state(ending), config).seconds == pytest.approx(50.0 + ROUTE_SECONDS)
 
 
 def test_workers_that_the_list_leaves_out_work(config: Config) -> None:
     many = state(ready(1), running=4)
     assert many.snapshot is not None
     listed = FleetInstances(total=4, instances=many.instances.instances)
-    assert of(40, FleetState(many.snapshot, listed, Decisions(), None), config).seconds == pytest.approx(5.0)
+    assert of(40, FleetState(many.snapshot, listed, Decisions(), None), config).seconds == pytest.approx(
+        5.0 + ROUTE_SECONDS
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,7 @@ def test_no_time_is_promised_while_no_worker_can_start_and_the_reason_is_said(
     assert (found.workers, found.launches, found.seconds, found.dollars) == (0, 0, None, None)
     assert found.text == text
     if "max_workers" not in fields:
-        assert of(9, state(ready(1), **fields), config).seconds == 4.5  # type: ignore[arg-type]
+        assert of(9, state(ready(1), **fields), config).seconds == 4.5 + ROUTE_SECONDS  # type: ignore[arg-type]
 
 
 def test_a_cap_that_is_near_limits_the_workers_of_a_batch(config: Config) -> None:
@@ -149,7 +155,7 @@ def test_limits_that_operators_have_just_set_hold(config: Config) -> None:
 
 def test_estimates_of_the_configuration_are_called_estimates(config: Config) -> None:
     fresh = of(9, state(image_seconds=None, boot_seconds=None), config)
-    assert fresh.seconds == config.fleet.boot_seconds + 9 * config.fleet.image_seconds
+    assert fresh.seconds == config.fleet.boot_seconds + 9 * config.fleet.image_seconds + ROUTE_SECONDS
     assert fresh.text.endswith("These are estimates until the first workers have been measured.")
 
 
@@ -165,7 +171,7 @@ def test_the_api_and_the_page_have_the_forecast(make_app: AppMaker, store: JobSt
     fleet.put_snapshot(fleet_snapshot(NOW, **MEASURED))
     body = client.get("/api/v1/forecast?images=240").get_json()
     assert (body["images"], body["workers"], body["launches"]) == (240, 0, 5)
-    assert body["last_result_seconds"] == 64
+    assert body["last_result_seconds"] == 64 + ROUTE_SECONDS
     assert body["dollars"] > 0
     assert body["text"].startswith("No workers run now, about 5 will start.")
     assert "For example, 100 images: No workers run now, about 2 will start" in client.get("/").text
