@@ -370,6 +370,11 @@ def crashed_worker(tries: int) -> Failure:
     return Failure(code=CRASHED_WORKER, message=message)
 
 
+def is_given_up(response: ClassificationResult) -> bool:
+    """Return whether a result reports that workers received its image too often without an answer."""
+    return response.status == "failed" and response.error is not None and response.error.code == CRASHED_WORKER
+
+
 CANCELLED: Final = Failure(
     code="cancelled", message="the job was cancelled before this image was classified: retry it to go on"
 )

@@ -64,7 +64,7 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
     longer stored, or the queue rejected the request.
     """
     # Imported here: it takes long, and other commands do not use it.
-    from core.format import REDRIVE_WORDS, redriven_words
+    from web_tier.features.dead_letters.words import REDRIVE_WORDS, redriven_words
 
     if is_all:
         if job is not None:
@@ -89,7 +89,7 @@ def redrive(client: FleetClient, *, job: str | None, image: str | None, is_all: 
 def discard(client: FleetClient, *, job: str, image: str, as_json: bool) -> None:
     """Discard the dead letter of IMAGE in JOB; the image keeps its failed result."""
     # Imported here: it takes long, and other commands do not use it.
-    from core.format import DISCARD_WORDS
+    from web_tier.features.dead_letters.words import DISCARD_WORDS
 
     client.discard(job, image)
     print_result({"job_id": job, "image_id": image, "discarded": True}, DISCARD_WORDS, as_json=as_json)

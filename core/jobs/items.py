@@ -29,7 +29,6 @@ from core.model_catalog import JobModel
 from services.table import EXPIRES_AT, Item
 
 JOBS, OWNED, OPEN, DELETED, SINGLE = "JOBS", "OWNED#", "OPEN", "DELETED", "SINGLE"
-DEAD_LETTERS = "DEADLETTERS"
 CANCELLED, COUNTED, ACCEPTED, MERGED, RETRIED = "CANCELLED", "COUNTED", "SAID#", "MERGED", "RETRIED"
 LISTING = "SOURCE"
 """Sorts after the accepted counts, so that processes of earlier versions do not read it as one."""

@@ -12,7 +12,6 @@ from datetime import datetime
 from core.ids import new_id
 from core.jobs.items import (
     CANCELLED,
-    DEAD_LETTERS,
     DELETED,
     EXPIRING,
     FIRST_ID,
@@ -98,14 +97,10 @@ class DeletedJobs:
 
     def remove_items(self, job: DeletedJob, max_items: int) -> int:
         """Remove up to `max_items` items of a deleted job; return how many were found, 0 when none is left."""
-        places = [
-            (partition_key, FIRST_ID, LAST) for partition_key in (partition(job.job_id), counts_partition(job.job_id))
-        ]
-        places.append((DEAD_LETTERS, f"{job.job_id}-", f"{job.job_id}-{LAST}"))
         keys = [
             (partition_key, str(item["sk"]))
-            for partition_key, low, high in places
-            for item in self.table.query(partition_key, low, high, limit=max_items)
+            for partition_key in (partition(job.job_id), counts_partition(job.job_id))
+            for item in self.table.query(partition_key, FIRST_ID, LAST, limit=max_items)
         ][:max_items]
         self.table.delete_all([*keys, *keys_of_job(job)])
         return len(keys)

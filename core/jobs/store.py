@@ -42,7 +42,7 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `DELETED`        | job id             | owner, shares: the rest of this job must be removed;      | both       |
 |                  |                    | while `expiring` is set, it must not be removed yet;      |            |
 |                  |                    | `marked_again`: something was written after its removal   |            |
-| `DEADLETTERS`    | ids, attempt       | images that were given up: `core/jobs/dead_letters.py`    | both       |
+| `DEADLETTERS`    | ids, attempt       | given up: `web_tier/features/dead_letters/store.py`       | both       |
 | `FLEET`          | all                | items of the fleet: `core/fleet/store.py`                 | both       |
 | `MODELS`         | `CATALOG`          | the models of new jobs: `core/model_catalog.py`           | both       |
 

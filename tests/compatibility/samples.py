@@ -42,7 +42,6 @@ from core.fleet.models import (
 )
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
-from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.listings import ListedPage, ListingStore, SourceObject
@@ -90,6 +89,7 @@ from services.lease import Lease
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
+from web_tier.features.dead_letters.store import DeadLetterStore
 from web_tier.http.quotas import Amount, Quotas
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts, UploadManifests
 

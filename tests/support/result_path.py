@@ -26,7 +26,7 @@ from web_tier.controller.job_cache import JobCache
 from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.job_images import JobImages
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_writer import ResultStatistics, ResultWriter
+from web_tier.controller.result_writer import RecordGivenUp, ResultStatistics, ResultWriter
 
 JOBS = [new_id() for _ in range(2)]
 IMAGES = {job_id: [ImageRef(job_id, new_id()) for _ in range(40)] for job_id in JOBS}
@@ -128,6 +128,7 @@ class ResultPath:
         buckets: tuple[Bucket, Bucket] | None = None,
         statistics: ResultStatistics | None = None,
         writer: type[ResultWriter] = ResultWriter,
+        on_given_up: Sequence[RecordGivenUp] = (),
         clock: Clock = CLOCK,
         **options: Any,
     ) -> None:
@@ -135,7 +136,7 @@ class ResultPath:
         options = {"readers": InlineExecutor(), "clock": clock, **options}
         self.jobs = LockedCache(store, tenure or Tenure(), **options)
         self.images, self.counts = JobImages(self.jobs), CountsStore(self.jobs)
-        parts = (self.jobs, self.images, self.counts, self.inputs, self.outputs, statistics)
+        parts = (self.jobs, self.images, self.counts, self.inputs, self.outputs, statistics, on_given_up)
         self.results = writer(*parts)
         self.recovery = ResultRecovery(store, self.results, self.outputs)
 

@@ -1,6 +1,6 @@
 """The way of results in memory: the real store, collector and reconciler, with a clock that tests turn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -56,6 +56,7 @@ class ResultsSite:
     Attributes:
         paused: whether the fleet is.
         active: whether the controller holds the lease.
+        given_up: images that the result writer reported as given up.
     """
 
     paused: bool = False
@@ -64,6 +65,7 @@ class ResultsSite:
     store: JobStore = field(default_factory=lambda: JobStore(MemoryTable()))
     inputs: MemoryBucket = field(default_factory=MemoryBucket)
     outputs: MemoryBucket = field(default_factory=MemoryBucket)
+    given_up: set[ImageRef] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.requests, self.responses, self.letters = (MemoryQueue(clock=self.clock) for _ in range(3))
@@ -71,7 +73,12 @@ class ResultsSite:
 
     def start(self) -> None:
         """Start a controller that remembers nothing."""
-        path = ResultPath(self.store, Tenure(active=self._may_act), buckets=(self.inputs, self.outputs))
+        path = ResultPath(
+            self.store,
+            Tenure(active=self._may_act),
+            buckets=(self.inputs, self.outputs),
+            on_given_up=[self._record_given_up],
+        )
         self.jobs, self.images, self.counts, self.results = path.jobs, path.images, path.counts, path.results
         registry = WorkerRegistry(self.clock)
         self.collector = path.collector(self.responses, registry=registry)
@@ -88,6 +95,10 @@ class ResultsSite:
             registry=registry,
             users=(self.canceller,),
         )
+
+    def _record_given_up(self, given_up: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
+        self.given_up |= {each.ref for each in given_up}
+        return {}
 
     def _may_act(self) -> bool:
         return self.active

@@ -7,6 +7,7 @@ continues where a killed one stopped.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -69,6 +70,7 @@ class JobCleanup:
     Attributes:
         every_seconds: time between two rounds, and the longest time until marks are read again.
         pool: removes the portions.
+        on_removal: each removes up to so many other items of a deleted job, and returns how many it found.
     """
 
     store: JobStore
@@ -81,6 +83,7 @@ class JobCleanup:
     pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(JOBS_AT_ONCE, thread_name_prefix="cleanup")
     )
+    on_removal: Sequence[Callable[[DeletedJob, int], int]] = ()
     _states: dict[str, CleanupState] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -134,6 +137,7 @@ class JobCleanup:
             bucket.delete_all(keys)
             portions.append(len(keys))
         portions.append(DeletedJobs(self.store.table).remove_items(job, PORTION))
+        portions += [remove(job, PORTION) for remove in self.on_removal]
         self._state(job).removed += sum(portions)
         return max(portions) == PORTION
 

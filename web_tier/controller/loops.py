@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from core.fleet.models import FleetSpending
 from core.fleet.store import FleetStore
 from core.ids import new_id
+from core.jobs.models import DeletedJob
 from core.jobs.store import JobStore
 from services.lease import Tenure
 from web_tier.autoscaler.billing import BillingMeter
@@ -30,7 +31,7 @@ from web_tier.controller.job_images import JobImages
 from web_tier.controller.leader import Loop
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
-from web_tier.controller.result_writer import ResultStatistics, ResultWriter
+from web_tier.controller.result_writer import RecordGivenUp, ResultStatistics, ResultWriter
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.services import ControllerServices
 from web_tier.controller.source_importer import SourceImporter
@@ -40,7 +41,7 @@ from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
 
 @dataclass(frozen=True)
 class FeatureContext:
-    """What loops of features work with; they add what the autoscaler calls in each round."""
+    """What loops of features work with; they add what loops of the core call."""
 
     services: ControllerServices
     fleet_config: FleetConfigWatcher
@@ -48,6 +49,8 @@ class FeatureContext:
     results_files: ResultsFileWriter
     on_spending: list[Callable[[FleetSpending | None], object]] = field(default_factory=list)
     on_outage: list[Callable[[str | None], object]] = field(default_factory=list)
+    on_given_up: list[RecordGivenUp] = field(default_factory=list)
+    on_removal: list[Callable[[DeletedJob, int], int]] = field(default_factory=list)
 
 
 def controller_loops(
@@ -65,13 +68,13 @@ def controller_loops(
     jobs = JobCache(JobStore(table), tenure, services.readers)
     images, counts = JobImages(jobs), CountsStore(jobs)
     statistics = ResultStatistics(metrics, meter.attribution)
-    results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics)
-    recovery = ResultRecovery(store, results, services.outputs)
-    canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
     copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
     is_announced = config.notifications.topic_arn is not None
     results_files = ResultsFileWriter(store, services.outputs, tenure, copier, is_announced=is_announced)
     context = FeatureContext(services, fleet_config, tenure, results_files)
+    results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics, context.on_given_up)
+    recovery = ResultRecovery(store, results, services.outputs)
+    canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
     ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
@@ -125,7 +128,9 @@ def controller_loops(
         metrics=metrics,
     )
     cleanup_seconds = config.controller.reconcile_seconds
-    cleanup = JobCleanup(store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure)
+    cleanup = JobCleanup(
+        store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure, on_removal=context.on_removal
+    )
     orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
     expiry = JobExpiry(store, config.retention.unkept_lifetime, tenure)
     helper, with_work = CollectorHelper(collector), "long poll while there is work"

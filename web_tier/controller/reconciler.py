@@ -119,8 +119,6 @@ class ResultRecovery:
 class DeadLetterConsumer:
     """Turns each dead letter, a request that was received too often, into a failed result.
 
-    When such a result is recorded, so is the image, for operators: `core/jobs/dead_letters.py`.
-
     Attributes:
         receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.
     """

@@ -15,10 +15,9 @@ from datetime import datetime
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef, input_key, output_key
-from core.jobs.dead_letters import DeadLetterStore, is_given_up
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Resend, with_answers
-from core.messages import ClassificationResult, is_cancelled
+from core.messages import ClassificationResult, is_cancelled, is_given_up
 from services.backoff import pause_seconds
 from services.errors import FleetsightError
 from services.s3 import Bucket
@@ -32,6 +31,9 @@ from web_tier.controller.job_counts import JobCounts
 from web_tier.controller.job_images import JobImages
 
 _log = logging.getLogger(__name__)
+
+RecordGivenUp = Callable[[Sequence[ClassificationResult]], Mapping[ImageRef, Exception]]
+"""Records that images are given up; repeating it is safe. Returns those for which it failed, with the reason."""
 
 
 @dataclass
@@ -58,6 +60,7 @@ class ResultWriter:
         inputs: the input bucket; images that are not to be kept are deleted once they have a label.
         outputs: the output bucket; predictions of jobs that do not exist are deleted.
         statistics: None: nothing else is counted.
+        on_given_up: called before the results of images that are given up are put.
     """
 
     jobs: JobCache
@@ -66,6 +69,7 @@ class ResultWriter:
     inputs: Bucket
     outputs: Bucket
     statistics: ResultStatistics | None = None
+    on_given_up: Sequence[RecordGivenUp] = ()
 
     def record(self, responses: Sequence[ClassificationResult]) -> None:
         """Put results; all of it may be repeated.
@@ -189,9 +193,10 @@ class ResultWriter:
         self, responses: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]
     ) -> list[ClassificationResult]:
         """Put results; return those that are stored now, with the better ones that were there."""
-        # First, so that each image that is given up has its dead letter, whenever the controller is killed.
+        # First, so that each image with such a result is recorded as given up, whenever the controller is killed.
         if given_up := [each for each in responses if is_given_up(each)]:
-            errors |= DeadLetterStore(self.jobs.store).put_each(given_up)
+            for record in self.on_given_up:
+                errors |= record(given_up)
         failures = [each for each in responses if each.status == "failed" and each.ref not in errors]
         done = [each for each in responses if each.status == "done"]
         left = self.jobs.store.put_each_done(done)

@@ -3,7 +3,7 @@
 The core imports no feature, and no feature imports another one. The core takes from a folder, where it has them:
 
 - `pages.py` with `pages`, and `api.py` with `api`: routes at the addresses that they declare, and below `/api/v1`.
-- `loops.py` with `loops`: loops of the controller.
+- `loops.py` with `loops`: loops of the controller, and what other loops call.
 - `static/`: static files; those of `review` have names such as `review/job.js`.
 - templates that pages of the core include, such as `job_menu.html`, and modules that they load (`parts`).
 """

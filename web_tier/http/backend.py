@@ -20,7 +20,6 @@ from core.config import Config, config_path
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import STALE_SECONDS
-from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.sandbox.process import SandboxError
@@ -147,11 +146,6 @@ class Backend:
     def fleet(self) -> FleetStore:
         """The fleet's items, in the same table."""
         return FleetStore(self.store.table)
-
-    @property
-    def dead_letters(self) -> DeadLetterStore:
-        """The images of all jobs that were given up; for operators."""
-        return DeadLetterStore(self.store)
 
     @made_once
     def intake(self) -> ImageIngest:

@@ -1,8 +1,8 @@
-"""Retries of failed images by their users, and redrives of dead letters by operators.
+"""Retries of failed images.
 
 A retry sends the request of a failed image again, once, if the image is still stored. An image that failed because of
-its content, such as a truncated file, is not retried: it would fail again. A retry charges the user's quota like an
-upload. A redrive is a retry of an image that the system gave up (`core/jobs/dead_letters.py`); it charges nothing.
+its content, such as a truncated file, is not retried: it would fail again. A user's retry charges the quota like an
+upload.
 
 Attempts are numbered. A retry raises the attempt in the image's record before it sends the request, by a conditional
 write, so that of concurrent calls only one sends it; if the queue rejects the request, the retry restores the record.
@@ -16,18 +16,14 @@ A retry of failed images of a cancelled job resumes the job (`web_tier/uploads/c
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
 from typing import Final, Literal
 
 from core.ids import ImageRef
-from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.messages import ClassificationResult
-from services.errors import NotFoundError
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.results.query import is_final, is_retrying
 from web_tier.uploads.cancellation import resume_job
@@ -36,18 +32,14 @@ from web_tier.uploads.ingest import ImageIngest
 MAX_RETRIED: Final = 1_000
 """Failed images that one call examines."""
 
-MAX_REDRIVEN: Final = 1_000
-"""Dead letters that one call redrives."""
-
 RetriedOutcome = Literal["sent", "refused", "gone", "final", "running", "not_failed"]
-RedriveOutcome = Literal["sent", "refused", "gone", "running", "no_dead_letter"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The outcome of a retry of some images, or of a redrive of some dead letters.
+    """The outcome of a retry of some images.
 
     Attributes:
         sent: number of images that were requested again.
@@ -55,7 +47,7 @@ class Retried:
         missing: images that are no longer stored; only a new upload helps.
         final: number of images that failed because of their content, and would fail again.
         running: number of images that are being retried already.
-        next_after: where to continue if there are more: an image id, or a cursor of dead letters; else None.
+        next_after: where the next call continues, or None if there are no more.
     """
 
     sent: int = 0
@@ -196,31 +188,6 @@ def retry_images(
         sent = reservation.commit(_send(ingest, job, claimed, at))
     running += len(stored) - len(claimed)
     return Retried(len(sent), len(claimed) - len(sent), missing, final, running)
-
-
-def redrive(ingest: ImageIngest, letters: DeadLetterStore, ref: ImageRef) -> RedriveOutcome:
-    """Request the image of a dead letter again.
-
-    Raises:
-        NotFoundError: its job is being deleted.
-    """
-    letter = letters.find(ref)
-    if letter is None:
-        return "no_dead_letter"
-    match retry_image(ingest, letter.job, letter.record, letter.result).of_one():
-        case "sent" | "refused" | "gone" | "running" as outcome:
-            return outcome
-        case _:
-            return "no_dead_letter"
-
-
-def redrive_all(ingest: ImageIngest, letters: DeadLetterStore, before: str | None = None) -> Retried:
-    """Request the images of up to `MAX_REDRIVEN` dead letters again, from the cursor `before` on."""
-    page, retried = letters.page(before, limit=MAX_REDRIVEN), Retried()
-    for job, of_job in groupby(page.letters, lambda letter: letter.job):
-        with suppress(NotFoundError):  # the job is being deleted, and its dead letters with it
-            retried += retry_images(ingest, job, [(letter.record, letter.result) for letter in of_job])
-    return replace(retried, next_after=page.next_before)
 
 
 def _send(ingest: ImageIngest, job: Job, retries: Sequence[_Retry], at: datetime) -> list[ImageRecord]:

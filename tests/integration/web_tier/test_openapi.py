@@ -29,11 +29,11 @@ from core.provision import provision
 from localcloud.launch import LocalCloud
 from services.clients import Clients
 from tests.conftest import config_of, shipped_values
-from tests.support.api import give_up
 from tests.support.jobs import NOW, add_images, done, failed, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.api.schemas import ROOT
 from web_tier.app import create_app
+from web_tier.features import FEATURES
 from web_tier.http.openapi import api_document, api_routes
 from web_tier.http.problems import ProblemType
 
@@ -106,7 +106,10 @@ def site(app: Flask, table: MemoryTable) -> Site:
     store.create(job)
     good, bad, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     put_results(store, job, done(good), failed(bad))
-    give_up(store, bad)
+    if "dead_letters" in FEATURES:
+        from tests.support.features.dead_letters.desk import give_up
+
+        give_up(store, bad)
     FleetStore(store.table).put_snapshot(FLEET)
     FleetStore(store.table).put_instances(FleetInstances(total=1, instances=(INSTANCE,)))
     files = [{"name": "d.jpg", "bytes": 100, "content_type": "image/jpeg"}]

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, cancelled_key, output_key
-from core.jobs.dead_letters import is_given_up
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Prediction, is_cancelled
+from core.messages import ClassificationResult, Prediction, is_cancelled, is_given_up
 from core.s3_locations import S3Location
 from services.clock import MAX_ERROR_SECONDS
 from services.table import Item

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from ulid import ULID
 
 from core.ids import ImageRef, new_id
-from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
@@ -20,13 +19,15 @@ from services.s3 import UploadForm
 from services.table import CLOUD_ERRORS
 from tests.simulation.data_path.processes import FORM_SECONDS, PLACES, SOURCE, Kind, Web, first_catalog, picture
 from tests.simulation.data_path.scheduler import EPOCH
+from web_tier.features.dead_letters.redrive import redrive, redrive_all
+from web_tier.features.dead_letters.store import DeadLetterStore
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import UNCERTAIN, UNKEPT, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.presigned import FileSpec
-from web_tier.uploads.retry import redrive, redrive_all, retry_failed
+from web_tier.uploads.retry import retry_failed
 
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
@@ -231,7 +232,7 @@ class Clients:
 
         def operation(web: Web) -> None:
             self.retries[ref] += 1
-            if redrive(web.intake, web.letters, ref) == "sent":
+            if redrive(web.intake, ref) == "sent":
                 self.redriven[ref] += 1
                 self.touched[ref.job_id] = self.world.scheduler.now
 
@@ -243,7 +244,7 @@ class Clients:
 
         def operation(web: Web) -> None:
             self.retries.update(self.recorded())
-            redrive_all(web.intake, web.letters)
+            redrive_all(web.intake)
 
         self._operate(operation)
 

@@ -29,7 +29,6 @@ from core.bundle_manifest import Manifest, Preprocess
 from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits
-from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.store import JobStore
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from services.errors import FleetsightError
@@ -51,6 +50,7 @@ from web_tier.controller.job_cache import JobLocks
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
+from web_tier.features.dead_letters.store import DeadLetterStore
 from web_tier.features.notifications.notifier import Notifier
 from web_tier.http.quotas import Quotas
 from web_tier.uploads.ingest import ImageIngest
@@ -194,12 +194,14 @@ class Controller:
         store = JobStore(self.table)
         queues = [each.queue(scheduler.sleep) for each in (world.requests, world.responses, world.dead_letters)]
         requests, responses, dead_letters = queues
+        letters = DeadLetterStore(store)
         path = ResultPath(
             store,
             tenure,
             buckets=(world.inputs, world.outputs),
             locks=JobLocks(lambda: TaskLock(scheduler)),
             clock=clock,
+            on_given_up=[letters.put_each],
         )
         registry = WorkerRegistry(clock)
         copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
@@ -236,7 +238,9 @@ class Controller:
             clock=clock,
             users=(results_files, importer, canceller),
         )
-        cleanup = JobCleanup(store, path.jobs, world.inputs, world.outputs, 5.0, tenure, clock, pool)
+        cleanup = JobCleanup(
+            store, path.jobs, world.inputs, world.outputs, 5.0, tenure, clock, pool, [letters.remove_of]
+        )
         collector = path.collector(responses, registry=registry, clock=clock)
         orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, clock)
         ticks: dict[str, Callable[[], float]] = {

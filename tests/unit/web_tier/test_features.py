@@ -3,29 +3,18 @@
 import re
 from html import unescape
 from pathlib import Path
-from typing import Any, cast
 
-import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from services.clients import Clients
-from services.demand_signal import DemandListener
-from services.lease import Tenure
 from tests.conftest import ROOT
+from tests.support.controller import loops_in_memory
 from tests.support.jobs import NOW, add_images, done, put_results
-from tests.support.memory_aws.s3 import MemoryBucket
-from tests.support.memory_aws.sqs import MemoryQueue
-from web_tier.autoscaler.fleet_config import FleetConfigWatcher
-from web_tier.controller.loops import controller_loops
-from web_tier.controller.services import ControllerServices
 from web_tier.features import FEATURES, FOLDER
 from web_tier.http.assets import imported_modules, static_files
-
-NOTHING = cast(Any, None)
 
 
 def test_a_feature_has_a_folder_and_a_name() -> None:
@@ -56,23 +45,6 @@ def test_sources_name_only_routes_and_files_that_exist(client: FlaskClient) -> N
         assert set(imported_modules(script)) <= static_files().keys()
 
 
-def test_the_controller_has_its_loops(config: Config, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web_tier.controller.loops.replace", lambda each, **_: each)  # what is in memory has no pool
-    queue, bucket = cast(Any, MemoryQueue()), MemoryBucket()
-    services = ControllerServices(
-        config=config,
-        store=store,
-        requests=queue,
-        responses=queue,
-        dead_letters=queue,
-        inputs=bucket,
-        outputs=bucket,
-        fleet=NOTHING,
-        launching=NOTHING,
-        sources=NOTHING,
-        signals=DemandListener(""),
-        clients=Clients(config.aws.endpoint()),
-    )
-    loops = controller_loops(services, FleetConfigWatcher(ROOT / "config.yaml", config.fleet), Tenure())
-    assert {"autoscaler", "collector", "reconciler"} < {loop.name for loop in loops}
-    services.close()
+def test_the_controller_has_its_loops(config: Config, store: JobStore) -> None:
+    with loops_in_memory(config, store) as (_, loops):
+        assert {"autoscaler", "collector", "reconciler"} < loops.keys()

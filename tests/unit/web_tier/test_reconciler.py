@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from core.ids import ImageRef, new_id, output_key, parse_key
-from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Counts, Job, Resend
@@ -289,11 +288,7 @@ def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSi
     assert site.images.missing(ref.job_id) == {ref.image_id: 1}
 
 
-def letters(site: ResultsSite) -> list[ImageRef]:
-    return [letter.record.ref for letter in DeadLetterStore(site.store).page(limit=100).letters]
-
-
-def test_every_image_that_is_given_up_is_a_dead_letter_however_it_is_known(site: ResultsSite) -> None:
+def test_every_image_that_is_given_up_is_reported_as_that_however_it_is_known(site: ResultsSite) -> None:
     buried, answered, lost, damaged = site.add_job(4, request=False)
     site.letters.send([message(site.store.image(buried))])
     worker = refused(answered)
@@ -305,7 +300,7 @@ def test_every_image_that_is_given_up_is_a_dead_letter_however_it_is_known(site:
     site.collector.tick()
     site.pass_time(LOST_AFTER)
     assert [site.result(ref).status for ref in (buried, answered, lost, damaged)] == ["failed"] * 4
-    assert letters(site) == [lost, answered, buried]
+    assert site.given_up == {lost, answered, buried}
 
 
 # One job at a time

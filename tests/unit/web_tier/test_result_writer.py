@@ -1,6 +1,6 @@
 """Results and counts: the same in the end, also if calls are repeated, reordered, or cut short by a crash."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from core.ids import ImageRef, input_key, new_id, output_key
 from core.jobs.figures import JobFigures
-from core.jobs.items import DEAD_LETTERS
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, crashed_worker, failed
@@ -34,6 +33,9 @@ from tests.support.result_path import (
     not_done,
     stored_jobs,
 )
+
+GIVEN_UP = "GIVEN UP"
+"""Partition in which a test records images that are given up."""
 
 
 class CrashError(Exception):
@@ -184,7 +186,12 @@ def test_whichever_call_is_refused_nothing_is_deleted_or_given_up_before_it_is_r
     for refused in count():
         store, inputs, calls = stored_jobs(), MemoryBucket(), count()
         table = cast(MemoryTable, store.table)
-        path = ResultPath(store, buckets=(inputs, MemoryBucket()))
+
+        def record(given_up: Sequence[ClassificationResult], table: MemoryTable = table) -> dict[ImageRef, Exception]:
+            left = table.put_each([{"pk": GIVEN_UP, "sk": each.image_id} for each in given_up])
+            return {each.ref: left[0][1] for each in given_up if left}
+
+        path = ResultPath(store, buckets=(inputs, MemoryBucket()), on_given_up=[record])
         inputs.objects = {input_key(ref, "jpg"): b"pixels" for ref in labelled}
 
         def call(_operation: str, effect: Callable[[], Any], refused: int = refused, calls: Any = calls) -> Any:
@@ -199,11 +206,11 @@ def test_whichever_call_is_refused_nothing_is_deleted_or_given_up_before_it_is_r
         recorded = statuses_of(store, JOBS[0])
         for ref in labelled:
             assert inputs.exists(input_key(ref, "jpg")) or recorded.get(ref.image_id) == "done"
-        letters = [sk for pk, sk in table.items if pk == DEAD_LETTERS]
-        assert given_up.image_id not in recorded or letters
+        noted = [sk for pk, sk in table.items if pk == GIVEN_UP]
+        assert given_up.image_id not in recorded or noted
         if next(calls) <= refused:
             break
-    assert (len(recorded), inputs.objects, len(letters)) == (3, {}, 1)
+    assert (len(recorded), inputs.objects, noted) == (3, {}, [given_up.image_id])
     assert refused > 3
 
 

@@ -7,17 +7,18 @@ from flask import Response
 from flask.typing import ResponseReturnValue
 from pydantic import Field
 
-from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterImage, DeadLetterPage
 from core.messages import Failure
 from web_tier.auth.audit import audit_details
 from web_tier.auth.permissions import Right
+from web_tier.features.dead_letters.redrive import RedriveOutcome, redrive, redrive_all
+from web_tier.features.dead_letters.store import CURSOR_PATTERN, DeadLetterImage, DeadLetterPage, DeadLetterStore
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
 from web_tier.http.parameters import known_ref
 from web_tier.http.parsing import MAX_JOBS, Query, json_response, parse_query
 from web_tier.http.routes import Routes
-from web_tier.uploads.retry import RedriveOutcome, Retried, redrive, redrive_all
+from web_tier.uploads.retry import Retried
 
 api = Routes("dead_letters_api", right=Right.OPERATE)
 
@@ -120,16 +121,14 @@ def list_letters() -> Response:
     file and job names of all users here.
     """
     query = parse_query(DeadLettersQuery)
-    return json_response(
-        DeadLettersBody.from_page(current_backend().dead_letters.page(query.before, limit=query.limit))
-    )
+    return json_response(DeadLettersBody.from_page(_letters().page(query.before, limit=query.limit)))
 
 
 @api.get("/dead-letters/<job_id>/<image_id>")
 @operation(ApiResponse(200, "The dead letter.", DeadLetterBody), name="show_dead_letter", tag="Dead letters")
 def show_letter(job_id: str, image_id: str) -> Response:
     """Show a dead letter."""
-    return json_response(DeadLetterBody.from_letter(current_backend().dead_letters.get(known_ref(job_id, image_id))))
+    return json_response(DeadLetterBody.from_letter(_letters().get(known_ref(job_id, image_id))))
 
 
 @api.post("/dead-letters/<job_id>/<image_id>/redrive", audit="dead letter redriven")
@@ -140,8 +139,7 @@ def redrive_letter(job_id: str, image_id: str) -> Response:
     The image is requested again, once, however often this is called, and costs its owner nothing. Its failed result
     stays until there is a newer one.
     """
-    backend = current_backend()
-    outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
+    outcome = redrive(current_backend().intake, known_ref(job_id, image_id))
     audit_details(outcome=outcome)
     return json_response(RedriveBody(job_id=job_id, image_id=image_id, outcome=outcome))
 
@@ -155,8 +153,7 @@ def redrive_letter(job_id: str, image_id: str) -> Response:
 )
 def redrive_letters() -> Response:
     """Redrive dead letters, newest jobs first."""
-    backend = current_backend()
-    redriven = redrive_all(backend.intake, backend.dead_letters, parse_query(RedriveQuery).before)
+    redriven = redrive_all(current_backend().intake, parse_query(RedriveQuery).before)
     audit_details(sent=redriven.sent)
     return json_response(RedriveAllBody.from_redriven(redriven))
 
@@ -172,5 +169,9 @@ def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
 
     The image keeps its failed result, and its owner can still retry it.
     """
-    current_backend().dead_letters.discard(known_ref(job_id, image_id))
+    _letters().discard(known_ref(job_id, image_id))
     return "", 204
+
+
+def _letters() -> DeadLetterStore:
+    return DeadLetterStore(current_backend().store)

@@ -7,15 +7,15 @@ from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
-from core.format import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
-from core.jobs.dead_letters import CURSOR_PATTERN, DeadLetterPage
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
+from web_tier.features.dead_letters.redrive import redrive, redrive_all
+from web_tier.features.dead_letters.store import CURSOR_PATTERN, DeadLetterPage, DeadLetterStore
+from web_tier.features.dead_letters.words import DISCARD_WORDS, REDRIVE_WORDS, redriven_words
 from web_tier.http.backend import current_backend, render_with_fleet
 from web_tier.http.parameters import known_ref
 from web_tier.http.routes import Routes
-from web_tier.uploads.retry import redrive, redrive_all
 
 pages = Routes("dead_letters", right=Right.OPERATE)
 
@@ -34,14 +34,14 @@ NOTES = {**REDRIVE_WORDS, DISCARDED: DISCARD_WORDS}
 @pages.app_template_global()
 def newest_letters() -> DeadLetterPage:
     """Return the dead letters that the fleet page counts."""
-    return current_backend().dead_letters.page(limit=MAX_COUNTED_LETTERS)
+    return _letters().page(limit=MAX_COUNTED_LETTERS)
 
 
 @pages.get("/dead-letters")
 def dead_letters_page() -> str:
     """List the dead letters of all jobs, those of the newest jobs first."""
-    backend, before = current_backend(), _before_or_none()
-    page = backend.dead_letters.page(before, limit=LETTERS_PER_PAGE)
+    before = _before_or_none()
+    page = _letters().page(before, limit=LETTERS_PER_PAGE)
     sent, note = request.args.get("sent", type=int), NOTES.get(request.args.get("outcome", ""))
     if sent is not None:
         refused, gone, running = (request.args.get(name, 0, type=int) for name in ("refused", "gone", "running"))
@@ -53,15 +53,14 @@ def dead_letters_page() -> str:
         before=before,
         next_before=page.next_before,
         note=note,
-        tries=backend.config.queues.max_receive_count,
+        tries=current_backend().config.queues.max_receive_count,
     )
 
 
 @pages.post("/dead-letters/<job_id>/<image_id>/redrive", audit="dead letter redriven")
 def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
     """Redrive a dead letter and redirect to the list."""
-    backend = current_backend()
-    outcome = redrive(backend.intake, backend.dead_letters, known_ref(job_id, image_id))
+    outcome = redrive(current_backend().intake, known_ref(job_id, image_id))
     audit_details(outcome=outcome)
     return _redirect_to_list(_before_or_none(), outcome=outcome)
 
@@ -69,18 +68,21 @@ def redrive_letter(job_id: str, image_id: str) -> ResponseReturnValue:
 @pages.post("/dead-letters/<job_id>/<image_id>/discard", audit="dead letter discarded")
 def discard_letter(job_id: str, image_id: str) -> ResponseReturnValue:
     """Discard a dead letter, if there is one, and redirect to the list."""
-    current_backend().dead_letters.discard(known_ref(job_id, image_id))
+    _letters().discard(known_ref(job_id, image_id))
     return _redirect_to_list(_before_or_none(), outcome=DISCARDED)
 
 
 @pages.post("/dead-letters/redrive", audit="dead letters redriven")
 def redrive_letters() -> ResponseReturnValue:
     """Redrive the dead letters of this and the following pages, and redirect to those that one call left."""
-    backend = current_backend()
-    redriven = redrive_all(backend.intake, backend.dead_letters, _before())
+    redriven = redrive_all(current_backend().intake, _before())
     audit_details(sent=redriven.sent)
     others: dict[str, Any] = {name: count for name, count in redriven.counts.items() if count and name != "sent"}
     return _redirect_to_list(redriven.next_after, sent=redriven.sent, **others)
+
+
+def _letters() -> DeadLetterStore:
+    return DeadLetterStore(current_backend().store)
 
 
 def _before() -> str | None:

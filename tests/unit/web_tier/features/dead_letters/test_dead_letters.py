@@ -15,13 +15,14 @@ from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from services.sqs import OutgoingMessage
 from services.table import Table
-from tests.support.api import AppMaker, DeadLetterDesk, address, give_up, problem
+from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import fleet_snapshot
+from tests.support.features.dead_letters.desk import DeadLetterDesk, address, give_up
 from tests.support.jobs import NOW, client_error, done, failed, statuses_of
 from tests.support.people import PlayedPool, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.features.dead_letters import pages as dead_letter_pages
-from web_tier.uploads import retry
+from web_tier.features.dead_letters import redrive
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_all_dead_letters_are_redriven_and_counted_by_outcome(desk: DeadLetterDe
 def test_more_dead_letters_than_one_call_redrives_are_redriven_by_the_next(
     desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "MAX_REDRIVEN", 2)
+    monkeypatch.setattr(redrive, "MAX_REDRIVEN", 2)
     desk.given_up("a", "b", "c")
     first = desk.client.post("/api/v1/dead-letters/redrive").get_json()
     second = desk.client.post(f"/api/v1/dead-letters/redrive?before={first['next']}").get_json()

@@ -6,13 +6,16 @@ from typing import cast
 
 import pytest
 
+from core.config import Config
 from core.ids import ImageRef, new_id
-from core.jobs.dead_letters import DeadLetterStore
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
+from services.sqs import OutgoingMessage
+from tests.support.controller import loops_in_memory
 from tests.support.jobs import NOW, add_images, done, failed
 from tests.support.memory_aws.dynamodb import MemoryTable
+from web_tier.features.dead_letters.store import DeadLetterStore
 
 
 @dataclass
@@ -110,6 +113,19 @@ def test_a_job_that_is_removed_leaves_no_dead_letters_and_takes_none_of_others(o
     job = office.store.job(removed[0].ref.job_id)
     DeletedJobs(office.store.table).delete(job)
     assert office.listed() == [kept[0].ref]
-    while DeletedJobs(office.store.table).remove_items(DeletedJob(job.job_id), 2):
+    while office.letters.remove_of(DeletedJob(job.job_id), 1):
         pass
     assert office.items() == {f"{kept[0].ref.job_id}-{kept[0].ref.image_id}-0"}
+
+
+def test_the_controller_records_dead_letters_and_removes_those_of_deleted_jobs(
+    config: Config, office: Office
+) -> None:
+    [removed], [kept] = office.images("a"), office.images("b")
+    with loops_in_memory(config, office.store) as (responses, loops):
+        responses.send([OutgoingMessage(each.ref.image_id, failed(each).to_json()) for each in (removed, kept)])
+        loops["collector"].tick()
+        assert office.listed() == [kept.ref, removed.ref]
+        DeletedJobs(office.store.table).delete(office.store.job(removed.ref.job_id))
+        loops["cleanup"].tick()
+    assert office.items() == {f"{kept.ref.job_id}-{kept.ref.image_id}-0"}

@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.ids import ULID_PATTERN, ImageRef
-from core.jobs.items import DEAD_LETTERS, FIRST_ID
-from core.jobs.models import ImageRecord, Job
+from core.jobs.items import FIRST_ID
+from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import CRASHED_WORKER, ClassificationResult
+from core.messages import ClassificationResult, is_given_up
 from services.errors import NotFoundError
 from services.table import LAST, Item
+
+DEAD_LETTERS = "DEADLETTERS"
+"""Partition of the items."""
 
 _ULID = ULID_PATTERN.strip("^$")
 CURSOR_PATTERN = f"^{_ULID}-{_ULID}-[0-9]{{1,9}}$"
@@ -64,11 +67,6 @@ class _LetterKey:
     @property
     def key(self) -> tuple[str, str]:
         return DEAD_LETTERS, f"{self.ref.job_id}-{self.ref.image_id}-{self.attempt}"
-
-
-def is_given_up(response: ClassificationResult) -> bool:
-    """Return whether a result reports that workers received its image too often without an answer."""
-    return response.status == "failed" and response.error is not None and response.error.code == CRASHED_WORKER
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,13 @@ class DeadLetterStore:
         letter = self.find(ref)
         if letter is not None and not letter.is_retrying:
             self.store.table.delete_all([_LetterKey(ref, letter.result.attempt).key])
+
+    def remove_of(self, job: DeletedJob, max_items: int) -> int:
+        """Remove up to `max_items` items of a deleted job; return how many were found, 0 when none is left."""
+        low = f"{job.job_id}-"
+        found = list(self.store.table.query(DEAD_LETTERS, low, low + LAST, limit=max_items))
+        self.store.table.delete_all([(DEAD_LETTERS, str(item["sk"])) for item in found])
+        return len(found)
 
     def _read(self, entries: Sequence[_LetterKey]) -> list[DeadLetterImage]:
         """Return the dead letters among `entries`, in their order; delete the entries that no result can need."""
