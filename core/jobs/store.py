@@ -10,12 +10,12 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 |                  |                    | `reviewed`: its images may have true labels;              |            |
 |                  |                    | `min_scores`, `finish_by`: as its user wants them;        |            |
 |                  |                    | `only`: labels that can occur, `core/label_sets.py`;      |            |
-|                  |                    | `shares`: who else may read it, `core/jobs/shares.py`     |            |
+|                  |                    | `shares`: who else may read it: feature `sharing`         |            |
 | `OWNED#` owner   | job id             | which jobs a user has; the rest only for processes of the | web        |
 |                  |                    | previous release, others read `JOBS`                      |            |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
 |                  | `JOBS`             | of a user at present                                      |            |
-| `SHARED#` email  | job id             | expires_at: the job is shared with that address           | web        |
+| `SHARED#` email  | job id             | expires_at: shared with that address: feature `sharing`   | web        |
 | `OPEN`           | job id             | touched_at: there may be images without a result          | web        |
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it;       | both       |
 |                  |                    | reason: why the controller did so                         |            |

@@ -58,7 +58,6 @@ from core.jobs.models import (
     TrueLabel,
 )
 from core.jobs.put_intents import PutIntent, PutIntents
-from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore, SingleJobs
 from core.messages import (
     CANCELLED,
@@ -90,6 +89,7 @@ from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
 from web_tier.features.dead_letters.store import DeadLetterStore
+from web_tier.features.sharing.store import ShareStore
 from web_tier.http.quotas import Amount, Quotas
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts, UploadManifests
 

@@ -11,7 +11,6 @@ from core.ids import ImageRef, new_id
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
-from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore, JobModel, with_default
 from services.errors import FleetsightError
@@ -21,6 +20,7 @@ from tests.simulation.data_path.processes import FORM_SECONDS, PLACES, SOURCE, K
 from tests.simulation.data_path.scheduler import EPOCH
 from web_tier.features.dead_letters.redrive import redrive, redrive_all
 from web_tier.features.dead_letters.store import DeadLetterStore
+from web_tier.features.sharing.store import ShareStore
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent

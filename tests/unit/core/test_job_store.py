@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, count
@@ -21,10 +20,8 @@ from core.jobs.models import (
     Job,
     MinScores,
     OpenJob,
-    Share,
     TrueLabel,
 )
-from core.jobs.shares import ShareStore
 from core.jobs.store import MAX_CHANGES, SLOW_RECORD_SECONDS, JobStore
 from core.messages import ClassificationResult, Failure, failed
 from services.errors import NotFoundError
@@ -206,52 +203,6 @@ def test_a_list_of_nobodys_jobs_goes_on_beyond_those_of_users(store: JobStore) -
     assert store.jobs(2) == nobodys[:2]
     assert store.jobs(2, before=nobodys[1].job_id) == nobodys[2:]
     assert store.jobs(9) == nobodys
-
-
-def a_share(email: str = "") -> Share:
-    return Share(new_id(), int(NOW.timestamp()) + 60, 1, "", "" if email else "digest", email)
-
-
-def test_shares_that_are_changed_at_the_same_time_are_all_changed(table: MemoryTable, store: JobStore) -> None:
-    shares, job, now = ShareStore(table), a_job("anna"), NOW.timestamp()
-    store.create(job)
-    first, second, third = a_share(), a_share(), a_share("bert@example.org")
-    shares.add(job.job_id, first, now)
-    others: list[Callable[[], object]] = [
-        lambda: shares.add(job.job_id, second, now),
-        lambda: shares.end(job.job_id, first.share_id),
-    ]
-
-    def call(operation: str, effect: Callable[[], Any]) -> Any:
-        if operation == "UpdateItem" and others:
-            others.pop()()
-        return effect()
-
-    table.call = call
-    shares.add(job.job_id, third, now)
-    assert store.job(job.job_id).shares == (second, third)
-    assert shares.shared_with(third.email, 9) == [job.job_id]
-
-
-@pytest.mark.parametrize("when", ["later", "before", "after"])
-def test_no_share_is_left_of_a_deleted_job(table: MemoryTable, store: JobStore, when: str) -> None:
-    shares, job, share = ShareStore(table), a_job("anna"), a_share("bert@example.org")
-    store.create(job)
-
-    def call(operation: str, effect: Callable[[], Any]) -> Any:
-        result = effect() if when == "after" else None
-        if operation == "UpdateItem" and store.existing([job.job_id]):
-            DeletedJobs(store.table).delete(job)  # by a process that has read it before it was shared
-        return effect() if when == "before" else result
-
-    if when == "later":
-        shares.add(job.job_id, share, NOW.timestamp())
-        DeletedJobs(store.table).delete(store.job(job.job_id))
-    else:
-        table.call = call
-    with suppress(NotFoundError):
-        shares.add(job.job_id, share, NOW.timestamp())
-    assert (shares.shared_with(share.email, 9), store.existing([job.job_id])) == ([], set())
 
 
 def test_a_creation_that_ends_after_the_deletion_is_taken_away_by_the_last_look(store: JobStore) -> None:
