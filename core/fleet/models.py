@@ -170,33 +170,6 @@ class FleetSpending(WireModel):
         return max(0, math.floor(left / self.launch + 1e-9))
 
 
-class FleetMessage(WireModel):
-    """A message to subscribers on a spending cap that is reached, or on an outage, in which the fleet cannot work.
-
-    Attributes:
-        about: the period of the cap, or `outage`.
-        id: of the message, such as `cap-day-2026-11-25-reached` or `outage-20261126T141500Z-began`.
-        type: such as `fleet.outage_began`.
-        at: when the cap was found to be reached, or the outage began or ended.
-        data: as `docs/operate.md` describes it, in JSON.
-    """
-
-    about: Literal["day", "month", "outage"]
-    id: str
-    type: str
-    at: AwareDatetime
-    data: str
-
-
-class FleetMessages(WireModel):
-    """The last message on each cap and on an outage."""
-
-    version: Literal[1] = 1
-    day: FleetMessage | None = None
-    month: FleetMessage | None = None
-    outage: FleetMessage | None = None
-
-
 class ControllerStatus(WireModel):
     """What a controller reports of itself without the lease.
 

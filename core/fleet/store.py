@@ -11,7 +11,6 @@
 | `FLEET`   | `DAY#` slot              | images and cost of a day (UTC) that is over              | controller |
 | `FLEET`   | `JOURNAL`                | the last calls that launch or start instances            | controller |
 | `FLEET`   | `CONTROLLER`             | how controllers ended lately; whether they may act       | controller |
-| `FLEET`   | `MESSAGES`               | last messages on caps and outages; fencing token         | controller |
 | `FLEET`   | `ORDER#PAUSE`            | since when the fleet is paused; absent while it is not   | web        |
 | `FLEET`   | `ORDER#RESUME`           | who has ended the last pause; deleted once reported      | both       |
 | `FLEET`   | `ORDER#LIMITS`           | limits set by operators; absent if config.yaml's hold    | web        |
@@ -38,7 +37,6 @@ from core.fleet.models import (
     FleetHalt,
     FleetInstance,
     FleetInstances,
-    FleetMessages,
     FleetPause,
     FleetResume,
     FleetSnapshot,
@@ -64,7 +62,7 @@ CONTROLLER_LEASE = "controller"
 
 _SNAPSHOT = "SNAPSHOT"
 _INSTANCES, _ENDED, _DECISIONS = "INSTANCES", "ENDED", "DECISIONS"
-_HISTORY, _JOURNAL, _MESSAGES, _CONTROLLER = "HISTORY#", "JOURNAL", "MESSAGES", "CONTROLLER"
+_HISTORY, _JOURNAL, _CONTROLLER = "HISTORY#", "JOURNAL", "CONTROLLER"
 _RUN = "RUN#"
 KEPT_RUNS = 10_000
 """Billing periods that are kept: two weeks of a fleet that starts and ends every two minutes."""
@@ -340,14 +338,6 @@ class FleetStore:
             stored = self.table.put_if(item, "attribute_not_exists( #pk )")
         # If the reply to a write was lost, botocore's retry was refused because of the first write.
         return stored or self.journal() == journal
-
-    def put_last_messages(self, messages: FleetMessages, token: int) -> bool:
-        """Store the last messages to subscribers; return False if a controller with a later fencing `token` has."""
-        return self.table.put_fenced({"pk": FLEET, "sk": _MESSAGES, _BODY: messages.to_json()}, token)
-
-    def last_messages(self) -> FleetMessages:
-        """Return the last messages to subscribers."""
-        return self._read(_MESSAGES, FleetMessages) or FleetMessages()
 
     def put_controller_status(self, status: ControllerStatus) -> None:
         """Store what a controller reports of itself, replacing what was stored."""

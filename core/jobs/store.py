@@ -37,7 +37,8 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
 | `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `UploadManifests`        | web        |
 | `JOB#` job id    | `UPLOAD#` id       | its counted images: `UploadCounts`                        | web        |
-| `NOTIFY`         | job or message id  | what is not announced yet: `core/outbox.py`               | controller |
+| `NOTIFY`         | job or message id  | what is not announced yet: feature `notifications`        | controller |
+| `FLEET`          | `MESSAGES`         | last messages on caps and outages: the same feature       | controller |
 | `PUTS#` shard    | intent id          | images that are being put: `core/jobs/put_intents.py`     | both       |
 | `DELETED`        | job id             | owner, shares: the rest of this job must be removed;      | both       |
 |                  |                    | while `expiring` is set, it must not be removed yet;      |            |

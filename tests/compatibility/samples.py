@@ -29,8 +29,6 @@ from core.fleet.models import (
     FleetDay,
     FleetInstance,
     FleetInstances,
-    FleetMessage,
-    FleetMessages,
     FleetSnapshot,
     FleetSpending,
     HistoryBlock,
@@ -82,13 +80,13 @@ from core.model_catalog import (
     with_default,
     with_model,
 )
-from core.outbox import Outbox
 from services.ec2 import LaunchSpec
 from services.lease import Lease
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
 from web_tier.features.dead_letters.store import DeadLetterStore
+from web_tier.features.notifications.outbox import FleetMessage, FleetMessages, Outbox
 from web_tier.features.sharing.store import ShareStore
 from web_tier.http.quotas import Amount, Quotas
 from web_tier.uploads.idempotency import Claim, Claims, UploadCounts, UploadManifests
@@ -216,7 +214,10 @@ def _fill_jobs(store: JobStore) -> None:
     listings.put_listing(SOURCED, SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW), token=3)
     objects = (SourceObject(0, "in/a.jpg", 10), SourceObject(2, "in/c.jpg", 30))
     listings.claim_page(SOURCED, ListedPage(0, 3, objects, {"not_an_image": 1}, "in/c.jpg"))
-    Outbox(store.table).add_job(JOB, NOW)
+    outbox = Outbox(store.table)
+    outbox.add_job(JOB, NOW)
+    message = FleetMessage(about="day", id="cap-day", type="fleet.spending_cap_reached", at=NOW, data="{}")
+    outbox.put_last_messages(FleetMessages(day=message), 3)
 
 
 def _fill_fleet(fleet: FleetStore) -> None:
@@ -267,8 +268,6 @@ def _fill_fleet(fleet: FleetStore) -> None:
     fleet.put_block("hour", 1, HistoryBlock(number=7, points=((1764072000, 2, 5), (1764072001, 1, 0))))
     fleet.put_run(run)
     fleet.put_day(day)
-    message = FleetMessage(about="day", id="cap-day", type="fleet.spending_cap_reached", at=NOW, data="{}")
-    fleet.put_last_messages(FleetMessages(day=message), 3)
     fleet.put_controller_status(ControllerStatus(ends=(NOW,), last_words="status 1: é"))
 
 
@@ -380,6 +379,7 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "listed page": listings.page(SOURCED, 0),
         "dead letters": DeadLetterStore(store).page(limit=10),
         "pending notifications": [{"job_id": each.key, "at": each.at} for each in Outbox(store.table).pending()],
+        "messages of the fleet": Outbox(store.table).last_messages(),
     }
 
 
@@ -391,7 +391,6 @@ def _read_fleet(fleet: FleetStore) -> dict[str, object]:
         "history": fleet.blocks(),
         "billing periods": fleet.runs([2]),
         "days": fleet.days(),
-        "messages of the fleet": fleet.last_messages(),
         "instances that have ended": fleet.ended(),
     }
 

@@ -47,6 +47,7 @@ class FeatureContext:
     fleet_config: FleetConfigWatcher
     tenure: Tenure
     results_files: ResultsFileWriter
+    on_finished: list[Callable[[str], object]]
     on_spending: list[Callable[[FleetSpending | None], object]] = field(default_factory=list)
     on_outage: list[Callable[[str | None], object]] = field(default_factory=list)
     on_given_up: list[RecordGivenUp] = field(default_factory=list)
@@ -69,9 +70,8 @@ def controller_loops(
     images, counts = JobImages(jobs), CountsStore(jobs)
     statistics = ResultStatistics(metrics, meter.attribution)
     copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
-    is_announced = config.notifications.topic_arn is not None
-    results_files = ResultsFileWriter(store, services.outputs, tenure, copier, is_announced=is_announced)
-    context = FeatureContext(services, fleet_config, tenure, results_files)
+    results_files = ResultsFileWriter(store, services.outputs, tenure, copier)
+    context = FeatureContext(services, fleet_config, tenure, results_files, results_files.on_finished)
     results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics, context.on_given_up)
     recovery = ResultRecovery(store, results, services.outputs)
     canceller = JobCanceller(store, images, recovery, services.inputs, tenure)

@@ -15,7 +15,7 @@ The copy belongs to the user: nothing here deletes it.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,7 +28,6 @@ from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, MergedFile, ResultsCopy
 from core.jobs.store import JobStore
-from core.outbox import Outbox
 from core.s3_locations import S3Location
 from services.backoff import pause_seconds
 from services.clock import CLOCK, Clock
@@ -139,9 +138,9 @@ class ResultsFileWriter:
     """Keeps the results files of open jobs up to date.
 
     Attributes:
-        is_announced: whether a topic gets a message once every image of a job has its last result. It is requested
-            before the file is recorded; again if the controller dies in between, or results change later, but not
-            for another border of doubt.
+        on_finished: called with the id of a job once each of its images has its last result, before the file is
+            recorded: again if the controller dies in between, or results change later, but not for another border
+            of doubt.
     """
 
     store: JobStore
@@ -149,7 +148,7 @@ class ResultsFileWriter:
     tenure: Tenure
     copier: ResultsCopier
     clock: Clock = CLOCK
-    is_announced: bool = False
+    on_finished: list[Callable[[str], object]] = field(default_factory=list)
     _states: dict[str, FileState] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
@@ -261,8 +260,9 @@ class ResultsFileWriter:
         try:
             self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
-            if self.is_announced and not retrying and not status.is_only_decided_anew:
-                Outbox(self.store.table).add_job(job_id, self.clock.utc_now())
+            if not retrying and not status.is_only_decided_anew:
+                for call in self.on_finished:
+                    call(job_id)
             merged = MergedFile(key, edition, self.clock.utc_now())
             is_refused = not figures.put_merged(job_id, merged, self.tenure.token)
         finally:

@@ -6,6 +6,9 @@ The core imports no feature, and no feature imports another one. The core takes 
 - `loops.py` with `loops`: loops of the controller, and what other loops call.
 - `static/`: static files; those of `review` have names such as `review/job.js`.
 - templates that pages of the core include, such as `job_menu.html`, and modules that they load (`parts`).
+
+The setting `notifications.topic_arn` is in `core/config.py`, since workers, which know no feature, validate the whole
+config.yaml.
 """
 
 from functools import cache

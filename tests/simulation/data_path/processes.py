@@ -205,7 +205,7 @@ class Controller:
         )
         registry = WorkerRegistry(clock)
         copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
-        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, clock, is_announced=True)
+        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, clock)
         notifier = Notifier(
             store,
             FleetStore(self.table),
@@ -214,6 +214,7 @@ class Controller:
             tenure,
             clock,
         )
+        results_files.on_finished.append(notifier.observe_finished)
         pool = cast(Any, InlineExecutor())
         canceller = path.canceller(clock=clock, pool=pool)
         ingest = ImageIngest(LIMITS, world.inputs, store, requests, inspect, clock=clock, pool=pool)

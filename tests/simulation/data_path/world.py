@@ -15,7 +15,6 @@ from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.outbox import Outbox
 from services.clock import CHECK_SECONDS, Clock
 from tests.simulation.data_path.billing import BILLING_SECONDS
 from tests.simulation.data_path.checks import BrokenError, Checks
@@ -34,6 +33,7 @@ from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import Habits, MemorySQS
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
+from web_tier.features.notifications.outbox import Outbox
 
 WORKERS: Final = 2
 SETTLE_STRIDES: Final = (*[10.0] * 60, *[300.0] * 40)

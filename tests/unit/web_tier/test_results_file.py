@@ -16,7 +16,6 @@ from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, MergedFile, MinScores, ResultsCopy, TrueLabel
 from core.jobs.store import JobStore
-from core.outbox import Outbox
 from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.autoscaler import Clock
@@ -93,21 +92,22 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_a_topic_gets_no_second_message_when_only_the_border_of_doubt_has_moved(scene: Scene) -> None:
-    scene.writer.is_announced, outbox = True, Outbox(scene.store.table)
+def test_a_job_is_not_finished_again_when_only_the_border_of_doubt_has_moved(scene: Scene) -> None:
+    finished, unrecorded = list[tuple[str, bool]](), (scene.job.job_id, False)
+    scene.writer.on_finished.append(lambda job_id: finished.append((job_id, scene.is_current())))
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     put_results(scene.store, scene.job, done(one), failed(two))
     scene.check()
-    [first] = outbox.pending()
+    assert finished == [unrecorded]
     for border in (0.9, 0.7):
         move_border(scene.store, scene.job.job_id, MinScores(border), scene.now)
         assert not scene.is_current()
         scene.check()
-        assert (scene.is_current(), outbox.pending()) == (True, [first])
+        assert (scene.is_current(), finished) == (True, [unrecorded])
     scene.retry(two, NOW + timedelta(seconds=1))
     put_results(scene.store, scene.job, done(one), done(two))
     scene.check()
-    assert outbox.pending() != [first], "other results"
+    assert finished == [unrecorded] * 2, "other results"
 
 
 def test_a_cancelled_job_gets_a_file_once_every_image_has_its_result(scene: Scene) -> None:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, get_args
 
-from core.fleet.models import CapPeriod, FleetMessage, FleetMessages, FleetSpending
+from core.fleet.models import CapPeriod, FleetSpending
 from core.fleet.store import FleetStore
 from core.format import cap_reached_words
 from core.jobs.store import JobStore
-from core.outbox import Outbox, PendingEvent
 from services.backoff import pause_seconds
 from services.clients import Clients
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from web_tier.controller.results_file import ResultsFileWriter
+from web_tier.features.notifications.outbox import FleetMessage, FleetMessages, Outbox, PendingEvent
 
 CHECK_SECONDS: Final = 2.0
 """Time between two rounds while a message is to be published."""
@@ -58,7 +58,7 @@ Publish = Callable[[Mapping[str, Any]], None]
 
 @dataclass
 class Notifier:
-    """Publishes the messages of one tenure. The autoscaler's thread calls `observe_…`, a thread of its own `tick`.
+    """Publishes the messages of one tenure. Other threads call `observe_…`, a thread of its own `tick`.
 
     Attributes:
         publish: to the topic of the configuration; None if there is no topic, so that messages are dropped.
@@ -83,7 +83,8 @@ class Notifier:
 
     def __post_init__(self) -> None:
         """Continue with what the previous controller has found, also with what it has found last and not stored."""
-        self._outbox, self._last = Outbox(self.store.table), self.fleet.last_messages()
+        self._outbox = Outbox(self.store.table)
+        self._last = self._outbox.last_messages()
         before = self.fleet.snapshot()
         self.observe_spending(before.spending if before else None)
 
@@ -136,6 +137,10 @@ class Notifier:
             about="outage", id=message_id, type=f"fleet.outage_{kind}", at=at, data=json.dumps(data)
         )
 
+    def observe_finished(self, job_id: str) -> None:
+        """Add a finished job to the outbox."""
+        self._outbox.add_job(job_id, self.clock.utc_now())
+
     def tick(self) -> float:
         """Publish the messages that are due; return the seconds until the next round."""
         self._store_found()
@@ -160,7 +165,7 @@ class Notifier:
                 return
             self._outbox.add(message)
             last = self._last.model_copy(update={message.about: message})
-            if self.fleet.put_last_messages(last, self.tenure.token):
+            if self._outbox.put_last_messages(last, self.tenure.token):
                 self._last = last
             del self._found[message_id]
 

@@ -4,18 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from core.config import Config
-from core.fleet.models import FleetMessages, FleetSpending, SpendingAllowance
+from core.fleet.models import FleetSpending, SpendingAllowance
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.outbox import Outbox
 from services.errors import ConfigError
 from services.lease import Tenure
 from services.table import TableBusyError
@@ -26,7 +26,9 @@ from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images, done, put_results
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.dynamodb import MemoryTable
+from web_tier.controller.loops import FeatureContext
 from web_tier.controller.results_file import ResultsFileWriter
+from web_tier.features.notifications.loops import loops
 from web_tier.features.notifications.notifier import (
     CHECK_SECONDS,
     MAX_ATTEMPTS,
@@ -36,6 +38,7 @@ from web_tier.features.notifications.notifier import (
     Notifier,
     publisher,
 )
+from web_tier.features.notifications.outbox import FleetMessages, Outbox
 
 BUSY = refusal("Throttling", "Publish")
 Body = Mapping[str, Any]
@@ -239,6 +242,17 @@ def test_the_shipped_configuration_has_no_topic(config: Config, make_config: Con
         make_config(notifications={"topic_arn": "alerts"})
 
 
+@pytest.mark.parametrize("topic", ["arn:aws:sns:eu-central-1:123456789012:topic", None])
+def test_a_finished_job_is_added_to_the_outbox_only_with_a_topic(make_config: ConfigMaker, topic: str | None) -> None:
+    scene, config = Scene(), make_config(notifications={"topic_arn": topic})
+    services = cast(Any, SimpleNamespace(store=scene.store, config=config, clients=None))
+    context = FeatureContext(services, cast(Any, None), Tenure(), cast(ResultsFileWriter, scene), [])
+    loops(context)
+    for observe in context.on_finished:
+        observe("a job")
+    assert [event.key for event in scene.outbox.pending()] == ([] if topic is None else ["a job"])
+
+
 @pytest.mark.parametrize("kind", SUBJECTS)
 def test_a_message_names_its_event_as_an_attribute_by_which_subscribers_filter(kind: str) -> None:
     topic, body = "arn:aws:sns:eu-central-1:123456789012:topic", {"type": kind}
@@ -353,17 +367,17 @@ def test_a_controller_that_has_lost_its_lease_announces_nothing_of_the_fleet() -
     assert old.spend(spent(10.0)) == []
     new = Scene(old.store, at=EVENING, token=2)
     assert new.spend(spent(10.0)) == REACHED
-    stored = old.fleet.last_messages()
+    stored = old.outbox.last_messages()
     old.active = True  # it was frozen, and does not know yet
     old.round()
-    assert old.fleet.last_messages() == stored
+    assert old.outbox.last_messages() == stored
 
 
 def test_without_a_topic_nothing_of_the_fleet_is_stored() -> None:
     scene = Scene(at=EVENING)
     scene.notifier.publish = None
     assert scene.spend(spent(10.0)) == []
-    assert scene.fleet.last_messages() == FleetMessages()
+    assert scene.outbox.last_messages() == FleetMessages()
 
 
 REASON = "access denied for <b>PutObject</b>"

@@ -7,13 +7,45 @@ published. So a controller that ends in between leaves no event without a messag
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
-from core.fleet.models import FleetMessage
+from pydantic import AwareDatetime
+
+from core.fleet.store import FLEET
 from core.ids import new_id
 from core.jobs.items import FIRST_ID
+from core.messages import WireModel
 from services.table import LAST, Table
 
 _PENDING = "NOTIFY"
+_LAST_MESSAGES = "MESSAGES"
+
+
+class FleetMessage(WireModel):
+    """A message to subscribers on a spending cap that is reached, or on an outage, in which the fleet cannot work.
+
+    Attributes:
+        about: the period of the cap, or `outage`.
+        id: of the message, such as `cap-day-2026-11-25-reached` or `outage-20261126T141500Z-began`.
+        type: such as `fleet.outage_began`.
+        at: when the cap was found to be reached, or the outage began or ended.
+        data: as `docs/operate.md` describes it, in JSON.
+    """
+
+    about: Literal["day", "month", "outage"]
+    id: str
+    type: str
+    at: AwareDatetime
+    data: str
+
+
+class FleetMessages(WireModel):
+    """The last message on each cap and on an outage."""
+
+    version: Literal[1] = 1
+    day: FleetMessage | None = None
+    month: FleetMessage | None = None
+    outage: FleetMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +70,7 @@ class PendingEvent:
 
 @dataclass(frozen=True)
 class Outbox:
-    """Reads and writes these events in the job table."""
+    """Reads and writes these events, and the last messages of the fleet, in the job table."""
 
     table: Table
 
@@ -61,3 +93,12 @@ class Outbox:
     def settle(self, event: PendingEvent) -> None:
         """Remove an event, unless it was added again meanwhile."""
         self.table.delete_if(_PENDING, event.key, "#at = :read", {"read": event.at})
+
+    def put_last_messages(self, messages: FleetMessages, token: int) -> bool:
+        """Store the last messages of the fleet; return False if a controller with a later fencing `token` has."""
+        return self.table.put_fenced({"pk": FLEET, "sk": _LAST_MESSAGES, "body": messages.to_json()}, token)
+
+    def last_messages(self) -> FleetMessages:
+        """Return the last messages of the fleet."""
+        item = self.table.get(FLEET, _LAST_MESSAGES)
+        return FleetMessages() if item is None else FleetMessages.from_json(str(item["body"]))
