@@ -8,8 +8,7 @@ A job gets its model when it is created, and keeps it: every request of its imag
 place. So another default changes only which model later jobs get. A change of the catalogue is a pure function of the
 catalogue before; the store writes it only if no other change came in between.
 
-Without an item the bundle of the configuration (`worker.bundle`) is the only version. The controller writes the first
-item, and makes a bundle that the configuration names anew the default (`configured`).
+Without an item the bundle of the configuration (`worker.bundle`) is the only version.
 """
 
 import re
@@ -167,6 +166,10 @@ class ModelCatalog(WireModel):
         """
         return self.named(self.default if name is None else name).for_job
 
+    def changed(self, **fields: object) -> Self:
+        """Return this catalogue with other values in some fields."""
+        return self.model_validate({**dict(self), **fields})
+
 
 def with_model(catalog: ModelCatalog, version: ModelVersion) -> ModelCatalog:
     """Return the catalogue with `version` added, or unchanged if it has this bundle by this name.
@@ -183,56 +186,7 @@ def with_model(catalog: ModelCatalog, version: ModelVersion) -> ModelCatalog:
         raise CatalogRefusedError(f"another bundle is called {version.name!r} already: give this one another name")
     if len(catalog.versions) == MAX_VERSIONS:
         raise CatalogRefusedError(f"there are {MAX_VERSIONS} models, which is the most: remove one first")
-    return _changed(catalog, versions=(*catalog.versions, version))
-
-
-def without_model(catalog: ModelCatalog, name: str) -> ModelCatalog:
-    """Return the catalogue without the model called `name`; its jobs keep it.
-
-    Raises:
-        UnknownModelError: there is none.
-        CatalogRefusedError: new jobs get it.
-    """
-    version = catalog.named(name)
-    if version.digest == catalog.default:
-        raise CatalogRefusedError(f"new jobs get {version.name}: give them another model, then remove this one")
-    previous = None if catalog.previous == version.digest else catalog.previous
-    return _changed(catalog, versions=tuple(each for each in catalog.versions if each != version), previous=previous)
-
-
-def with_default(catalog: ModelCatalog, name: str) -> ModelCatalog:
-    """Return the catalogue in which new jobs get the model called `name`.
-
-    Raises:
-        UnknownModelError: there is none.
-    """
-    digest = catalog.named(name).digest
-    return catalog if digest == catalog.default else _changed(catalog, default=digest, previous=catalog.default)
-
-
-def rolled_back(catalog: ModelCatalog) -> ModelCatalog:
-    """Return the catalogue in which new jobs get the default before; the default takes its place.
-
-    Raises:
-        CatalogRefusedError: there is none.
-    """
-    if catalog.previous is None:
-        name = catalog.default_version.name
-        raise CatalogRefusedError(f"there is no model before {name} to return to: choose one by its name")
-    return with_default(catalog, catalog.previous)
-
-
-def with_configured(catalog: ModelCatalog, version: ModelVersion) -> ModelCatalog:
-    """Return the catalogue after the configuration has named the bundle `version` anew: new jobs get it.
-
-    If its name is taken by another bundle, a part of the digest is added. In a full catalogue it replaces the oldest
-    version that is not in use.
-    """
-    if catalog.find(version.digest) is None and len(catalog.versions) == MAX_VERSIONS:
-        in_use = {catalog.default, catalog.previous}
-        catalog = without_model(catalog, next(each.name for each in catalog.versions if each.digest not in in_use))
-    changed = with_model(catalog, version.model_copy(update={"name": free_name(catalog, version)}))
-    return _changed(with_default(changed, version.digest), configured=version.digest)
+    return catalog.changed(versions=(*catalog.versions, version))
 
 
 def free_name(catalog: ModelCatalog, version: ModelVersion) -> str:
@@ -248,10 +202,6 @@ def model_name(text: str | None) -> str:
     """Return the name for a bundle that calls itself `text`, which may have any characters."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text or "").lstrip("._-")[:63]
     return name if _NAME.fullmatch(name) else "model"
-
-
-def _changed(catalog: ModelCatalog, **fields: object) -> ModelCatalog:
-    return ModelCatalog.model_validate({**dict(catalog), **fields})
 
 
 @dataclass(frozen=True)

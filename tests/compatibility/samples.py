@@ -77,8 +77,6 @@ from core.model_catalog import (
     JobModel,
     ModelCatalog,
     ModelVersion,
-    with_default,
-    with_model,
 )
 from services.ec2 import LaunchSpec
 from services.lease import Lease
@@ -277,10 +275,9 @@ def _fill_models(catalogs: CatalogStore) -> None:
         for name, digest in (("demo", MODEL.digest), ("other", sha256(b"another bundle").hexdigest()))
     ]
 
-    def change(catalog: ModelCatalog) -> ModelCatalog:
-        return with_default(with_model(catalog, versions[1]), "other")
-
-    catalogs.change(change, lambda: ModelCatalog.only(versions[0]))
+    before, after = versions[0].digest, versions[1].digest
+    catalog = ModelCatalog(versions=tuple(versions), default=after, previous=before, configured=before)
+    catalogs.change(lambda _: catalog, lambda: ModelCatalog.only(versions[0]))
 
 
 def _fill_users(table: MemoryTable) -> None:

@@ -178,10 +178,6 @@ class ServedModels:
         catalog = self.recent_catalog()
         return None if catalog is None else catalog.model_for_job(None)
 
-    def default_facts(self) -> BundleFacts:
-        """Return what is known of the model that new jobs get."""
-        return self.facts(self.default_model())
-
     def facts(self, model: JobModel | RequestedModel | None) -> BundleFacts:
         """Return what is known of a job's model; nothing if its bundle cannot be read or is another one."""
         own = self.configured.facts()
@@ -189,16 +185,6 @@ class ServedModels:
             return own
         found = self._reader(model.place).facts()
         return found if found.digest == model.bundle else BundleFacts(digest=model.bundle)
-
-    def facts_called(self, name: str) -> BundleFacts:
-        """Return what is known of the model with this name or digest in the catalogue.
-
-        Without such a model, the facts are those of the model that new jobs get: a digest that any user may make up
-        must cost no call of S3, and no place of a reader.
-        """
-        catalog = self.recent_catalog()
-        version = None if catalog is None else catalog.find(name)
-        return self.default_facts() if version is None else self.facts(version.for_job)
 
     def add(self, place: str, name: str | None, added_by: str) -> tuple[ModelVersion, ModelCatalog]:
         """Publish the bundle at `place` and add it as `name`, by default as it calls itself; return both.

@@ -12,7 +12,7 @@ from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
 from core.jobs.store import JobStore
-from core.model_catalog import CatalogStore, JobModel, with_default
+from core.model_catalog import CatalogStore, JobModel, ModelCatalog
 from services.errors import FleetsightError
 from services.s3 import UploadForm
 from services.table import CLOUD_ERRORS
@@ -103,8 +103,11 @@ class Clients:
     def use_model(self, name: str) -> None:
         """Give new jobs another model."""
 
+        def change(catalog: ModelCatalog) -> ModelCatalog:
+            return catalog.model_copy(update={"default": catalog.named(name).digest})
+
         def operation(web: Web) -> None:
-            CatalogStore(web.store.table).change(lambda catalog: with_default(catalog, name), first_catalog)
+            CatalogStore(web.store.table).change(change, first_catalog)
 
         self._operate(operation)
 

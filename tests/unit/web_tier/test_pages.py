@@ -27,11 +27,8 @@ from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
-from web_tier.features import FEATURES
 from web_tier.pages import job as job_pages
 from web_tier.pages.upload import keep_sentence
-
-of_models = pytest.mark.skipif("models" not in FEATURES, reason="the feature is removed")
 
 
 def post(client: FlaskClient, name: str, *files: tuple[str, bytes]) -> TestResponse:
@@ -52,15 +49,6 @@ def test_the_upload_form_explains_the_demo_model(make_app: AppMaker, endpoint_ur
     assert "--model photos" not in make_app(aws=aws, worker={"bundle": "models/resnet18"}).test_client().get("/").text
 
 
-@of_models
-@pytest.mark.parametrize("path", ["/", "/jobs", "/fleet", "/api", "/model", "/nowhere"])
-def test_every_page_names_the_configured_model_and_leads_to_its_classes(client: FlaskClient, path: str) -> None:
-    page = client.get(path).text
-    pill = re.search(r'<a class="pill" href="/model".*?</a>', page)
-    assert pill
-    assert "demo · 30 classes" in re.sub(r"<[^>]*>", "", pill[0])
-
-
 @pytest.mark.parametrize(
     ("path", "area"),
     [
@@ -68,34 +56,15 @@ def test_every_page_names_the_configured_model_and_leads_to_its_classes(client: 
         ("/upload", "Classify"),
         ("/jobs", "Jobs"),
         ("/jobs/{}/delete", "Jobs"),
-        ("/jobs/{}/evaluation", "Jobs"),
         ("/fleet/pause", "Fleet"),
         ("/api", "API"),
-        ("/model", None),
+        ("/nowhere", None),
     ],
 )
 def test_every_page_marks_its_area_in_the_header(client: FlaskClient, job: Job, path: str, area: str | None) -> None:
     page = client.get(path.format(job.job_id)).text
     navigation = page[page.index("<nav") : page.index("</nav>")]
     assert re.findall(r'aria-current="page">(\w+)<', navigation) == ([area] if area else [])
-
-
-@of_models
-def test_the_model_page_searches_the_classes_without_a_script(client: FlaskClient) -> None:
-    def shown(path: str) -> list[str]:
-        return re.findall(r"<li><bdi>(.*?)</bdi>", client.get(path).text)
-
-    assert shown("/model")[:3] == ["airplane", "automobile", "bird"]
-    assert shown("/model?q=PARKING") == ["no parking", "parking"]
-    assert shown("/model?q=<b>") == []
-
-
-@of_models
-def test_a_model_that_cannot_be_read_is_reported_with_its_key(make_app: AppMaker) -> None:
-    client = make_app(worker={"bundle": "models/none"}).test_client()
-    page = client.get("/model").text
-    assert "worker.bundle" in page
-    assert 'href="/model"' not in page
 
 
 def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:

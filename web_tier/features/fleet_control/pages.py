@@ -35,7 +35,6 @@ from core.format import (
     seconds_in_words,
     spending_words,
 )
-from core.model_catalog import ModelCatalog
 from services.clock import utc_now
 from services.ec2 import ALIVE
 from web_tier.auth.permissions import Right
@@ -71,8 +70,6 @@ class FleetBody(ApiBody):
         next_worker: what starts a worker while none runs.
         failed_instance: while workers end without an answer, the last one that did; None if it is not listed.
         limits_set: limits that operators have set, since when and why; None if those of config.yaml hold.
-        failed_model: that workers cannot load a model; None if they can load all.
-        can_roll_back: whether new jobs get the model that cannot be loaded, and got another one before.
         spending: cost of the instances beside the spending caps; None if no cap is configured.
         capped: that a spending cap is reached, and until when; None if none is.
         instances: newest first; `unlisted` is the number of older ones.
@@ -90,8 +87,6 @@ class FleetBody(ApiBody):
     is_latest: bool
     failed_instance: str | None
     limits_set: str | None
-    failed_model: str | None
-    can_roll_back: bool
     spending: str | None
     capped: str | None
     paused: str | None
@@ -106,7 +101,6 @@ class FleetBody(ApiBody):
         state: FleetState,
         config: Config,
         days: Sequence[FleetDay],
-        catalog: ModelCatalog | None,
         *,
         silent_seconds: float,
     ) -> Self:
@@ -118,11 +112,6 @@ class FleetBody(ApiBody):
         sentence = fleet_sentence(state.snapshot, silent_seconds)
         decisions = state.decisions.decisions[:MAX_DECISIONS_SHOWN]
         allowance, spending = config.fleet.boot_allowance_seconds, state.spending
-        digest = next(iter(state.snapshot.failed_models if state.snapshot else ()), "")
-        failed = catalog.find(digest) if catalog else None
-        failed_model = digest and (
-            f"Workers cannot load the model {failed.name if failed else digest[:12]}: its images wait or fail."
-        )
         above = f" above {limits.min_workers:,}" if limits.min_workers else ""
         snapshot = (state.snapshot or _unreported(limits, now)).model_copy(update={"problem": state.problem})
         return cls(
@@ -137,8 +126,6 @@ class FleetBody(ApiBody):
             sentence=sentence,
             failed_instance=_failed_instance(state),
             next_worker=next_worker_words(state.halt(WorkerLimits.configured(config.fleet)), spending),
-            failed_model=failed_model or None,
-            can_roll_back=catalog is not None and catalog.default == digest and catalog.previous is not None,
             spending=spending and spending_words(spending),
             capped=(spending and cap_words(spending)) or None,
             is_latest=any(f"{capitalised(each.words)}." == sentence for each in decisions[:1]),
@@ -185,11 +172,11 @@ def fleet_page() -> str:
     backend = current_backend()
     store = backend.fleet
     state = store.state()
-    silent_seconds, catalog = backend.reports.silent_seconds(state.snapshot), backend.served.recent_catalog()
+    silent_seconds = backend.reports.silent_seconds(state.snapshot)
     window = next((each for each in WINDOWS.values() if each.span == request.args.get("span")), WINDOWS["minutes"])
     return render_template(
         "fleet.html",
-        body=FleetBody.from_state(state, backend.config, store.days(), catalog, silent_seconds=silent_seconds),
+        body=FleetBody.from_state(state, backend.config, store.days(), silent_seconds=silent_seconds),
         chart=fleet_chart(store, state.snapshot, window),
         windows=WINDOWS.values(),
         fleet=state.snapshot,

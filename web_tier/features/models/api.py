@@ -15,14 +15,12 @@ from core.model_catalog import (
     ModelCatalog,
     ModelVersion,
     UnknownModelError,
-    rolled_back,
-    with_default,
-    without_model,
 )
 from web_tier.api.schemas import ROOT
 from web_tier.auth.audit import audit_details
 from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
+from web_tier.features.models.catalog import rolled_back, with_default, without_model
 from web_tier.features.models.pages import pages
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody

@@ -13,7 +13,7 @@ from typing import Final
 
 from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_manifest
 from core.config import WorkerSettings
-from core.model_catalog import CatalogStore, ModelCatalog, with_configured
+from core.model_catalog import CatalogStore, ModelCatalog
 from core.published_bundles import publish
 from services.clock import utc_now
 from services.errors import NotFoundError
@@ -21,6 +21,7 @@ from services.lease import Tenure
 from services.s3 import Bucket
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.autoscaler.reporting import FleetEvent
+from web_tier.features.models.catalog import with_configured
 from web_tier.uploads.served_models import configured_version
 
 CHECK_SECONDS: Final = 10.0

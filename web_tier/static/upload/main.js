@@ -16,7 +16,6 @@ const grid = new Grid(find("list"), adding);
 const options = new Options(form, adding);
 
 batch.addEventListener("change", () => document.head.append(find("job-files").content), { once: true });
-if (find("modelChoice")?.hidden) options.fetchModels(adding.section.dataset.models === "everyone");
 find("clear").addEventListener("click", () => {
     batch.clear();
     find("choose").focus();

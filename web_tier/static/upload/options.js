@@ -1,6 +1,5 @@
 // The options of a new job beside its images, the forecast, and the button that sends them.
 
-import { fetchState } from "../fetching.js";
 import { oncePerFrame } from "../frames.js";
 import { Forecast } from "./forecast.js";
 import { plural } from "./format.js";
@@ -49,18 +48,6 @@ export class Options {
     /** Show a message and announce it to screen readers. It stays until the next message. */
     announce(message) {
         this.elements.note.textContent = message;
-    }
-
-    /** Offer a choice of the models if there are several, and the visitor may see them. */
-    async fetchModels(isForEveryone) {
-        const isAllowed = isForEveryone || (await import("../visitor.js")).visitor?.signed_in;
-        const found = isAllowed && (await fetchState("/api/v1/models"));
-        if (!found) return;
-        const { default: defaultName, models } = found;
-        const { model, modelChoice } = this.elements;
-        model.replaceChildren(new Option(`Default: ${defaultName}`, ""));
-        for (const { name } of models) if (name !== defaultName) model.append(new Option(name));
-        modelChoice.hidden = models.length < 2;
     }
 
     #render() {

@@ -1,5 +1,6 @@
 """Models: the one that each job gets, the default of operators, and what pages show of them."""
 
+import re
 import shutil
 from html import unescape
 from io import BytesIO
@@ -18,16 +19,12 @@ from core.config import Config
 from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
-from core.model_catalog import (
-    MAX_EDITOR_CHARACTERS,
-    CatalogStore,
-    rolled_back,
-)
+from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore
 from services.errors import ObjectTooLargeError
 from services.lease import Tenure
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
-from tests.support.api import AppMaker, fleet_shown, problem, upload
+from tests.support.api import AppMaker, problem, upload
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
 from tests.support.clocks import PlayedClock
@@ -37,7 +34,7 @@ from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.people import BROWSER
 from web_tier.auth.identity import Identity
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
-from web_tier.features import FEATURES
+from web_tier.features.models.catalog import rolled_back
 from web_tier.features.models.configured_model import ConfiguredModelRecorder
 from web_tier.http.backend import Backend
 from web_tier.http.quotas import QuotaScope
@@ -112,13 +109,13 @@ def test_a_model_that_workers_cannot_load_is_rolled_back_from_its_alarm(
 ) -> None:
     use(client, other)
     FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, running=2, failed_models=(digest_of(other),)))
-    body = fleet_shown(client)
-    assert body.failed_model == "Workers cannot load the model other: its images wait or fail."
-    assert body.can_roll_back is True
-    assert 'action="/models/roll-back"' in client.get("/fleet").text
+    alarm = re.compile("Workers cannot load the model other: its images wait or fail.*?</form>", re.DOTALL)
+    [shown] = alarm.findall(client.get("/fleet").text)
+    assert 'action="/models/roll-back">' in shown
     assert client.post("/models/roll-back", headers=BROWSER).headers["Location"] == "/fleet"
     assert names(client)[0] == "demo"
-    assert not fleet_shown(client).can_roll_back
+    [shown] = alarm.findall(client.get("/fleet").text)
+    assert 'action="/models/roll-back" hidden>' in shown
 
 
 def test_a_bundle_with_a_network_that_cannot_be_loaded_is_not_added(
@@ -207,6 +204,30 @@ def test_the_page_of_a_model_shows_its_card(client: FlaskClient) -> None:
     assert "<dt>Network</dt><dd><bdi>cifar-resnet20</bdi></dd>" in page
     assert "<dt>Input</dt><dd><bdi>32 x 32 pixels, crop of 32, bilinear</bdi></dd>" in page
     assert "88.05% of 10,000 cifar test images, 99.98% of 10,000 signs images" in page
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs", "/fleet", "/api", "/model", "/nowhere"])
+def test_every_page_names_the_configured_model_and_leads_to_its_classes(client: FlaskClient, path: str) -> None:
+    page = client.get(path).text
+    pill = re.search(r'<a class="pill" href="/model".*?</a>', page)
+    assert pill
+    assert "demo · 30 classes" in re.sub(r"<[^>]*>", "", pill[0])
+
+
+def test_the_model_page_searches_the_classes_without_a_script(client: FlaskClient) -> None:
+    def shown(path: str) -> list[str]:
+        return re.findall(r"<li><bdi>(.*?)</bdi>", client.get(path).text)
+
+    assert shown("/model")[:3] == ["airplane", "automobile", "bird"]
+    assert shown("/model?q=PARKING") == ["no parking", "parking"]
+    assert shown("/model?q=<b>") == []
+
+
+def test_a_model_that_cannot_be_read_is_reported_with_its_key(make_app: AppMaker) -> None:
+    client = make_app(worker={"bundle": "models/none"}).test_client()
+    page = client.get("/model").text
+    assert "worker.bundle" in page
+    assert 'href="/model"' not in page
 
 
 @pytest.mark.parametrize(
@@ -359,8 +380,6 @@ def test_pages_show_the_model_of_the_job(
     page = client.get(f"/jobs/{job.job_id}").text
     assert f'<dt>Model</dt><dd><a href="/model?job={job.job_id}"' in page
     assert "by other" in page
-    # The classes to choose from in a review, and the scores of an image, are those of the job's model.
-    assert ("stop (2)" in page) is ("review" in FEATURES)
     [image] = store.images(job.job_id)
     labels = read_manifest(other).labels
     model = Model(name="other", digest=job.model.digest)
@@ -381,10 +400,9 @@ def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
     config: Config, store: JobStore, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, reads = [0.0], list[float]()
-    served = Backend(config, store).served
     bucket = MemoryBucket()
-    monkeypatch.setattr(served, "_bucket_named", lambda _name: bucket)
-    monkeypatch.setattr(served.configured, "get", lambda _bucket, key: bucket.get(key))
+    monkeypatch.setattr(Backend, "bucket_named", lambda _backend, _name: bucket)
+    served = Backend(config, store).served
     monkeypatch.setattr(served._refresh, "clock", PlayedClock(lambda: now[0]))
     find = CatalogStore.find
 
@@ -398,14 +416,16 @@ def test_the_catalogue_is_read_again_when_it_is_due_and_outlives_the_table(
         assert model is not None and model.name == "demo"
     assert reads == [0.0]
     served.add(str(other), None, "")
-    assert served.facts_called("other").name == "other", "a change in this process is seen at once"
+    catalog = served.recent_catalog()
+    assert catalog is not None
+    assert catalog.find("other") is not None, "a change in this process is seen at once"
     now[0] += RECENT_SECONDS
 
     def busy(_: CatalogStore) -> Any:
         raise client_error(503)
 
     monkeypatch.setattr(CatalogStore, "find", busy)
-    assert served.default_facts().name == "demo"
+    assert served.recent_catalog() == catalog
 
 
 @pytest.fixture
