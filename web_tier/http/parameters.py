@@ -134,11 +134,6 @@ def clean_search(raw: str) -> str:
     return printable(raw)[:MAX_JOB_NAME]
 
 
-def clean_label(raw: str) -> str:
-    """Return a user's text as a true label, at most 200 characters, or an empty string."""
-    return " ".join(printable(raw)[:MAX_LABEL].split())
-
-
 def clean_reason(raw: str) -> str:
     """Return the reason to show for a pause, at most 200 characters, or an empty string."""
     return printable(raw)[:MAX_REASON_CHARACTERS]

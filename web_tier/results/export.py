@@ -228,13 +228,6 @@ def _csv_time(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def truth_lines(results: Iterable[ImageResult]) -> Iterator[str]:
-    """Yield the header and a line for each image with a true label: a file that sets the same labels again."""
-    labelled = ((result.record.filename, result.truth.label) for result in results if result.truth is not None)
-    yield from csv_of([("filename", "label")])
-    yield from csv_of(map(safe_cell, cells) for cells in labelled)
-
-
 def csv_of(rows: Iterable[Iterable[str]]) -> Iterator[str]:
     """Yield a line of CSV (RFC 4180) for each row, with its line end."""
     buffer = StringIO(newline="")

@@ -26,19 +26,20 @@ from web_tier.features.review.truth import (
     TruthFileError,
     TruthOutcome,
     class_names,
+    clean_label,
     match_folders,
     match_rows,
     parse_truth_file,
     read_evaluation,
     set_truths,
+    truth_lines,
 )
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
-from web_tier.http.parameters import MAX_LABEL, clean_label, known_id
+from web_tier.http.parameters import MAX_LABEL, known_id
 from web_tier.http.parsing import Label, json_response, parse_body
 from web_tier.http.routes import Routes
-from web_tier.results.export import truth_lines
 from web_tier.results.query import ResultsFilter, all_results
 
 api = Routes("review_api")

@@ -4,13 +4,16 @@ Only images with both a true label and a label of the model count. An image with
 waits, is neither right nor wrong. Nor is one whose true label is no class of the model, which cannot give it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from core.confidence import wilson_interval
 from core.label_names import ClassNames
+
+Z_95: Final = 1.959964
+"""Two-sided 95 % quantile of the standard normal distribution."""
 
 MAX_UNKNOWN_LISTED: Final = 20
 """True labels that are no class of the model and that an evaluation names; it counts all of them."""
@@ -142,3 +145,16 @@ class ConfusionMatrix:
         )
         rows = tuple(tuple(cells.get((truth, label), 0) for label in labels) for truth in labels)
         return cls(labels, rows, tuple(others))
+
+
+def wilson_interval(right: int, count: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of the share `right` of `count`, 0 to 1; `count` is not 0.
+
+    Source: https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval
+    """
+    share = right / count
+    centre = share + Z_95**2 / (2 * count)
+    width = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
+    scale = 1 + Z_95**2 / count
+    # Rounding may leave the share itself out, where every image or none is right.
+    return max(0.0, min(share, (centre - width) / scale)), min(1.0, max(share, (centre + width) / scale))

@@ -13,9 +13,9 @@ from web_tier.auth.job_access import UserJobs, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.features.review.api import TruthMatched, apply_folders, apply_truth_file
 from web_tier.features.review.evaluation import MAX_UNKNOWN_LISTED, ConfusionMatrix
-from web_tier.features.review.truth import MAX_TRUTH_BYTES, class_names, read_evaluation
+from web_tier.features.review.truth import MAX_TRUTH_BYTES, class_names, clean_label, read_evaluation
 from web_tier.http.backend import current_backend, render_with_fleet
-from web_tier.http.parameters import clean_label, known_id, known_ref
+from web_tier.http.parameters import known_id, known_ref
 from web_tier.http.routes import Routes
 from web_tier.results.services import current_result_services
 from web_tier.uploads.multipart import FormField

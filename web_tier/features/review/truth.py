@@ -22,9 +22,9 @@ from services.clock import utc_now
 from services.errors import FleetsightError
 from web_tier.auth.job_access import UserJobs
 from web_tier.features.review.evaluation import Evaluation
-from web_tier.http.parameters import clean_label, printable
-from web_tier.results.export import unescaped_cell
-from web_tier.results.query import PAGE
+from web_tier.http.parameters import MAX_LABEL, printable
+from web_tier.results.export import csv_of, safe_cell, unescaped_cell
+from web_tier.results.query import PAGE, ImageResult
 from web_tier.results.services import current_result_services
 
 MAX_TRUTH_BYTES: Final = 2 * 2**20
@@ -211,6 +211,11 @@ def _ends(path: str, depths: Collection[int]) -> Iterator[str]:
         at, depth = path.rfind("/", 0, at), depth + 1
 
 
+def clean_label(raw: str) -> str:
+    """Return a user's text as a true label, at most 200 characters, or an empty string."""
+    return " ".join(printable(raw)[:MAX_LABEL].split())
+
+
 def class_names(job: Job) -> ClassNames:
     """Return the names of the classes of a job's model."""
     return ClassNames(current_result_services().class_labels(job.model).labels)
@@ -252,3 +257,10 @@ def set_truths(jobs: UserJobs, job_id: str, labels: Mapping[str, str], source: T
     if changed:
         jobs.set_truths(job_id, changed)
     return len(changed)
+
+
+def truth_lines(results: Iterable[ImageResult]) -> Iterator[str]:
+    """Yield the header and a line for each image with a true label: a file that sets the same labels again."""
+    labelled = ((result.record.filename, result.truth.label) for result in results if result.truth is not None)
+    yield from csv_of([("filename", "label")])
+    yield from csv_of(map(safe_cell, cells) for cells in labelled)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.label_names import ClassNames
-from web_tier.features.review.evaluation import ConfusionMatrix, Evaluation
+from web_tier.features.review.evaluation import ConfusionMatrix, Evaluation, wilson_interval
 
 LABELS = st.sampled_from(["cat", "dog", "ship", "none of them"])
 PAIRS = st.lists(st.tuples(LABELS, LABELS), max_size=40)
@@ -78,10 +78,13 @@ def test_the_interval_contains_the_accuracy_and_narrows_with_more_images(pairs: 
     assert many.interval[1] - many.interval[0] < high - low
 
 
-def test_the_interval_is_that_of_wilson() -> None:
-    # https://www.statsmodels.org: proportion_confint(35, 40, method="wilson")
-    interval = Evaluation.from_pairs([("cat", "cat")] * 35 + [("cat", "dog")] * 5, ANY).interval
-    assert interval == pytest.approx((0.7389, 0.9454), abs=1e-4)
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_the_confidence_interval_is_that_of_newcombes_table(right: int, count: int, low: float, high: float) -> None:
+    """Newcombe, Two-sided confidence intervals for the single proportion, 1998, table I, method 3."""
+    assert wilson_interval(right, count) == pytest.approx((low, high), abs=6e-5)
 
 
 def test_without_images_no_share_is_known() -> None:
