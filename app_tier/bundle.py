@@ -11,19 +11,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from core.bundle_facts import (
     MANIFEST_NAME,
-    MAX_BUNDLE_BYTES,
     MAX_MANIFEST_BYTES,
     ZIP_ERRORS,
     bundle_zip,
     check_pin,
 )
+from core.bundle_files import check_digest, chunks, write_files
 from core.bundle_manifest import (
     TORCH_NAME,
     BundleDigestError,
@@ -39,7 +39,6 @@ DEMO_BUNDLE: Final = Path(__file__).parent / "demo" / "bundle"
 MAX_CACHED: Final = 20
 """Bundles that the cache keeps, those that were used last: as many as jobs may choose from."""
 
-_CHUNK: Final = 2**20
 _BUILD_ONE: Final = "build one with `./scripts/fleetsight model build`"
 _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
 
@@ -136,16 +135,8 @@ def load_folder(folder: Path, sha256: str | None = None, unused: Collection[str]
             raise BundleDigestError(
                 f"{path} cannot be read ({error.strerror}): restore or build the bundle again"
             ) from error
-        _check_digest(path, actual, expected)
+        check_digest(path, actual, expected)
     return Bundle(folder, manifest, manifest.digest, frozenset(unused))
-
-
-def _check_digest(path: Path, actual: str, expected: str) -> None:
-    if actual != expected:
-        raise BundleDigestError(
-            f"{path} has SHA-256 {actual}, but the bundle was built with {expected}: "
-            "the file was changed or damaged, restore or build the bundle again"
-        )
 
 
 def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
@@ -198,7 +189,7 @@ def unpack(path: Path, folder: Path) -> None:
             manifest = parse_manifest(f"{MANIFEST_NAME} in {path}", text)
             if missing := [name for name in manifest.files if f"{top}{name}" not in archive.NameToInfo]:
                 raise BundleDigestError(f"{path} lacks {missing[0]}: make it again from the bundle's folder")
-            write_files(folder, manifest, text, lambda name: archive.open(f"{top}{name}"))
+            write_files(folder, manifest, text, lambda name: chunks(archive.open(f"{top}{name}")))
     except FileNotFoundError as error:
         raise BundleMissingError(f"no model bundle in {path} ({error}): zip a bundle's folder") from error
     except ZIP_ERRORS as error:
@@ -259,37 +250,3 @@ def _remove_unused(cache: Path) -> None:
         kept_folders = [each for each in cache.iterdir() if not each.name.startswith(".")]
         for folder in sorted(kept_folders, key=lambda each: each.stat().st_mtime, reverse=True)[MAX_CACHED:]:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_files(folder: Path, manifest: Manifest, text: bytes, opened: Callable[[str], IO[bytes]]) -> None:
-    """Write the files of a bundle from an untrusted source, which `opened` opens by name, and its ``bundle.json``.
-
-    Raises:
-        BundleFormatError: they have more than `MAX_BUNDLE_BYTES` bytes together.
-        BundleDigestError: a file is not the one that the bundle was built with.
-    """
-    left = MAX_BUNDLE_BYTES
-    for name, sha256 in manifest.files.items():
-        with closing(opened(name)) as source:
-            left -= write_file(folder / name, source, left, sha256)
-    (folder / MANIFEST_NAME).write_bytes(text)
-
-
-def write_file(path: Path, source: IO[bytes], max_bytes: int = MAX_BUNDLE_BYTES, sha256: str | None = None) -> int:
-    """Write a file from an untrusted source, which could fill the disk; return its bytes.
-
-    Raises:
-        BundleFormatError: the source has more than `max_bytes` bytes.
-        BundleDigestError: the file has another digest than `sha256`.
-    """
-    written, digest = 0, hashlib.sha256()
-    with path.open("wb") as file:
-        while chunk := source.read(_CHUNK):
-            written += len(chunk)
-            if written > max_bytes:
-                raise BundleFormatError(f"{path.name} is larger than {max_bytes} bytes: no bundle is")
-            digest.update(chunk)
-            file.write(chunk)
-    if sha256 is not None:
-        _check_digest(path, digest.hexdigest(), sha256)
-    return written

@@ -15,10 +15,9 @@ from app_tier.bundle import (
     file_digest,
     kept,
     unpack,
-    write_file,
-    write_files,
 )
-from core.bundle_facts import IN_S3, MANIFEST_NAME, MAX_MANIFEST_BYTES, check_pin
+from core.bundle_facts import IN_S3, MANIFEST_NAME, MAX_BUNDLE_BYTES, MAX_MANIFEST_BYTES, check_pin
+from core.bundle_files import chunks, write_file, write_files
 from core.bundle_manifest import BundleDigestError, parse_manifest
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | No
     manifest = parse_manifest(str(place.file(MANIFEST_NAME)), text)
 
     def fill(folder: Path) -> None:
-        write_files(folder, manifest, text, lambda name: _get(client, place.file(name))["Body"])
+        write_files(folder, manifest, text, lambda name: chunks(_get(client, place.file(name))["Body"]))
 
     return kept(digest, fill, cache)
 
@@ -93,7 +92,7 @@ def _fetch_zip(client: "S3Client", place: Place, cache: Path, sha256: str | None
 
     def fill(folder: Path) -> None:
         zipped = folder.with_suffix(".zip")
-        write_file(zipped, answer["Body"])
+        write_file(zipped, chunks(answer["Body"]), MAX_BUNDLE_BYTES)
         check_pin(place, file_digest(zipped), sha256, BundleDigestError)
         unpack(zipped, folder)
         zipped.unlink()

@@ -5,12 +5,9 @@ configuration names may be built again, or be a part of a machine image that is 
 written last: a bundle that has it is whole. Published bundles are not deleted, since jobs may still need them.
 """
 
-import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Final
 
 from core.bundle_facts import (
     IN_S3,
@@ -24,11 +21,10 @@ from core.bundle_facts import (
     manifest_in,
     read_manifest,
 )
-from core.bundle_manifest import FileName, Manifest
+from core.bundle_files import Content, chunks, write_file, write_files
+from core.bundle_manifest import BundleError, Manifest
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
-
-_CHUNK_BYTES: Final = 2**20
 
 
 def published_place(bucket: str, digest: str) -> str:
@@ -55,55 +51,32 @@ def publish(
             digest than it has, or is not the pinned one; or by `check`.
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
-    try:
-        if (found := IN_S3.fullmatch(str(bundle))) is not None and found["key"].lower().endswith(".zip"):
-            with _downloaded(bucket_named(found["bucket"]), found["key"]) as file:
-                try:
-                    return publish(Path(file.name), bucket_named, models, sha256, check)
-                except BundleUnreadableError as error:
-                    raise BundleUnreadableError(str(error).replace(file.name, str(bundle))) from error
-        manifest = read_manifest(
-            bundle, lambda bucket, key: bucket_named(bucket).get(key, MAX_MANIFEST_BYTES), sha256
-        )
-        stated = manifest_in(manifest, str(bundle))
-        folder = f"{PUBLISHED}/{stated.digest}"
-        is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", stated.digest)
-        if is_published and check is None:
-            return stated
-        with tempfile.TemporaryDirectory() as temporary:
-            copy = Path(temporary)
-            _copy_files(bundle, stated.files, bucket_named, copy)
+    found = IN_S3.fullmatch(str(bundle))
+    with tempfile.TemporaryDirectory() as temporary:
+        place, copy = bundle, Path(temporary, "bundle")
+        try:
+            if found is not None and found["key"].lower().endswith(".zip"):
+                place = copy.with_suffix(".zip")
+                write_file(place, bucket_named(found["bucket"]).stream(found["key"]), MAX_BUNDLE_BYTES)
+            manifest = read_manifest(place, lambda name, key: bucket_named(name).get(key, MAX_MANIFEST_BYTES), sha256)
+            stated = manifest_in(manifest, str(place))
+            folder = f"{PUBLISHED}/{stated.digest}"
+            is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", stated.digest)
+            if is_published and check is None:
+                return stated
+            copy.mkdir()
+            write_files(copy, stated, manifest, lambda name: _content(place, name, bucket_named))
             if check is not None:
-                (copy / MANIFEST_NAME).write_bytes(manifest)
                 check(copy)
             if not is_published:
                 for name in stated.files:
-                    with (copy / name).open("rb") as file:
-                        models.put_parts(f"{folder}/{name}", _chunks(file), "application/octet-stream")
+                    models.put_parts(f"{folder}/{name}", chunks((copy / name).open("rb")), "application/octet-stream")
                 models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
-    except (OSError, NotFoundError, ObjectTooLargeError, KeyError, *ZIP_ERRORS) as error:
-        raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
+        except BundleUnreadableError as error:
+            raise BundleUnreadableError(str(error).replace(str(place), str(bundle))) from error
+        except (OSError, NotFoundError, ObjectTooLargeError, KeyError, BundleError, *ZIP_ERRORS) as error:
+            raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
     return stated
-
-
-def _copy_files(
-    bundle: Path, files: Mapping[FileName, str], bucket_named: Callable[[str], Bucket], folder: Path
-) -> None:
-    """Copy the files of a bundle, each with its SHA-256, into a folder."""
-    size = 0
-    for name, sha256 in files.items():
-        digest = hashlib.sha256()
-        with (folder / name).open("wb") as target:
-            for chunk in _content(bundle, name, bucket_named):
-                size += len(chunk)
-                if size > MAX_BUNDLE_BYTES:
-                    raise ObjectTooLargeError(str(bundle), size, MAX_BUNDLE_BYTES)
-                digest.update(chunk)
-                target.write(chunk)
-        if digest.hexdigest() != sha256:
-            raise BundleUnreadableError(
-                f"{bundle}/{name} is not the file that the bundle was built with: build it again"
-            )
 
 
 def _is_published(models: Bucket, key: str, digest: str) -> bool:
@@ -114,30 +87,12 @@ def _is_published(models: Bucket, key: str, digest: str) -> bool:
         return False
 
 
-@contextmanager
-def _downloaded(bucket: Bucket, key: str) -> Iterator[IO[bytes]]:
-    """Download an object into a file, which is removed at the end."""
-    with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
-        for chunk in bucket.stream(key):
-            file.write(chunk)
-            if file.tell() > MAX_BUNDLE_BYTES:
-                raise ObjectTooLargeError(key, file.tell(), MAX_BUNDLE_BYTES)
-        file.seek(0)
-        yield file
-
-
-def _content(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Iterator[bytes]:
+def _content(bundle: Path, name: str, bucket_named: Callable[[str], Bucket]) -> Content:
     """Yield the content of a file of a bundle."""
     if (found := IN_S3.fullmatch(str(bundle))) is not None:
         yield from bucket_named(found["bucket"]).stream(f"{found['key']}/{name}")
     elif bundle.is_file():
-        with bundle.open("rb") as zipped, bundle_zip(zipped) as (archive, top), archive.open(f"{top}{name}") as file:
-            yield from _chunks(file)
+        with bundle.open("rb") as zipped, bundle_zip(zipped) as (archive, top):
+            yield from chunks(archive.open(f"{top}{name}"))
     else:
-        with (bundle / name).open("rb") as file:
-            yield from _chunks(file)
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
-        yield chunk
+        yield from chunks((bundle / name).open("rb"))

@@ -19,10 +19,10 @@ from app_tier.bundle import (
     kept,
     load_bundle,
     load_zip,
-    write_file,
 )
 from core.bundle_facts import MANIFEST_NAME, BundleFacts, BundleUnreadableError, facts_in
 from core.bundle_facts import read_manifest as read_bundle_json
+from core.bundle_files import chunks, write_file
 from core.bundle_manifest import (
     INT8_IR_NAME,
     INT8_WEIGHTS_NAME,
@@ -270,7 +270,7 @@ def test_the_files_of_a_bundle_are_bounded_together_and_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum((DEMO_BUNDLE / name).stat().st_size for name in load_bundle().manifest.files)
-    monkeypatch.setattr("app_tier.bundle.MAX_BUNDLE_BYTES", size - 1)
+    monkeypatch.setattr("core.bundle_files.MAX_BUNDLE_BYTES", size - 1)
     with pytest.raises(BundleFormatError, match="is larger than"):
         load_zip(zipped(tmp_path / "demo.zip"), tmp_path / "cache")
     manifest = json.loads((DEMO_BUNDLE / MANIFEST_NAME).read_text())
@@ -284,7 +284,7 @@ def test_a_file_without_end_is_refused_before_the_disk_is_full(tmp_path: Path) -
         Path("/dev/zero").open("rb") as endless,
         pytest.raises(BundleFormatError, match=r"model\.bin is larger than 10 bytes"),
     ):
-        write_file(tmp_path / "model.bin", endless, 10)
+        write_file(tmp_path / "model.bin", chunks(endless), 10)
 
 
 def test_the_cache_keeps_the_bundles_that_were_used_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,11 @@ def test_a_bundle_that_the_web_tier_cannot_read_is_refused_with_the_reason(
 ) -> None:
     (other / "model.bin").write_bytes(b"damaged")
     absent = "it has no bundle.json"  # in a file, too: or an operator would learn which files there are
-    for place, reason in ((other, "is not the file"), (tmp_path, absent), (other / "model.bin", absent)):
+    for place, reason in (
+        (other, "but the bundle was built with"),
+        (tmp_path, absent),
+        (other / "model.bin", absent),
+    ):
         assert reason in problem(client.post(MODELS, json={"place": str(place)}), 422)
     assert names(client) == ("demo", ["demo"])
 
@@ -283,7 +287,7 @@ def test_a_damaged_copy_of_the_served_bundle_is_refused(
     with (tmp_path / "copy" / "model.bin").open("ab") as file:
         file.write(b"x")
     refused = client.post(MODELS, json={"place": str(tmp_path / "copy"), "name": name})
-    assert "is not the file that the bundle was built with" in problem(refused, 422)
+    assert "but the bundle was built with" in problem(refused, 422)
     assert names(client) == ("demo", ["demo"])
 
 
