@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from core.bundle_facts import MANIFEST_NAME, manifest_in, read_manifest
+from core.bundle_facts import MANIFEST_NAME, read_manifest
+from core.bundle_manifest import parse_manifest
 from core.config import DEMO_BUNDLE, EngineName
 from services.errors import FleetsightError
 
@@ -60,7 +61,7 @@ def write_archive(path: Path, bundle: Path, root: Path, engine: EngineName = "op
 
     Raises:
         ArchiveError: the bundle or a part of the project is missing.
-        BundleUnreadableError: the bundle does not say what it is.
+        BundleError: the bundle does not say what it is.
     """
     digest = bundle_digest(bundle)
     version = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -83,13 +84,13 @@ def bundle_digest(bundle: Path) -> str:
 
     Raises:
         ArchiveError: there is no such folder.
-        BundleUnreadableError: what is there is no bundle.
+        BundleError: what is there is no bundle.
     """
     if not (bundle / MANIFEST_NAME).is_file():
         raise ArchiveError(
             f"{bundle} has no {MANIFEST_NAME}: name the folder of a bundle, as `fleetsight model build` makes"
         )
-    return manifest_in(read_manifest(bundle, _no_s3), str(bundle)).digest
+    return parse_manifest(str(bundle), read_manifest(bundle)).digest
 
 
 def contents(bundle: Path, root: Path) -> Iterator[tuple[PurePosixPath, Path]]:
@@ -139,10 +140,6 @@ def _git(root: Path, *arguments: str) -> str:
     # Without the lock, which a commit at the same time may need.
     command = ("git", "--no-optional-locks", "-C", str(root), *arguments)
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
-
-
-def _no_s3(bucket: str, key: str) -> bytes:
-    raise ArchiveError(f"s3://{bucket}/{key} is not packed into an image: name a folder of this machine")
 
 
 def main(arguments: Sequence[str]) -> None:

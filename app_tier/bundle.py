@@ -23,12 +23,14 @@ from core.bundle_facts import (
     bundle_zip,
     check_pin,
 )
+from core.bundle_facts import read_manifest as read_bundle_json
 from core.bundle_files import check_digest, chunks, write_files
 from core.bundle_manifest import (
     TORCH_NAME,
     BundleDigestError,
     BundleError,
     BundleFormatError,
+    BundleMissingError,
     Manifest,
     parse_manifest,
 )
@@ -39,12 +41,7 @@ DEMO_BUNDLE: Final = Path(__file__).parent / "demo" / "bundle"
 MAX_CACHED: Final = 20
 """Bundles that the cache keeps, those that were used last: as many as jobs may choose from."""
 
-_BUILD_ONE: Final = "build one with `./scripts/fleetsight model build`"
 _BUILD_AGAIN: Final = "build it again with `./scripts/fleetsight model build`"
-
-
-class BundleMissingError(BundleError):
-    """Raised when a named place contains no bundle."""
 
 
 class BundleBuildError(BundleError):
@@ -147,17 +144,7 @@ def read_manifest(folder: Path, sha256: str | None = None) -> Manifest:
         BundleFormatError: it is not valid.
         BundleDigestError: it is not the pinned one.
     """
-    path = folder / MANIFEST_NAME
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BundleMissingError(
-            f"no model bundle in {folder} ({MANIFEST_NAME} is not there): {_BUILD_ONE}"
-        ) from error
-    except OSError as error:
-        raise BundleFormatError(f"{path} cannot be read ({error}): restore or build it again") from error
-    check_pin(path, hashlib.sha256(text).hexdigest(), sha256, BundleDigestError)
-    return parse_manifest(str(path), text)
+    return parse_manifest(str(folder / MANIFEST_NAME), read_bundle_json(folder, sha256=sha256))
 
 
 def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -> Bundle:
@@ -169,7 +156,7 @@ def load_zip(path: Path, cache: Path | None = None, sha256: str | None = None) -
         BundleDigestError: a file of the bundle is missing or was changed, or it is not the pinned zip.
     """
     digest = file_digest(path)
-    check_pin(path, digest, sha256, BundleDigestError)
+    check_pin(path, digest, sha256)
     return kept(digest, lambda folder: unpack(path, folder), cache or cache_folder())
 
 
@@ -189,7 +176,7 @@ def unpack(path: Path, folder: Path) -> None:
             manifest = parse_manifest(f"{MANIFEST_NAME} in {path}", text)
             if missing := [name for name in manifest.files if f"{top}{name}" not in archive.NameToInfo]:
                 raise BundleDigestError(f"{path} lacks {missing[0]}: make it again from the bundle's folder")
-            write_files(folder, manifest, text, lambda name: chunks(archive.open(f"{top}{name}")))
+            write_files(folder, path, manifest, text, lambda name: chunks(archive.open(f"{top}{name}")))
     except FileNotFoundError as error:
         raise BundleMissingError(f"no model bundle in {path} ({error}): zip a bundle's folder") from error
     except ZIP_ERRORS as error:

@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError
 
 from app_tier.bundle import (
     Bundle,
-    BundleMissingError,
     cache_folder,
     file_digest,
     kept,
@@ -18,7 +17,7 @@ from app_tier.bundle import (
 )
 from core.bundle_facts import IN_S3, MANIFEST_NAME, MAX_BUNDLE_BYTES, MAX_MANIFEST_BYTES, check_pin
 from core.bundle_files import chunks, write_file, write_files
-from core.bundle_manifest import BundleDigestError, parse_manifest
+from core.bundle_manifest import BundleMissingError, parse_manifest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -74,11 +73,11 @@ def _fetch_files(client: "S3Client", place: Place, cache: Path, sha256: str | No
     with closing(_get(client, place.file(MANIFEST_NAME))["Body"]) as body:
         text = body.read(MAX_MANIFEST_BYTES)
     digest = hashlib.sha256(text).hexdigest()
-    check_pin(place.file(MANIFEST_NAME), digest, sha256, BundleDigestError)
+    check_pin(place.file(MANIFEST_NAME), digest, sha256)
     manifest = parse_manifest(str(place.file(MANIFEST_NAME)), text)
 
     def fill(folder: Path) -> None:
-        write_files(folder, manifest, text, lambda name: chunks(_get(client, place.file(name))["Body"]))
+        write_files(folder, place, manifest, text, lambda name: chunks(_get(client, place.file(name))["Body"]))
 
     return kept(digest, fill, cache)
 
@@ -92,8 +91,8 @@ def _fetch_zip(client: "S3Client", place: Place, cache: Path, sha256: str | None
 
     def fill(folder: Path) -> None:
         zipped = folder.with_suffix(".zip")
-        write_file(zipped, chunks(answer["Body"]), MAX_BUNDLE_BYTES)
-        check_pin(place, file_digest(zipped), sha256, BundleDigestError)
+        write_file(zipped, place, chunks(answer["Body"]), MAX_BUNDLE_BYTES)
+        check_pin(place, file_digest(zipped), sha256)
         unpack(zipped, folder)
         zipped.unlink()
 

@@ -39,14 +39,14 @@ from typing import Final
 
 from botocore.exceptions import ClientError
 
-from app_tier.bundle import Bundle, BundleMissingError, EngineError, load_bundle
+from app_tier.bundle import Bundle, EngineError, load_bundle
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from app_tier.classify import check_engine
 from app_tier.engines import LoadedModel, open_engine, weights_bytes
 from app_tier.recovery import FatalError, StepRecovery, UnknownFault, classify_error
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Delivery, Task
-from core.bundle_manifest import TORCH_NAME, BundleDigestError, BundleError
+from core.bundle_manifest import TORCH_NAME, BundleDigestError, BundleError, BundleMissingError
 from core.config import Config
 from core.messages import MODEL_GONE, MODEL_REFUSED, Failure
 from services.backoff import pause_seconds

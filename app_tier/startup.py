@@ -19,7 +19,7 @@ from app_tier.engine_imports import import_openvino
 from app_tier.engines import LoadedModel, open_engine
 from app_tier.lifecycle import NotStartedError, is_protected, watch_notices
 from app_tier.sizing import Sizing, sized, this_machine
-from core.bundle_manifest import TORCH_NAME, BundleError
+from core.bundle_manifest import TORCH_NAME
 from core.config import Config, load_config
 from core.logs import set_level
 from core.sandbox.process import PoolUnavailableError
@@ -65,7 +65,7 @@ def _reason(error: Exception) -> str:
     match error:
         case PoolUnavailableError():
             return f"no image could be decoded: {error}"
-        case FleetsightError() | BundleError():
+        case FleetsightError():
             return str(error)
     _log.error("the start has failed", exc_info=error)
     return classify_error(error).reason

@@ -14,7 +14,6 @@ from typing import Final
 from rich.console import Console
 
 from benchmarks.report import Report
-from core.bundle_manifest import BundleError
 from services.errors import FleetsightError
 
 BENCHMARKS: Final = {
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         report = load(options.name)(options.quick)
-    except (FleetsightError, BundleError) as error:
+    except FleetsightError as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2
     report.show(Console())

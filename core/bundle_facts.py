@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
-from core.bundle_manifest import BundleError, Manifest, parse_manifest
+from core.bundle_manifest import BundleDigestError, BundleFormatError, BundleMissingError, Manifest, parse_manifest
 from core.images import Framing
-from services.errors import FleetsightError, ObjectTooLargeError
+from services.errors import ObjectTooLargeError
 
 MANIFEST_NAME: Final = "bundle.json"
 
@@ -42,10 +42,6 @@ IN_S3 = re.compile(r"s3:/{1,2}(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<k
 """The location of a bundle in S3: the key of a zip, or a prefix without its last slash."""
 
 
-class BundleUnreadableError(FleetsightError):
-    """Raised when a bundle does not exist, or its ``bundle.json`` cannot be read."""
-
-
 @dataclass(frozen=True)
 class BundleFacts:
     """What a bundle states about itself; nothing, by default, of one that cannot be read.
@@ -70,13 +66,13 @@ class BundleFacts:
     card: Sequence[tuple[str, str]] = ()
 
 
-def check_pin(place: object, actual: str, pinned: str | None, error: type[Exception]) -> None:
-    """Raise `error` if the bundle at `place` is not the one that `worker.bundle_sha256` pins; None pins none.
+def check_pin(place: object, actual: str, pinned: str | None) -> None:
+    """Raise BundleDigestError if the bundle at `place` is not that of `worker.bundle_sha256`; None pins none.
 
     `actual` is the SHA-256 of its ``bundle.json``, which contains those of its other files, or of the zip.
     """
     if pinned is not None and actual != pinned.lower():
-        raise error(
+        raise BundleDigestError(
             f"{place} has SHA-256 {actual}, but worker.bundle_sha256 is {pinned}, so nothing of it is read: restore "
             "the bundle, or set the key to the new value if you trust it"
         )
@@ -86,9 +82,9 @@ def facts_in(manifest: bytes, place: str) -> BundleFacts:
     """Return the facts in the ``bundle.json`` of the bundle at `place`.
 
     Raises:
-        BundleUnreadableError: it is not that of a bundle.
+        BundleFormatError, BundleDigestError: it is not that of a bundle.
     """
-    stated = manifest_in(manifest, place)
+    stated = parse_manifest(place, manifest)
     framing = stated.preprocess.framing
     return BundleFacts(
         stated.digest,
@@ -100,18 +96,6 @@ def facts_in(manifest: bytes, place: str) -> BundleFacts:
         framing,
         tuple(model_card(stated)),
     )
-
-
-def manifest_in(manifest: bytes, place: str) -> Manifest:
-    """Return the contents of the ``bundle.json`` of the bundle at `place`.
-
-    Raises:
-        BundleUnreadableError: it is not that of a bundle.
-    """
-    try:
-        return parse_manifest(place, manifest)
-    except BundleError as error:
-        raise BundleUnreadableError(f"no bundle can be read at {error}") from error
 
 
 def model_card(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -138,38 +122,47 @@ def model_card(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield name, " ".join(text.split())[:_MAX_CARD_TEXT]
 
 
-def read_manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> bytes:
+def _no_s3(_bucket: str, _key: str) -> NoReturn:
+    raise FileNotFoundError("only bundles on this machine are read here")
+
+
+def read_manifest(bundle: Path, get: Callable[[str, str], bytes] = _no_s3, sha256: str | None = None) -> bytes:
     """Return the ``bundle.json`` of a bundle in a folder or zip, or under ``s3://bucket/prefix``.
 
     `get` returns an object, by bucket and key, and need not read more than `MAX_MANIFEST_BYTES` of it; `sha256` pins
     the bundle (`worker.bundle_sha256`).
 
     Raises:
-        BundleUnreadableError: it does not exist, is too large, cannot be read, or is not the pinned one.
+        BundleMissingError: there is none.
+        BundleFormatError: it is too large, or cannot be read.
+        BundleDigestError: it is not the pinned one.
         botocore.exceptions.BotoCoreError, ClientError, NotFoundError: from `get`.
     """
     try:
         return _manifest(bundle, get, sha256)
     except (FileNotFoundError, NotADirectoryError) as error:  # one reason, or places would tell which files exist
-        raise BundleUnreadableError(f"no bundle can be read at {bundle}: it has no {MANIFEST_NAME}") from error
+        raise BundleMissingError(
+            f"no bundle can be read at {bundle}: it has no {MANIFEST_NAME}; "
+            "build one with `./scripts/fleetsight model build`"
+        ) from error
     except (OSError, KeyError, ObjectTooLargeError, *ZIP_ERRORS) as error:
-        raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
+        raise BundleFormatError(f"no bundle can be read at {bundle}: {error}; restore or build it again") from error
 
 
 def _manifest(bundle: Path, get: Callable[[str, str], bytes], sha256: str | None) -> bytes:
     if bundle.suffix.lower() == ".zip" and bundle.is_file():
         with bundle.open("rb") as file:
-            check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256, BundleUnreadableError)
+            check_pin(bundle, hashlib.file_digest(file, "sha256").hexdigest(), sha256)
             with bundle_zip(file) as (archive, top), archive.open(f"{top}{MANIFEST_NAME}") as packed:
                 return _read(packed, bundle)
     if (found := IN_S3.fullmatch(str(bundle))) is None:
         with (bundle / MANIFEST_NAME).open("rb") as file:
             manifest = _read(file, bundle)
     elif found["key"].lower().endswith(".zip"):
-        raise BundleUnreadableError(f"{bundle} is too large to fetch for its bundle.json: unpack it to a prefix")
+        raise BundleFormatError(f"{bundle} is too large to fetch for its bundle.json: unpack it to a prefix")
     else:
         manifest = _read(BytesIO(get(found["bucket"], f"{found['key']}/{MANIFEST_NAME}")), bundle)
-    check_pin(bundle / MANIFEST_NAME, hashlib.sha256(manifest).hexdigest(), sha256, BundleUnreadableError)
+    check_pin(bundle / MANIFEST_NAME, hashlib.sha256(manifest).hexdigest(), sha256)
     return manifest
 
 
@@ -200,5 +193,5 @@ def bundle_zip(file: IO[bytes]) -> Iterator[tuple[zipfile.ZipFile, str]]:
 def _read(manifest: IO[bytes], bundle: Path) -> bytes:
     content = manifest.read(MAX_MANIFEST_BYTES + 1)
     if len(content) > MAX_MANIFEST_BYTES:
-        raise BundleUnreadableError(f"{MANIFEST_NAME} of {bundle} has more than {MAX_MANIFEST_BYTES} bytes")
+        raise BundleFormatError(f"{MANIFEST_NAME} of {bundle} has more than {MAX_MANIFEST_BYTES} bytes")
     return content

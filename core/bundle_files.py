@@ -22,8 +22,8 @@ def chunks(file: IO[bytes]) -> Content:
             yield chunk
 
 
-def write_files(folder: Path, manifest: Manifest, text: bytes, read: Callable[[str], Content]) -> None:
-    """Write the files of a bundle from an untrusted source, which `read` reads by name, and its ``bundle.json``.
+def write_files(folder: Path, place: object, manifest: Manifest, text: bytes, read: Callable[[str], Content]) -> None:
+    """Write the files of the bundle at `place`, which `read` reads by name, and its ``bundle.json``.
 
     Raises:
         BundleFormatError: they have more than `MAX_BUNDLE_BYTES` bytes together.
@@ -32,11 +32,13 @@ def write_files(folder: Path, manifest: Manifest, text: bytes, read: Callable[[s
     left = MAX_BUNDLE_BYTES
     for name, sha256 in manifest.files.items():
         with closing(read(name)) as content:
-            left -= write_file(folder / name, content, left, sha256)
+            left -= write_file(folder / name, f"{place}/{name}", content, left, sha256)
     (folder / MANIFEST_NAME).write_bytes(text)
 
 
-def write_file(path: Path, content: Iterable[bytes], max_bytes: int, sha256: str | None = None) -> int:
+def write_file(
+    path: Path, source: object, content: Iterable[bytes], max_bytes: int, sha256: str | None = None
+) -> int:
     """Write a file from an untrusted source, which could fill the disk; return its bytes.
 
     Raises:
@@ -48,11 +50,11 @@ def write_file(path: Path, content: Iterable[bytes], max_bytes: int, sha256: str
         for chunk in content:
             written += len(chunk)
             if written > max_bytes:
-                raise BundleFormatError(f"{path.name} is larger than {max_bytes} bytes: no bundle is")
+                raise BundleFormatError(f"{source} is larger than {max_bytes} bytes: no bundle is")
             digest.update(chunk)
             file.write(chunk)
     if sha256 is not None:
-        check_digest(path.name, digest.hexdigest(), sha256)
+        check_digest(source, digest.hexdigest(), sha256)
     return written
 
 

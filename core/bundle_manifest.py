@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.images import Framing
+from services.errors import FleetsightError
 
 FORMAT_VERSION: Final = 1
 IR_NAME: Final = "model.xml"
@@ -72,8 +73,12 @@ Fit = Literal["crop", "stretch", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 
-class BundleError(Exception):
+class BundleError(FleetsightError):
     """Raised when a bundle cannot be used or built; each message names the fault and what to do."""
+
+
+class BundleMissingError(BundleError):
+    """Raised when a named place contains no bundle."""
 
 
 class BundleFormatError(BundleError):

@@ -16,13 +16,11 @@ from core.bundle_facts import (
     MAX_MANIFEST_BYTES,
     PUBLISHED,
     ZIP_ERRORS,
-    BundleUnreadableError,
     bundle_zip,
-    manifest_in,
     read_manifest,
 )
 from core.bundle_files import Content, chunks, write_file, write_files
-from core.bundle_manifest import BundleError, Manifest
+from core.bundle_manifest import BundleError, BundleFormatError, Manifest, parse_manifest
 from services.errors import NotFoundError, ObjectTooLargeError
 from services.s3 import Bucket
 
@@ -47,7 +45,7 @@ def publish(
     they are published, also if they are published already.
 
     Raises:
-        BundleUnreadableError: it does not exist, is not whole, is one that no worker would load, states another
+        BundleError: it does not exist, is not whole, is one that no worker would load, states another
             digest than it has, or is not the pinned one; or by `check`.
         botocore.exceptions.BotoCoreError, ClientError: S3 cannot be reached or refuses.
     """
@@ -57,33 +55,33 @@ def publish(
         try:
             if found is not None and found["key"].lower().endswith(".zip"):
                 place = copy.with_suffix(".zip")
-                write_file(place, bucket_named(found["bucket"]).stream(found["key"]), MAX_BUNDLE_BYTES)
+                write_file(place, bundle, bucket_named(found["bucket"]).stream(found["key"]), MAX_BUNDLE_BYTES)
             manifest = read_manifest(place, lambda name, key: bucket_named(name).get(key, MAX_MANIFEST_BYTES), sha256)
-            stated = manifest_in(manifest, str(place))
+            stated = parse_manifest(str(place), manifest)
             folder = f"{PUBLISHED}/{stated.digest}"
             is_published = _is_published(models, f"{folder}/{MANIFEST_NAME}", stated.digest)
             if is_published and check is None:
                 return stated
             copy.mkdir()
-            write_files(copy, stated, manifest, lambda name: _content(place, name, bucket_named))
+            write_files(copy, bundle, stated, manifest, lambda name: _content(place, name, bucket_named))
             if check is not None:
                 check(copy)
             if not is_published:
                 for name in stated.files:
                     models.put_parts(f"{folder}/{name}", chunks((copy / name).open("rb")), "application/octet-stream")
                 models.put(f"{folder}/{MANIFEST_NAME}", manifest, "application/json")
-        except BundleUnreadableError as error:
-            raise BundleUnreadableError(str(error).replace(str(place), str(bundle))) from error
-        except (OSError, NotFoundError, ObjectTooLargeError, KeyError, BundleError, *ZIP_ERRORS) as error:
-            raise BundleUnreadableError(f"no bundle can be read at {bundle}: {error}") from error
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(place), str(bundle))) from error
+        except (OSError, NotFoundError, ObjectTooLargeError, KeyError, *ZIP_ERRORS) as error:
+            raise BundleFormatError(f"no bundle can be read at {bundle}: {error}") from error
     return stated
 
 
 def _is_published(models: Bucket, key: str, digest: str) -> bool:
     """Return whether the ``bundle.json`` at `key` exists and is that of the bundle with this digest."""
     try:
-        return manifest_in(models.get(key, MAX_MANIFEST_BYTES), key).digest == digest
-    except (NotFoundError, ObjectTooLargeError, BundleUnreadableError):
+        return parse_manifest(key, models.get(key, MAX_MANIFEST_BYTES)).digest == digest
+    except (NotFoundError, ObjectTooLargeError, BundleError):
         return False
 
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from core.bundle_facts import BundleUnreadableError
+from core.bundle_manifest import BundleError
 from core.sandbox.process import MAX_CHARACTERS
 from core.sandbox.zygote import ROOT
 
@@ -23,7 +23,7 @@ def check_network(folder: Path) -> None:
     A machine without the engine, as one that serves pages only, checks nothing: the first worker does.
 
     Raises:
-        BundleUnreadableError: no worker can load it, or it has no scores; the message says why.
+        BundleError: no worker can load it, or it has no scores; the message says why.
     """
     if find_spec("openvino") is None:
         _log.warning("a bundle was not loaded before it was added, since this machine has no engine")
@@ -40,7 +40,7 @@ def check_network(folder: Path) -> None:
             timeout=CHECK_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise BundleUnreadableError(f"its network was not loaded within {CHECK_SECONDS:.0f} s") from error
+        raise BundleError(f"its network was not loaded within {CHECK_SECONDS:.0f} s") from error
     if ended.returncode:
         reason = f"its network ends the process that loads it, with status {ended.returncode}"
-        raise BundleUnreadableError(ended.stdout.strip()[:MAX_CHARACTERS] or reason)
+        raise BundleError(ended.stdout.strip()[:MAX_CHARACTERS] or reason)

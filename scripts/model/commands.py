@@ -16,7 +16,7 @@ from app_tier.classify import top_labels
 from app_tier.engines import MIN_GAIN, open_engine
 from app_tier.preprocess import load_square, normalise
 from core.bundle_facts import MANIFEST_NAME, model_card
-from core.bundle_manifest import TORCH_NAME, BundleError, LowPrecision, Manifest, Measurement, Precision
+from core.bundle_manifest import TORCH_NAME, LowPrecision, Manifest, Measurement, Precision
 from core.config import load_config
 from core.images import ImageRejectedError
 from core.sandbox.bundle_program import check_network
@@ -42,7 +42,7 @@ def _one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except (BundleError, FleetsightError, BotoCoreError, ClientError) as error:
+        except (FleetsightError, BotoCoreError, ClientError) as error:
             raise click.ClickException(str(error)) from error
 
     return run

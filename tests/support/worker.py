@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import Bundle, BundleMissingError
+from app_tier.bundle import Bundle
 from app_tier.engines import Engine, LoadedModel, Possible, of_possible
 from app_tier.models import ModelOpener, ModelPlace
 from app_tier.task import Delivery, Task
-from core.bundle_manifest import Manifest, Preprocess
+from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
 from core.ids import ImageRef, input_key, new_id
 from core.messages import RequestedModel, RequestMessage
 from services.sqs import OutgoingMessage, ReceivedMessage

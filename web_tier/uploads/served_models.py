@@ -11,8 +11,8 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from core.bundle_facts import BundleFacts, BundleUnreadableError, facts_in, read_manifest
-from core.bundle_manifest import Manifest
+from core.bundle_facts import BundleFacts, facts_in, read_manifest
+from core.bundle_manifest import BundleError, Manifest
 from core.messages import RequestedModel
 from core.model_catalog import (
     CONFIGURATION,
@@ -112,7 +112,7 @@ class BundleReader:
             manifest, problem = read_manifest(self.place, self.get, self.sha256), None
             if (digest := hashlib.sha256(manifest).digest()) != self._manifest_digest:
                 self._facts, self._manifest_digest = facts_in(manifest, str(self.place)), digest
-        except (BundleUnreadableError, NotFoundError, BotoCoreError, ClientError) as error:
+        except (BundleError, NotFoundError, BotoCoreError, ClientError) as error:
             self._facts, self._manifest_digest, problem = BundleFacts(), b"", str(error)
         if problem != self._problem and problem is not None:
             _log.warning("classes have numbers, not names: %s", problem)
@@ -216,7 +216,7 @@ class ServedModels:
         try:
             models = self._bucket_named(self._model_bucket)
             facts = publish(Path(place), self._bucket_named, models, check=check_network)
-        except (BundleUnreadableError, ParamValidationError) as error:
+        except (BundleError, ParamValidationError) as error:
             raise CatalogRefusedError(str(error)) from error
         except ClientError as error:
             if not is_refusal(error):  # the same bundle may be added in a moment

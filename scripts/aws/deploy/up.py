@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ami.archive import ArchiveError, bundle_digest
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import BundleUnreadableError
+from core.bundle_manifest import BundleError
 from core.config import Config, EngineName, load_config
 from core.ids import new_id
 from scripts.aws.bake.bake import BakeOptions, bake, select_bundle, source_archive
@@ -343,7 +343,7 @@ def _with_bundle(context: AwsContext, options: UpOptions, lacking: Sequence[Role
         return options
     digest = {each["Key"]: each["Value"] for each in image.get("Tags", [])}.get(BUNDLE_TAG)
     for folder in (*sorted(MODELS_FOLDER.glob("*")), DEMO_BUNDLE):
-        with suppress(ArchiveError, BundleUnreadableError):
+        with suppress(ArchiveError, BundleError):
             if bundle_digest(folder) == digest:
                 return replace(options, bundle=str(folder))
     raise NotReadyError(

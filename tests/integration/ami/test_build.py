@@ -13,7 +13,7 @@ import pytest
 
 from ami.archive import ArchiveError, main, write_archive
 from app_tier.bundle import DEMO_BUNDLE, read_manifest
-from core.bundle_facts import BundleUnreadableError
+from core.bundle_manifest import BundleError
 from tests.conftest import ROOT
 
 DIGEST = read_manifest(DEMO_BUNDLE).digest
@@ -124,7 +124,7 @@ def test_a_missing_or_incomplete_bundle_is_named(project: Path, bundle: Path, tm
     with pytest.raises(ArchiveError, match=r"nowhere has no bundle\.json"):
         write_archive(tmp_path / "a.tar.gz", tmp_path / "nowhere", project)
     (bundle / "bundle.json").write_text('{"labels": []}')
-    with pytest.raises(BundleUnreadableError, match="this program reads 1"):
+    with pytest.raises(BundleError, match="this program reads 1"):
         write_archive(tmp_path / "a.tar.gz", bundle, project)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app_tier.bundle import DEMO_BUNDLE, BundleMissingError, file_digest, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, file_digest, load_bundle
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from core.bundle_facts import MANIFEST_NAME
-from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME, BundleDigestError, BundleFormatError
+from core.bundle_manifest import IR_NAME, IR_WEIGHTS_NAME, BundleDigestError, BundleFormatError, BundleMissingError
 from core.config import Config
 from scripts.demo_model.signs import samples
 from scripts.model.group import model

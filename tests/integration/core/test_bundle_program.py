@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import BundleUnreadableError
+from core.bundle_manifest import BundleError
 from core.sandbox import bundle_program
 from core.sandbox.bundle_program import check_network
 
@@ -29,7 +29,7 @@ def test_a_check_has_no_credentials_and_ends_whatever_the_network_does(
     monkeypatch.setattr("sys.executable", str(script))
     monkeypatch.setattr(bundle_program, "CHECK_SECONDS", 1.0)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    with pytest.raises(BundleUnreadableError, match=reason):
+    with pytest.raises(BundleError, match=reason):
         check_network(DEMO_BUNDLE)
 
 

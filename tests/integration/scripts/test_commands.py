@@ -116,7 +116,7 @@ SWITCH = "--once --switch count_factor=2 --switch "
         ("--no-bach", {}, "Did you mean '--no-batch'?"),
         ("--model resnet1", {}, "--model resnet1: no bundle has this path"),
         ("--once --images /nowhere/at/all", {}, "/nowhere/at/all"),
-        ("--once", {"WORKER__BUNDLE": "no/such/bundle"}, "no/such/bundle (bundle.json is not there)"),
+        ("--once", {"WORKER__BUNDLE": "no/such/bundle"}, "no/such/bundle: it has no bundle.json"),
         ("--once", {"WORKER__BUNDLE": "s3://models/resnet18"}, "s3://models/resnet18 cannot be here"),
         (SWITCH + "speed=3", {}, "--switch: speed: there is no such switch; there are boot_delay_seconds, "),
     ],

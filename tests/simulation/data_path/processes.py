@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app_tier.bundle import Bundle, BundleMissingError
+from app_tier.bundle import Bundle
 from app_tier.classify import Classifier
 from app_tier.engines import LoadedModel, Possible, of_possible
 from app_tier.lifecycle import Lifetime
@@ -25,7 +25,7 @@ from app_tier.recovery import StepRecovery
 from app_tier.sizing import Sizing
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.bundle_manifest import Manifest, Preprocess
+from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
 from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
 from app_tier import models
-from app_tier.bundle import DEMO_BUNDLE, BundleMissingError, EngineError, load_bundle
+from app_tier.bundle import DEMO_BUNDLE, EngineError, load_bundle
 from app_tier.engines import weights_bytes
 from app_tier.lifecycle import Lifetime
 from app_tier.models import (
@@ -31,7 +31,7 @@ from app_tier.sizing import HostResources, sized
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.bundle_facts import MANIFEST_NAME
-from core.bundle_manifest import BundleDigestError, BundleFormatError
+from core.bundle_manifest import BundleDigestError, BundleFormatError, BundleMissingError
 from core.config import parse_config
 from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
 from tests.conftest import shipped_values

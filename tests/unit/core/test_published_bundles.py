@@ -10,7 +10,8 @@ from typing import NoReturn
 import pytest
 
 from app_tier.bundle import DEMO_BUNDLE
-from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError
+from core.bundle_facts import MANIFEST_NAME
+from core.bundle_manifest import BundleError
 from core.published_bundles import publish, published_place
 from services.s3 import Bucket
 from tests.support.bundles import relabelled_bundle
@@ -115,7 +116,7 @@ def test_a_bundle_that_is_not_whole_is_refused_and_never_offered(
         manifest["messages"] = {"no label": "x"}
     if folder.is_dir():
         (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(BundleUnreadableError, match=str(tmp_path)):
+    with pytest.raises(BundleError, match=str(tmp_path)):
         publish(folder, no_bucket, models, pin)
     assert MANIFEST_NAME not in published(models, digest)
 
@@ -132,7 +133,7 @@ def test_a_bundle_changed_without_its_digest_is_refused_and_replaces_nothing(
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["labels"][0] = "aeroplane"
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    with pytest.raises(BundleUnreadableError, match="states the digest"):
+    with pytest.raises(BundleError, match="states the digest"):
         publish(folder, no_bucket, models)
     assert models.objects == before
 
@@ -153,7 +154,7 @@ def test_no_more_of_a_manifest_than_its_maximum_is_read(
     size = (folder / MANIFEST_NAME).stat().st_size
     for module in ("bundle_facts", "published_bundles"):
         monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size - 1)
-    with pytest.raises(BundleUnreadableError, match="that are read" if kind == "s3" else "has more than"):
+    with pytest.raises(BundleError, match="that are read" if kind == "s3" else "has more than"):
         publish(place, lambda _name: source, models)
     for module in ("bundle_facts", "published_bundles"):
         monkeypatch.setattr(f"core.{module}.MAX_MANIFEST_BYTES", size)
@@ -175,7 +176,7 @@ def test_a_damaged_zip_is_refused_at_any_place_and_with_any_compression(
         damaged = whole[:at] + bytes(each ^ 0x5A for each in whole[at : at + 500]) + whole[at + 500 :]
         place.write_bytes(damaged)
         source.put("demo.zip", damaged, "application/zip")
-        with pytest.raises(BundleUnreadableError, match="demo"):
+        with pytest.raises(BundleError, match="demo"):
             publish(Path("s3://models/demo.zip") if is_in_s3 else place, lambda _name: source, models)
 
 
@@ -194,6 +195,6 @@ def test_a_zip_in_s3_that_cannot_be_read_is_refused_with_its_address(
         monkeypatch.setattr("core.published_bundles.MAX_BUNDLE_BYTES", len(body) - 1)
     if fault != "missing":
         source.put("demo.zip", body, "application/zip")
-    with pytest.raises(BundleUnreadableError, match=address):
+    with pytest.raises(BundleError, match=address):
         publish(Path("s3://models/demo.zip"), lambda _name: source, models)
     assert not any(key.endswith(MANIFEST_NAME) for key in models.objects)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from core.bundle_facts import MAX_MANIFEST_BYTES, BundleUnreadableError, read_manifest
+from core.bundle_facts import MAX_MANIFEST_BYTES, read_manifest
+from core.bundle_manifest import BundleError
 from core.config import WorkerSettings
 from core.model_catalog import CatalogStore, ModelCatalog
 from core.published_bundles import publish
@@ -62,7 +63,7 @@ class ConfiguredModelRecorder:
                 self._record(worker)
                 self._recorded = seen
             problem = None
-        except (BundleUnreadableError, NotFoundError) as error:
+        except (BundleError, NotFoundError) as error:
             problem = str(error)
         if problem is not None and problem != self._problem:
             _log.warning("the configured bundle is not offered to jobs: %s", problem)

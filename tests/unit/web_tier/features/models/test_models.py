@@ -14,7 +14,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app_tier.bundle import DEMO_BUNDLE, read_manifest
-from core.bundle_facts import MANIFEST_NAME, BundleUnreadableError, model_card
+from core.bundle_facts import MANIFEST_NAME, model_card
+from core.bundle_manifest import BundleError
 from core.config import Config
 from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
@@ -125,7 +126,7 @@ def test_a_bundle_with_a_network_that_cannot_be_loaded_is_not_added(
 
     def refuse(folder: Path) -> None:
         seen.extend(folder.iterdir())
-        raise BundleUnreadableError("OpenVINO cannot run bundle other")
+        raise BundleError("OpenVINO cannot run bundle other")
 
     monkeypatch.setattr("web_tier.uploads.served_models.check_network", refuse)
     assert "cannot run bundle other" in problem(client.post(MODELS, json={"place": str(other)}), 422)
