@@ -104,7 +104,7 @@ class Clients:
         """Give new jobs another model."""
 
         def change(catalog: ModelCatalog) -> ModelCatalog:
-            return catalog.model_copy(update={"default": catalog.named(name).digest})
+            return catalog.changed(default=catalog.named(name).digest)
 
         def operation(web: Web) -> None:
             CatalogStore(web.store.table).change(change, first_catalog)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import cache, partial, reduce
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -30,7 +30,7 @@ from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits
 from core.jobs.store import JobStore
-from core.model_catalog import ModelCatalog, ModelVersion
+from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from services.errors import FleetsightError
 from services.lease import Lease, Tenure
 from services.s3 import UploadForm
@@ -464,7 +464,7 @@ def first_catalog() -> ModelCatalog:
     versions = [
         ModelVersion(name=model, digest=bundle_of(model).digest, place=model, added_at=EPOCH) for model in MODELS
     ]
-    return ModelCatalog.only(versions[0]).model_copy(update={"versions": tuple(versions)})
+    return reduce(with_model, versions, ModelCatalog.only(versions[0]))
 
 
 THUMBNAIL: Final = b"\xff\xd8\xff"
