@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -201,26 +202,39 @@ class AuthSettings(_Section):
     """Sign-in.
 
     Attributes:
-        mode: none, every client that reaches the page is the one user; cognito, users sign in at a user pool.
+        mode: none, every client that reaches the page is the one user; oidc, users sign in at an OpenID provider.
         open: whether mode none may serve clients of other machines.
-        user_pool_id, client_id: of the user pool and of its client; both or neither.
-        require_second_factor: the users who must set one up before they can do anything else.
+        issuer, client_id: the provider's address, as its tokens have it, and the name of this site there.
+        scopes: asked for at sign-in.
+        groups_claim, operators_group: the claim with a user's groups, and the group that manages the fleet.
     """
 
-    mode: Literal["none", "cognito"]
+    mode: Literal["none", "oidc"]
     open: bool
-    user_pool_id: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d_[A-Za-z0-9]{1,55}$")] | None
-    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9+]{1,128}$")] | None
-    sign_up: bool
-    require_second_factor: Literal["none", "operators", "everyone"]
+    issuer: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$", max_length=500)] | None
+    client_id: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None
+    scopes: tuple[Annotated[str, Field(pattern=r"^[!-~]{1,100}$")], ...]
+    groups_claim: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
+    operators_group: Annotated[str, Field(min_length=1, max_length=200)]
     session_idle_minutes: float = Field(gt=0, le=1_440)
     session_hours: float = Field(gt=0, le=720)
 
     @model_validator(mode="after")
-    def _pool_and_client_belong_together(self) -> Self:
-        if (self.user_pool_id is None) is not (self.client_id is None):
-            raise ValueError("user_pool_id and client_id belong together: give both, or null for both")
+    def _provider_is_named(self) -> Self:
+        if self.mode == "oidc" and (self.issuer is None or self.client_id is None):
+            raise ValueError(
+                "mode oidc needs issuer and client_id: the OpenID provider's address, and the id of this site there"
+            )
+        if "openid" not in self.scopes:
+            raise ValueError(f"scopes = {[*self.scopes]!r} lacks openid, without which a provider sends no ID token")
         return self
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_encrypted(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("http:") and not is_loopback(urlsplit(value).hostname or ""):
+            raise ValueError("use https: without it, others on the way can sign in as anyone")
+        return value
 
 
 class LimitSettings(_Section):
@@ -228,7 +242,6 @@ class LimitSettings(_Section):
 
     store: Literal["memory", "table"]
     requests_per_minute: int = Field(ge=0, le=10_000_000)
-    sign_in_attempts_per_minute: int = Field(ge=0, le=100_000)
     images_per_day: int = Field(ge=0)
     bytes_per_day: int = Field(ge=0)
     jobs_per_day: ClassVar[int] = 10_000  # one for each ten images of the quota's default
@@ -559,7 +572,7 @@ class Config(_Section):
         if self.auth.mode == "none" and not self.auth.open and not is_loopback(self.web.host):
             raise ValueError(
                 f"web.host = {self.web.host!r}: without sign-in (auth.mode none) the page is served on this machine "
-                "only. Set auth.mode to cognito, web.host to 127.0.0.1, or, where everybody who reaches the page may "
+                "only. Set auth.mode to oidc, web.host to 127.0.0.1, or, where everybody who reaches the page may "
                 "see and do everything, auth.open to true"
             )
         if self.sandbox.limits != "required" and (self.auth.mode != "none" or self.aws.endpoint_url is None):
@@ -570,7 +583,7 @@ class Config(_Section):
         if self.auth.mode == "none" and "*" in self.web.cors_origins:
             raise ValueError(
                 f"web.cors_origins = {[*self.web.cors_origins]!r}: without sign-in (auth.mode none) every page in "
-                "a visitor's browser could see and do everything. Name the origins, or set auth.mode to cognito"
+                "a visitor's browser could see and do everything. Name the origins, or set auth.mode to oidc"
             )
         return self
 

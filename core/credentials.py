@@ -1,21 +1,17 @@
-"""Credentials of users: personal tokens for scripts, recovery codes for a lost authenticator app, and revocations.
+"""Credentials of users: personal tokens for scripts, what the provider last told of a user, and revocations.
 
 A personal token is an item of the job table under the SHA-256 of its text, so that a reader of the table has no
 token. It is also in a list of its owner. Its text is returned once, when the token is created.
 
-Recovery codes: with the password, each signs its user in without the authenticator app. A user has ten or none, in
-one item, so new codes replace the old ones in one step. The item holds the SHA-256 of each code. The codes are shown
-once, when they are created. Using one removes the second factor, and all codes with it.
+A personal token acts by the profile of its owner: what the OpenID provider told at the last sign-in or refresh of a
+session.
 
 Every credential ends with the sign-in that it was made from: `Revocations` has the one rule for sessions, personal
-tokens and the pool's own tokens.
+tokens and the provider's own tokens.
 """
 
-import hmac
 import json
-import re
 import secrets
-from base64 import b32encode
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -42,18 +38,9 @@ MAX_TOKENS: Final = 20
 MAX_AHEAD_SECONDS: Final = 10 * 60
 """How far a stored moment may be in the future, since clocks differ. A wrong clock has stored a later one."""
 
-_TOKEN, _LISTED = "TOKEN", "TOKEN#"
+_TOKEN, _LISTED = "API-TOKEN", "API-TOKEN#"
 
-CODES: Final = 10
-"""Number of codes of a user."""
-
-MAX_TYPED: Final = 64
-"""Maximum characters of a typed code; the rest is ignored."""
-
-_RANDOM_BYTES: Final = 15
-"""Random bytes of a code: 120 bits. From 112 bits on a fast hash is enough (OWASP ASVS 5, 6.5.2)."""
-
-_SORT_KEY: Final = "RECOVERY"
+_PROFILE: Final = "PROFILE"
 
 _REVOKED: Final = "REVOKED"
 
@@ -111,7 +98,7 @@ class Revocations:
     def revoke_all_of(self, owner: str) -> None:
         """Revoke every credential that comes from a sign-in until now; return in the next second.
 
-        The pool has the time of a sign-in in whole seconds, so each sign-in after the return counts.
+        Providers report the time of a sign-in in whole seconds, so each sign-in after the return counts.
         """
         now = self.clock.epoch_seconds()
         self.table.put_all([_revoked(owner, Revocation(new_id(), int(now)))])
@@ -129,8 +116,7 @@ class Revocations:
         item, now = self.table.get(user_partition(owner), _REVOKED), int(self.clock.epoch_seconds())
         if item is None:
             return Revocation()
-        # An earlier release stored no id.
-        last = Revocation(str(item.get("revocation_id", "")), int(item["at"]))
+        last = Revocation(str(item["revocation_id"]), int(item["at"]))
         if last.at <= now:
             return last
         present = replace(last, at=now)
@@ -154,8 +140,8 @@ class PersonalToken:
         created_at, expires_at: it is valid from one to the other.
         signed_in: epoch seconds of the sign-in that it was made from.
         made_after: id of the user's last revocation before it.
+        family: the session in which it was made; empty if none.
         last_used: the last day (UTC) on which it was used.
-        second_factor: whether that sign-in included a code of an authenticator app.
     """
 
     token_id: str
@@ -167,8 +153,8 @@ class PersonalToken:
     expires_at: datetime
     signed_in: int
     made_after: str = ""
+    family: str = ""
     last_used: date | None = None
-    second_factor: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,12 +174,12 @@ class PersonalTokens:
         scopes: Collection[str],
         days: int,
         signed_in: int,
-        second_factor: bool = False,
+        family: str = "",
     ) -> tuple[str, PersonalToken]:
         """Create a token for `owner`, who signed in at `signed_in`; return its text and its data.
 
-        It expires after `days` days, or once the credentials of that sign-in are revoked. With `second_factor` that
-        sign-in included a code.
+        It expires after `days` days, or once the credentials of that sign-in are revoked. `family` is the session in
+        which it is made.
 
         Raises:
             TokenNotMadeError: the name, the scopes or the days are not allowed, or the user has too many tokens.
@@ -217,7 +203,7 @@ class PersonalTokens:
             expires_at=now + timedelta(days=days),
             signed_in=signed_in,
             made_after=self.revocations.last_of(owner).revocation_id,
-            second_factor=second_factor,
+            family=family,
         )
         listed = _item(token, user_partition(owner), _LISTED + token.token_id)
         self.table.put_all([{**listed, "partition": _partition(text)}])
@@ -245,9 +231,18 @@ class PersonalTokens:
         item = self.table.get(user_partition(owner), _LISTED + token_id) if is_id(token_id) else None
         if item is None:
             raise NotFoundError(f"there is no token {token_id[:40]!r}")
+        self._delete(item)
+
+    def revoke_made_in(self, owner: str, family: str) -> None:
+        """Revoke the tokens of a user that were made in a session."""
+        for item in self.table.query(user_partition(owner), _LISTED, _LISTED + LAST):
+            if item["family"] == family:
+                self._delete(item)
+
+    def _delete(self, listed: Item) -> None:
         # The token first: if only one of the two is deleted, the token is still listed, and can be revoked again.
-        self.table.delete_all([(str(item["partition"]), _TOKEN)])
-        self.table.delete_all([(user_partition(owner), _LISTED + token_id)])
+        self.table.delete_all([(str(listed["partition"]), _TOKEN)])
+        self.table.delete_all([(str(listed["pk"]), str(listed["sk"]))])
 
     def find(self, text: str) -> PersonalToken | None:
         """Return the token with this text, or None if there is no valid one; record its use."""
@@ -292,61 +287,58 @@ def _item(token: PersonalToken, pk: str, sk: str) -> Item:
         "created_at": token.created_at.isoformat(),
         "signed_in": token.signed_in,
         "made_after": token.made_after,
-        "second_factor": int(token.second_factor),
+        "family": token.family,
         EXPIRES_AT: int(token.expires_at.timestamp()),
     }
 
 
 def _token(item: Item) -> PersonalToken:
-    used, created_at = item.get("last_used"), datetime.fromisoformat(str(item["created_at"]))
+    used = item.get("last_used")
     return PersonalToken(
         token_id=str(item["id"]),
         owner=str(item["owner"]),
         email=str(item["email"]),
         name=str(item["name"]),
         scopes=frozenset(json.loads(str(item["scopes"]))),
-        created_at=created_at,
+        created_at=datetime.fromisoformat(str(item["created_at"])),
         expires_at=datetime.fromtimestamp(int(item[EXPIRES_AT]), UTC),
-        # An earlier release stored none of these.
-        signed_in=int(item.get("signed_in", created_at.timestamp())),
-        made_after=str(item.get("made_after", "")),
-        second_factor=bool(item.get("second_factor")),
+        signed_in=int(item["signed_in"]),
+        made_after=str(item["made_after"]),
+        family=str(item["family"]),
         last_used=None if used is None else date.fromisoformat(str(used)),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the provider last told of a user.
+
+    Attributes:
+        email: the user's address, or empty.
+        is_verified: whether the provider has verified the address.
+        is_operator: whether the user may view and manage the fleet.
+    """
+
+    owner: str
+    email: str
+    is_verified: bool
+    is_operator: bool
+
+
 @dataclass(frozen=True)
-class RecoveryCodes:
-    """The recovery codes of all users. botocore's errors and TableBusyError pass through."""
+class Profiles:
+    """The profiles of all users, in the job table. botocore's errors and TableBusyError pass through."""
 
     table: Table
 
-    def replace(self, owner: str) -> list[str]:
-        """Return new codes of a user, such as `7F3K-QWZ2-M5HN-A6TB-IH4R-OX2D`, which replace the old ones."""
-        texts = (b32encode(secrets.token_bytes(_RANDOM_BYTES)).decode() for _ in range(CODES))
-        codes = ["-".join(re.findall("....", text)) for text in texts]
-        digests = json.dumps([_digest(code) for code in codes])
-        self.table.put_all([{"pk": user_partition(owner), "sk": _SORT_KEY, "digests": digests}])
-        return codes
+    def put(self, profile: Profile) -> None:
+        """Store the profile of a user in place of the last one."""
+        flags = {"is_verified": int(profile.is_verified), "is_operator": int(profile.is_operator)}
+        self.table.put_all([{"pk": user_partition(profile.owner), "sk": _PROFILE, **asdict(profile), **flags}])
 
-    def has(self, owner: str, code: str) -> bool:
-        """Return whether a code is one of the user's."""
-        digest = _digest(code[:MAX_TYPED])
-        return any(hmac.compare_digest(digest, each) for each in self._digests(owner))
-
-    def exist(self, owner: str) -> bool:
-        """Return whether a user has codes."""
-        return bool(self._digests(owner))
-
-    def remove(self, owner: str) -> None:
-        """Remove every code of a user."""
-        self.table.delete_all([(user_partition(owner), _SORT_KEY)])
-
-    def _digests(self, owner: str) -> list[str]:
-        item = self.table.get(user_partition(owner), _SORT_KEY)
-        return [] if item is None else list(json.loads(str(item["digests"])))
-
-
-def _digest(code: str) -> str:
-    """Return the digest of a typed code; case, blanks and hyphens do not matter."""
-    return sha256(re.sub(r"[\s-]", "", code).upper().encode(errors="replace")).hexdigest()
+    def find(self, owner: str) -> Profile | None:
+        """Return the profile of a user who has signed in here, or None."""
+        item = self.table.get(user_partition(owner), _PROFILE)
+        if item is None:
+            return None
+        return Profile(owner, str(item["email"]), bool(item["is_verified"]), bool(item["is_operator"]))

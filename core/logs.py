@@ -22,7 +22,7 @@ METRICS_LOGGER: Final = "fleetsight.metrics"
 AUDIT_LOGGER: Final = "fleetsight.audit"
 """Loggers of lines that are written at every level: CloudWatch makes metrics of the former."""
 
-LIBRARIES: Final = ("botocore", "urllib3")
+LIBRARIES: Final = ("authlib", "botocore", "urllib3")
 """Loggers of libraries that log warnings only: the details of a call contain its signature."""
 
 LINE_FIELDS: Final = ("at", "level", "process", "logger", "message", "exception")

@@ -1,4 +1,4 @@
-"""Provisioning of the resources in the configuration: buckets, queues with their redrive, job table and user pool.
+"""Provisioning of the resources in the configuration: buckets, queues with their redrive, and the job table.
 
 For the local cloud and for tests; on AWS the stack creates them, with encryption, lifecycle and policies. All
 functions are idempotent: existing resources stay, and existing queues get the configured attributes.
@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from core.config import Config
-from services.accounts import OPERATORS, USERS
 from services.clients import Clients
-from services.passwords import MIN_CHARACTERS
 from services.table import EXPIRES_AT
 
 if TYPE_CHECKING:
@@ -112,58 +110,3 @@ def provision_table(clients: Clients, config: Config) -> None:
         clients.dynamodb.update_time_to_live(
             TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": EXPIRES_AT}
         )
-
-
-def provision_user_pool(clients: Clients, name: str) -> tuple[str, str]:
-    """Create the user pool `name` with its groups and a client for the web tier, like the stack's; return the ids."""
-    pools = clients.cognito_idp.get_paginator("list_user_pools").paginate(PaginationConfig={"PageSize": 60})
-    pool_ids = (pool["Id"] for page in pools for pool in page["UserPools"] if pool["Name"] == name)
-    pool_id = next(pool_ids, None) or _create_pool(clients, name)
-    for group in (USERS, OPERATORS):
-        try:
-            clients.cognito_idp.create_group(UserPoolId=pool_id, GroupName=group)
-        except clients.cognito_idp.exceptions.GroupExistsException:
-            continue
-    found = clients.cognito_idp.get_paginator("list_user_pool_clients").paginate(UserPoolId=pool_id)
-    client_ids = (
-        each["ClientId"] for page in found for each in page["UserPoolClients"] if each["ClientName"] == name
-    )
-    return pool_id, next(client_ids, None) or _create_client(clients, pool_id, name)
-
-
-def _create_pool(clients: Clients, name: str) -> str:
-    pool = clients.cognito_idp.create_user_pool(
-        PoolName=name,
-        UsernameAttributes=["email"],
-        UsernameConfiguration={"CaseSensitive": False},
-        AutoVerifiedAttributes=["email"],
-        AdminCreateUserConfig={"AllowAdminCreateUserOnly": True},
-        Policies={
-            "PasswordPolicy": {
-                "MinimumLength": MIN_CHARACTERS,
-                "RequireLowercase": False,
-                "RequireUppercase": False,
-                "RequireNumbers": False,
-                "RequireSymbols": False,
-                "TemporaryPasswordValidityDays": 3,
-            }
-        },
-        AccountRecoverySetting={"RecoveryMechanisms": [{"Name": "verified_email", "Priority": 1}]},
-    )
-    pool_id = pool["UserPool"]["Id"]
-    clients.cognito_idp.set_user_pool_mfa_config(
-        UserPoolId=pool_id, SoftwareTokenMfaConfiguration={"Enabled": True}, MfaConfiguration="OPTIONAL"
-    )
-    return pool_id
-
-
-def _create_client(clients: Clients, pool_id: str, name: str) -> str:
-    client = clients.cognito_idp.create_user_pool_client(
-        UserPoolId=pool_id,
-        ClientName=name,
-        GenerateSecret=False,
-        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
-        PreventUserExistenceErrors="ENABLED",
-        EnableTokenRevocation=True,
-    )
-    return client["UserPoolClient"]["ClientId"]

@@ -39,9 +39,9 @@ def requirements_text(pyproject: str, constraints: str) -> str:
     sections = [document["project"]["dependencies"], *(document["dependency-groups"][group] for group in GROUPS)]
     lines = []
     for package in dict.fromkeys(package for section in sections for package in section):
-        name = package.partition("[")[0]
-        version = versions[re.sub(r"[-_.]+", "-", name).lower()]
-        lines.append(f"{package}=={version}  {reasons.get(package, '')}".rstrip())
+        with_extras = package.partition("<")[0]
+        version = versions[re.sub(r"[-_.]+", "-", with_extras.partition("[")[0]).lower()]
+        lines.append(f"{with_extras}=={version}  {reasons.get(package, '')}".rstrip())
     return _HEAD.format(constraints=CONSTRAINTS, **versions) + "\n".join(lines) + "\n"
 
 

@@ -1,21 +1,37 @@
-"""The accounts of the user pool, for ops: make, list, change and remove them; by a role, not by a password."""
+"""The accounts of a user pool, for `fleetsight users`: create, list, change and delete them, by a role."""
 
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from services.errors import NotFoundError
-from services.user_errors import EmailTakenError
-from services.users import Account, required_email, sub_in
+from services.emails import required_email
+from services.errors import FleetsightError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
+    from mypy_boto3_cognito_idp.type_defs import AttributeTypeTypeDef
 
 USERS: Final = "users"
 OPERATORS: Final = "operators"
 """The group of the users who can view and manage the fleet."""
+
+
+class EmailTakenError(FleetsightError):
+    """Raised when an address has an account already; the message is for the operator."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account of a pool; `enabled` says whether it may sign in."""
+
+    email: str
+    enabled: bool
+    groups: frozenset[str]
 
 
 class Accounts:
@@ -33,7 +49,7 @@ class Accounts:
                 Username=name,
                 TemporaryPassword=password,
                 MessageAction="SUPPRESS",
-                # The operator has verified the address: only a verified one can receive the code for a new password.
+                # The operator has verified the address; only a verified one counts for sharing, and gets codes.
                 UserAttributes=[{"Name": "email", "Value": name}, {"Name": "email_verified", "Value": "true"}],
             )
         except self._client.exceptions.UsernameExistsException:
@@ -44,7 +60,7 @@ class Accounts:
         """Return the id of an account."""
         with self._found(email) as name:
             user = self._client.admin_get_user(UserPoolId=self._pool_id, Username=name)
-        return sub_in(user["UserAttributes"])
+        return _attribute(user["UserAttributes"], "sub")
 
     def set_operator(self, email: str, is_operator: bool) -> None:
         """Grant or revoke an account's permission to view and manage the fleet."""
@@ -65,16 +81,6 @@ class Accounts:
                 self._client.admin_disable_user(UserPoolId=self._pool_id, Username=name)
                 self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
 
-    def turn_off_second_factor(self, email: str) -> None:
-        """Have an account sign in by its password alone, after authenticator app and recovery codes were lost."""
-        with self._found(email) as name:
-            self._client.admin_set_user_mfa_preference(
-                UserPoolId=self._pool_id,
-                Username=name,
-                SoftwareTokenMfaSettings={"Enabled": False, "PreferredMfa": False},
-            )
-            self._client.admin_user_global_sign_out(UserPoolId=self._pool_id, Username=name)
-
     def remove(self, email: str) -> None:
         """Remove an account for good."""
         with self._found(email) as name:
@@ -89,10 +95,11 @@ class Accounts:
                     UserPoolId=self._pool_id, GroupName=name
                 )
                 for member in (user for page in members for user in page["Users"]):
-                    groups[sub_in(member["Attributes"])].add(name)
+                    groups[_attribute(member["Attributes"], "sub")].add(name)
         for page in self._client.get_paginator("list_users").paginate(UserPoolId=self._pool_id):
             for user in page["Users"]:
-                yield Account.of_attributes(user["Attributes"], user["Enabled"], groups[sub_in(user["Attributes"])])
+                sub, email = (_attribute(user["Attributes"], name) for name in ("sub", "email"))
+                yield Account(email, user["Enabled"], frozenset(groups[sub]))
 
     @contextmanager
     def _found(self, email: str) -> Iterator[str]:
@@ -103,6 +110,10 @@ class Accounts:
             raise NotFoundError(
                 f"there is no account for {name}; `fleetsight users list` shows those there are"
             ) from None
+
+
+def _attribute(attributes: "Sequence[AttributeTypeTypeDef]", name: str) -> str:
+    return next((each.get("Value", "") for each in attributes if each["Name"] == name), "")
 
 
 def random_password() -> str:

@@ -30,7 +30,6 @@ from web_tier.http.rate_limits import install_rate_limiter
 from web_tier.pages.account import account_pages, visitor
 from web_tier.pages.image import image_pages
 from web_tier.pages.job import job_not_found, job_pages, live
-from web_tier.pages.second_factor import second_factor_pages
 from web_tier.pages.sign_in import sign_in_pages
 from web_tier.pages.upload import upload_pages
 from web_tier.results.progress import waiting_sentence
@@ -45,7 +44,6 @@ PAGES = (
     image_pages,
     live,
     sign_in_pages,
-    second_factor_pages,
     account_pages,
     api_docs,
     classic,
@@ -92,7 +90,7 @@ def create_app(
     install_backend(app, backend)
     install_result_services(app, backend)
     Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace).install(app)
-    sign_in = create_auth(backend) if auth is None else AuthContext(lambda: auth)
+    sign_in = create_auth(backend) if auth is None else AuthContext(lambda: auth, auth.sessions.keys)
     install_auth(app, sign_in)
     install_identification(app, sign_in)
     install_rate_limiter(app, backend)

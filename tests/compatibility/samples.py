@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from core.bundle_manifest import parse_manifest
 from core.config import LimitSettings
-from core.credentials import PersonalTokens, RecoveryCodes, Revocations
+from core.credentials import PersonalTokens, Profile, Profiles, Revocations
 from core.fleet.models import (
     BillingPeriod,
     CircuitState,
@@ -103,7 +103,7 @@ JOB_MODEL = JobModel("demo", MODEL.digest, f"s3://outputs/models/{MODEL.digest}"
 SOME_LABELS = JOB_MODEL.restricted(["stop sign", "yield"], ["yield"])
 TOKEN_TEXT = "t" * 43
 LIMITS = LimitSettings(
-    store="table", requests_per_minute=0, sign_in_attempts_per_minute=0, images_per_day=100, bytes_per_day=10_000,
+    store="table", requests_per_minute=0, images_per_day=100, bytes_per_day=10_000,
 ).model_copy(update={"jobs_per_day": 10})  # fmt: skip
 
 
@@ -284,22 +284,20 @@ def _fill_users(table: MemoryTable) -> None:
     second = int(NOW.timestamp())
     Revocations(table, ManualClock(-1.0, datetime.fromtimestamp(second, UTC))).revoke_all_of(OWNER)
     tokens = PersonalTokens(table, Revocations(table), clock=ManualClock(0.0, NOW), random_text=lambda: TOKEN_TEXT)
-    tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30, second)
-    RecoveryCodes(table).replace(OWNER)
+    tokens.make(OWNER, EMAIL, "a script", {"classify", "read"}, 30, second, "family")
+    Profiles(table).put(Profile(OWNER, EMAIL, is_verified=True, is_operator=True))
     record = SessionRecord(
         "family",
         OWNER,
         EMAIL,
-        frozenset({"operators"}),
+        True,
         "encrypted",
         begun=second,
         signed_in=second,
         seen=second,
         rotated=second,
         ends=second + 3600,
-        second_factor=True,
         claimed=1,
-        device="Firefox, Linux, 192.0.2.7",
     )
     SessionStore(table).add(SESSION, record)
     SessionStore(table).add(f"{SESSION}-old", record)
@@ -398,7 +396,7 @@ def _read_users(table: MemoryTable) -> dict[str, object]:
     return {
         "tokens": tokens.list(OWNER),
         "token": tokens.find(f"fst_{TOKEN_TEXT}"),
-        "recovery codes": RecoveryCodes(table).exist(OWNER),
+        "profile": Profiles(table).find(OWNER),
         "session": SessionStore(table).find(SESSION),
         "rotated session": SessionStore(table).find(f"{SESSION}-old"),
         "claim": Claims(table, OWNER).find(KEY, NOW),

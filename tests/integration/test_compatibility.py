@@ -63,10 +63,14 @@ def without_result_cache(value: Any) -> Any:
     return [without_result_cache(each) for each in value] if isinstance(value, list) else value
 
 
+OF_SIGN_IN = ("session", "rotated session", "token", "tokens")
+"""What comes from a sign-in: the previous release has no sign-in at an OpenID provider."""
+
+
 def seen_by_previous(written: Written) -> dict[str, Any]:
     """Return what the previous release sees, without what this release drops."""
     seen: dict[str, Any] = without_result_cache(previous.seen_by_previous(written))
-    for dropped in ("notification", "audit", "cached label"):
+    for dropped in ("notification", "audit", "cached label", "recovery codes", *OF_SIGN_IN):
         del seen[dropped]
     for name in ("arrival_rate", "waiting_seconds", "recent_launches"):
         del seen["fleet"]["snapshot"][name]
@@ -80,10 +84,21 @@ def test_this_release_reads_what_the_previous_one_has_written(old: Written) -> N
     assert list(disagreements(seen_by_previous(old), samples.read(old))) == []
 
 
+def known_to_previous(new: Written) -> Written:
+    """Return what the previous release can read."""
+    # It expects in an upload's manifest whether each image came from its result cache.
+    return {**new, "items": [item for item in new["items"] if not item["sk"].startswith("SLICE#")]}
+
+
 def test_the_previous_release_reads_what_this_one_writes(new: Written) -> None:
-    # The previous release expects in an upload's manifest whether each image came from its result cache.
-    known = {**new, "items": [item for item in new["items"] if not item["sk"].startswith("SLICE#")]}
+    known = known_to_previous(new)
     assert list(disagreements(seen_by_previous(known), samples.read(known))) == []
+
+
+def test_users_sign_in_again_after_an_upgrade_and_after_a_rollback(old: Written, new: Written) -> None:
+    for seen in (samples.read(old), previous.seen_by_previous(known_to_previous(new))):
+        assert [seen[name] for name in OF_SIGN_IN] == [None, None, None, []]
+    assert all(samples.read(new)[name] for name in OF_SIGN_IN)
 
 
 LATER = "later"

@@ -10,20 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from flask import Flask
 
-from core.config import Config
-from core.jobs.store import JobStore
 from core.logs import AUDIT_LOGGER
 from services.table import Table
-from tests.conftest import ConfigMaker
 from tests.support.api import compiled_once
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.support.people import MemoryPool, access_of
-from web_tier.app import create_app
-from web_tier.auth.context import AuthServices
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,20 +73,3 @@ def connection() -> Iterator[socket.socket]:
 def memory_table() -> Table:
     """The job table, in memory."""
     return MemoryTable()
-
-
-@pytest.fixture
-def sign_in_config(make_config: ConfigMaker) -> Config:
-    """A configuration with sign-in that requires no second factor."""
-    return make_config(auth={"mode": "cognito"})
-
-
-@pytest.fixture
-def sign_in_access(pool: MemoryPool, table: Table) -> AuthServices:
-    return access_of(table, pool)
-
-
-@pytest.fixture
-def sign_in_app(config: Config, access: AuthServices, table: Table) -> Flask:
-    """A web tier with sign-in."""
-    return create_app(config, store=JobStore(table), auth=access)

@@ -1,281 +1,134 @@
-"""Users of the web tier, without a real user pool: two pools in memory, a clock to set, and sign-in with them.
+"""Users of the web tier, with a provider in memory, a clock to set, and browsers in which they have signed in.
 
-`PlayedPool` is for tests of what users may do, `MemoryPool` for tests of the pages by which they sign in.
+The flow at a real provider is in tests/integration/web_tier/test_provider.py and tests/browser/test_sign_in.py.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, cast
+from urllib.parse import parse_qs, urlencode, urlsplit
 
-from flask import Flask, Response
+from flask import Flask, Response, redirect, request
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from core.config import Config
-from core.credentials import PersonalTokens, RecoveryCodes, Revocations
 from core.jobs.store import JobStore
 from core.tokens import TokenClaims, TokenRefusedError
-from services.accounts import OPERATORS
 from services.table import Table
-from services.user_errors import (
-    PasswordRefusedError,
-    SignedOutError,
-    WrongCodeError,
-    WrongCredentialsError,
-    WrongMailedCodeError,
-    WrongSecondFactorError,
-)
-from services.users import Account, CodeRequired, NewPasswordRequired, PoolTokens, required_email
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
-from web_tier.auth.context import COOKIE, AccountCache, AuthServices
+from web_tier.auth.context import COOKIE, AuthServices, auth_services
 from web_tier.auth.guard import csrf_token
+from web_tier.auth.provider import ProviderTokens, SignedOutError, SignInRefusedError
 from web_tier.auth.session_keys import SessionKeys
-from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
+from web_tier.auth.sessions import SessionTimes
 
 KEY = "a key of the sessions, long enough to be one"
-RIGHT_PASSWORD = "Correct-Horse-9"
-PASSWORD = "Correct-horse-7-battery"
-ANOTHER = "Another-horse-8-battery"
-TEMPORARY = "Temporary-horse-9"
-CODE = "123456"
-APP_KEY = "JBSWY3DPEHPK3PXP"
-MIN_CHARACTERS = 12
 MINUTE, HOUR = 60, 3_600
 TIMES = SessionTimes(idle=HOUR, longest=12 * HOUR)
 BEGIN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+SIGN_IN, SIGN_OUT = "https://login.example.org/in", "https://login.example.org/out"
 
-SMALL_LIMITS = {"requests_per_minute": 3, "sign_in_attempts_per_minute": 4, "images_per_day": 3, "bytes_per_day": 0}
+SMALL_LIMITS = {"requests_per_minute": 3, "images_per_day": 3, "bytes_per_day": 0}
+
+OIDC = {"mode": "oidc", "issuer": "https://login.example.org", "client_id": "fleetsight"}
+"""Settings of a site with sign-in."""
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
 """What a browser says when one of our own pages sends something."""
 
 
-@dataclass
-class PlayedPool:
-    """The user pool: its tokens are `x.SUB.TIME`, with the time of the sign-in, and `.mfa` if that included a code.
+@dataclass(frozen=True)
+class PlayedUser:
+    """A user of the provider."""
 
-    `away` is raised by each call; `asked` are the accounts and refresh tokens that it was asked for.
+    sub: str
+    is_operator: bool = False
+    is_verified: bool = True
+    has_email: bool = True
+
+    @property
+    def email(self) -> str:
+        return f"{self.sub}@example.org" if self.has_email else ""
+
+
+@dataclass
+class PlayedProvider:
+    """The provider and the verifier of its tokens, which are `id.SUB.TIME`, with the time of the sign-in.
+
+    Its page is at `SIGN_IN`; a user who signs in there is sent back with `code=SUB`.
+
+    Attributes:
+        away: is raised by each call.
+        asked: the refresh tokens that it was asked for.
+        started: path of the page after each sign-in that a browser has started, by its state.
+        refreshes_id_tokens: whether a refresh gives an ID token, too.
     """
 
-    accounts: dict[str, Account] = field(default_factory=dict)
+    users: dict[str, PlayedUser] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=lambda: ManualClock(0.0, BEGIN))
     away: Exception | None = None
     asked: list[str] = field(default_factory=list)
-    signed_out: list[str] = field(default_factory=list)
+    started: dict[str, str] = field(default_factory=dict)
+    refreshes_id_tokens: bool = True
 
-    def add(self, sub: str, *groups: str) -> Account:
-        self.accounts[sub] = Account(sub, f"{sub}@example.org", True, frozenset(groups), is_verified=True)
-        return self.accounts[sub]
+    def add(self, sub: str, **facts: bool) -> PlayedUser:
+        self.users[sub] = PlayedUser(sub, **facts)
+        return self.users[sub]
 
-    def tokens(self, sub: str) -> PoolTokens:
+    def tokens(self, sub: str) -> ProviderTokens:
         now = int(self.clock.epoch_seconds())
-        return PoolTokens(f"id.{sub}.{now}", f"access.{sub}.{now}", f"refresh.{sub}.{len(self.asked)}")
+        return ProviderTokens(f"id.{sub}.{now}", f"refresh.{sub}.{len(self.asked)}")
 
-    def sign_in(self, email: str, password: str) -> PoolTokens:
-        sub = email.strip().lower().removesuffix("@example.org")
-        if sub not in self.accounts or password != RIGHT_PASSWORD:
-            raise WrongCredentialsError
-        return self.tokens(sub)
+    def redirect_to_sign_in(self, callback: str, back: str, *, again: bool = False) -> Response:
+        self._answer()
+        state = str(len(self.started))
+        self.started[state] = back
+        query = {"redirect_uri": callback, "state": state, **({"prompt": "login"} if again else {})}
+        return cast(Response, redirect(f"{SIGN_IN}?{urlencode(query)}", 303))
 
-    def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
-        raise WrongSecondFactorError
+    def tokens_of_return(self) -> tuple[ProviderTokens, str]:
+        self._answer()
+        back = self.started.pop(request.args.get("state", ""), None)
+        if back is None or "code" not in request.args:
+            raise SignInRefusedError("the provider has refused the sign-in")
+        return self.tokens(request.args["code"]), back
 
-    def account(self, sub: str) -> Account | None:
-        self._ask(sub)
-        return self.accounts.get(sub)
-
-    def refresh(self, refresh_token: str) -> PoolTokens:
-        self._ask(refresh_token)
+    def refresh(self, refresh_token: str) -> ProviderTokens:
+        self.asked.append(refresh_token)
+        self._answer()
         sub = refresh_token.split(".")[1]
-        if refresh_token in self.signed_out or sub not in self.accounts or not self.accounts[sub].enabled:
+        if sub not in self.users:
             raise SignedOutError
-        return self.tokens(sub)
+        tokens = self.tokens(sub)
+        return tokens if self.refreshes_id_tokens else replace(tokens, id_token="")
 
-    def sign_out_everywhere(self, sub: str) -> None:
-        self._ask(sub)
+    def sign_out_address(self, back: str) -> str | None:
+        self._answer()
+        return f"{SIGN_OUT}?{urlencode({'post_logout_redirect_uri': back})}"
 
-    def change_password(self, email: str, access_token: str, password: str, new_password: str) -> None:
-        self._ask(access_token)
-
-    def sign_out(self, refresh_token: str) -> None:
-        self._ask(refresh_token)
-        self.signed_out.append(refresh_token)
-
-    def send_reset_code(self, email: str) -> None:
-        self._ask(email)
-
-    def verify(self, text: str) -> TokenClaims:
+    def verify(self, text: str, nonce: str | None = None) -> TokenClaims:
         use, sub, signed_in = (*text.split("."), "", "")[:3]
-        account = self.accounts.get(sub)
-        if account is None or use not in {"id", "access"}:
-            raise TokenRefusedError("not signed by the pool")
-        email = account.email if use == "id" else ""
-        return TokenClaims(
-            account.sub,
-            email,
-            account.email,
-            account.groups,
-            cast(Any, use),
-            BEGIN,
-            int(signed_in or 0),
-            text.endswith(".mfa"),
-        )
+        user = self.users.get(sub)
+        if user is None or use not in {"id", "access"}:
+            raise TokenRefusedError("not signed by the provider")
+        email = user.email if use == "id" else ""
+        return TokenClaims(sub, email, user.is_verified, user.is_operator, BEGIN, int(signed_in or 0))
 
-    def renew(self, owner: str, refresh_token: str) -> RenewedTokens:
-        tokens = self.refresh(refresh_token)
-        return RenewedTokens(self.verify(tokens.id_token), tokens.refresh_token)
-
-    def _ask(self, what: str) -> None:
-        self.asked.append(what)
+    def _answer(self) -> None:
         if self.away is not None:
             raise self.away
 
 
-@dataclass
-class Person:
-    """An account; `first` is whether its password is temporary, `app` whether it has a second factor."""
-
-    password: str = PASSWORD
-    first: bool = False
-    groups: frozenset[str] = frozenset()
-    app: bool = False
-
-
-@dataclass
-class MemoryPool:
-    """A user pool in memory: every code of a mail or an app is `CODE`, every temporary password `TEMPORARY`.
-
-    Attributes:
-        people: accounts by address.
-        mailed: addresses to which mails were sent, in order.
-        gone: accounts that were signed out everywhere.
-    """
-
-    people: dict[str, Person] = field(default_factory=dict)
-    clock: ManualClock = field(default_factory=lambda: ManualClock(0.0, BEGIN))
-    mailed: list[str] = field(default_factory=list)
-    gone: set[str] = field(default_factory=set)
-
-    def invite(self, email: str) -> None:
-        if self.people.setdefault(required_email(email), Person(TEMPORARY, first=True)).first:
-            self.people[email].password = TEMPORARY
-            self.mailed.append(email)
-
-    def accept(self, email: str, code: str, password: str) -> PoolTokens:
-        if self.people.get(email) != Person(code, first=True):
-            raise WrongMailedCodeError
-        return self.set_first_password(email, f"session of {email}", password)
-
-    def delete_account(self, access_token: str) -> None:
-        del self.people[access_token.removeprefix("access of ")]
-
-    def send_reset_code(self, email: str) -> None:
-        if email in self.people:
-            self.mailed.append(email)
-
-    def sign_in(self, email: str, password: str) -> PoolTokens | NewPasswordRequired | CodeRequired:
-        person = self.people.get(email)
-        if person is None or person.password != password:
-            raise WrongCredentialsError
-        if person.app:
-            return CodeRequired(f"session of {email}")
-        return NewPasswordRequired(f"session of {email}") if person.first else _tokens(email)
-
-    def answer_code(self, email: str, session: str, code: str) -> PoolTokens:
-        if session != f"session of {email}":
-            raise WrongCredentialsError
-        if code != CODE:
-            raise WrongSecondFactorError
-        return _tokens(email)
-
-    def begin_second_factor(self, access_token: str) -> str:
-        assert not self.people[access_token.removeprefix("access of ")].app
-        return APP_KEY
-
-    def confirm_second_factor(self, access_token: str, code: str) -> None:
-        if code != CODE:
-            raise WrongSecondFactorError
-        self.people[access_token.removeprefix("access of ")].app = True
-
-    def sign_out_everywhere(self, sub: str) -> None:
-        self.gone.add(sub)
-
-    def change_password(self, email: str, access_token: str, password: str, new_password: str) -> None:
-        _check_new(new_password)
-        self.people[access_token.removeprefix("access of ")].password = new_password
-
-    def remove_second_factor(self, sub: str) -> None:
-        self.people[sub.removeprefix("sub of ")].app = False
-
-    def set_first_password(self, email: str, session: str, password: str) -> PoolTokens:
-        if session != f"session of {email}":
-            raise WrongCredentialsError
-        _check_new(password)
-        self.people[email] = Person(password)
-        return _tokens(email)
-
-    def sign_out(self, refresh_token: str) -> None:
-        """Do nothing: no test asks what became of the token."""
-
-    def reset_password(self, email: str, code: str, password: str) -> str:
-        if email not in self.people or code != CODE:
-            raise WrongCodeError
-        _check_new(password)
-        self.people[email].password = password
-        return f"sub of {email}"
-
-    def account(self, name: str) -> Account | None:
-        email = name.removeprefix("sub of ")
-        person = self.people.get(email)
-        return Account(f"sub of {email}", email, True, person.groups, person.app) if person else None
-
-    def verify(self, text: str) -> TokenClaims:
-        """Return the claims of a token of this pool, as the verifier does."""
-        email = text.removeprefix("id of ").removeprefix("access of ")
-        groups, until = self.people[email].groups, self.clock.utc_now() + timedelta(hours=1)
-        return TokenClaims(f"sub of {email}", email, email, groups, "id", until, int(self.clock.epoch_seconds()))
-
-    def renew(self, owner: str, refresh_token: str) -> RenewedTokens:
-        return RenewedTokens(self.verify(refresh_token.replace("refresh", "id")), refresh_token)
-
-
-def _check_new(password: str) -> None:
-    if len(password) < MIN_CHARACTERS:
-        raise PasswordRefusedError
-
-
-def _tokens(email: str) -> PoolTokens:
-    return PoolTokens(f"id of {email}", f"access of {email}", f"refresh of {email}")
-
-
-def sessions_of(table: Table, pool: PlayedPool | MemoryPool) -> Sessions:
-    """Return the sessions as one process of the web tier has them."""
-    return Sessions(
-        SessionStore(table),
-        SessionKeys([KEY]),
-        TIMES,
-        pool.renew,
-        Revocations(table, pool.clock),
-        pool.clock,
-    )
-
-
-def access_of(table: Table, pool: PlayedPool | MemoryPool) -> AuthServices:
+def access_of(table: Table, provider: PlayedProvider) -> AuthServices:
     """Return sign-in as one process of the web tier has it."""
-    revocations = Revocations(table, pool.clock)
-    return AuthServices(
-        pool=cast(Any, pool),
-        verifier=cast(Any, pool),
-        sessions=sessions_of(table, pool),
-        revocations=revocations,
-        personal_tokens=PersonalTokens(table, revocations, pool.clock),
-        recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(cast(Any, pool), pool.clock),
-    )
+    played = cast(Any, provider)
+    return auth_services(played, played, table, SessionKeys([KEY]), TIMES, provider.clock)
 
 
 @dataclass
@@ -284,31 +137,37 @@ class SignInSite:
 
     app: Flask
     access: AuthServices
-    pool: PlayedPool
+    provider: PlayedProvider
 
     @property
     def clock(self) -> ManualClock:
-        """The clock of the pool and of the web tier."""
-        return self.pool.clock
+        """The clock of the provider and of the web tier."""
+        return self.provider.clock
 
     def signed_in(self, sub: str) -> FlaskClient:
         """Return the browser of a user who has signed in."""
-        self.pool.accounts.get(sub) or self.pool.add(sub)
+        self.provider.users.get(sub) or self.provider.add(sub)
         browser = self.anonymous()
         with self.app.test_request_context("/"):
-            answer = self.access.begin(self.pool.tokens(sub), Response())
+            answer = self.access.begin(self.provider.tokens(sub), Response())
         keep(browser, answer.headers["Set-Cookie"])
         return browser
+
+    def sign_in_once(self, sub: str) -> PlayedUser:
+        """Let a user sign in, so that the web tier knows their profile, in a browser that is then closed."""
+        user = self.provider.users.get(sub) or self.provider.add(sub)
+        self.access.profiles.put(self.provider.verify(self.provider.tokens(sub).id_token))
+        return user
 
     def anonymous(self) -> FlaskClient:
         """Return the browser of a user who has not signed in."""
         return self.app.test_client()
 
     def with_token(self, sub: str, *scopes: str, days: int = 30) -> dict[str, str]:
-        """Return the header of a new personal token of a user."""
-        account = self.pool.accounts.get(sub) or self.pool.add(sub)
+        """Return the header of a new personal token of a user, who has signed in once."""
+        user = self.sign_in_once(sub)
         text, _ = self.access.personal_tokens.make(
-            sub, account.email, "test", scopes, days, int(self.clock.epoch_seconds())
+            sub, user.email, "test", scopes, days, int(self.clock.epoch_seconds())
         )
         return {"Authorization": f"Bearer {text}"}
 
@@ -318,9 +177,16 @@ class SignInSite:
             self.app.preprocess_request()
             return csrf_token()
 
+    def signs_in(self, browser: FlaskClient, sub: str, path: str = "/sign-in") -> TestResponse:
+        """Let a user sign in by the pages of a browser; return the answer to their return from the provider."""
+        self.provider.users.get(sub) or self.provider.add(sub)
+        location = browser.get(path, base_url="https://localhost").headers["Location"]
+        query = {"state": parse_qs(urlsplit(location).query)["state"][0], "code": sub}
+        return browser.get("/sign-in/callback", query_string=query, base_url="https://localhost")
+
     def operator(self) -> FlaskClient:
         """Return an operator's browser."""
-        self.pool.add("ops", OPERATORS)
+        self.provider.add("ops", is_operator=True)
         return self.signed_in("ops")
 
 
@@ -340,22 +206,10 @@ def keep(browser: FlaskClient, set_cookie: str) -> None:
 SignInSiteMaker = Callable[..., SignInSite]
 
 
-def sign_in(client: FlaskClient, email: str, password: str = PASSWORD, **fields: str) -> Any:
-    """Send the sign-in form."""
-    return client.post("/sign-in", data={"email": email, "password": password, **fields}, headers=BROWSER)
-
-
-def signed_in(app: Flask, email: str) -> FlaskClient:
-    """Return a browser with a session of this account."""
-    client = app.test_client()
-    assert sign_in(client, email).status_code == 303
-    return client
-
-
 def sign_in_site(config: Config, store: JobStore) -> SignInSite:
     """Return a web tier with sign-in, and with a bucket and a queue in memory."""
-    pool = PlayedPool()
-    access = access_of(store.table, pool)
+    provider = PlayedProvider()
+    access = access_of(store.table, provider)
     bucket, queue = MemoryBucket(), MemoryQueue()
     app = create_app(config, store=store, input_bucket=bucket, request_queue=queue, auth=access, inspect=inspect)
-    return SignInSite(app, access, pool)
+    return SignInSite(app, access, provider)

@@ -86,8 +86,9 @@ KNOWN = {
     "services/json_calls.py": {"botocore", "http.client", "socket", "ssl"},
     # The instance metadata service, at its one address or the environment's.
     "services/metadata.py": {"urllib.request"},
-    # The key set of the configured user pool, by botocore's certificates.
+    # The key set of the configured OpenID provider, by botocore's certificates; and its other endpoints, by Authlib.
     "core/tokens.py": {"botocore", "urllib3"},
+    "web_tier/auth/provider.py": {"requests"},
     # Between processes of this machine: an empty datagram to a socket without a file; sockets that are there already.
     "services/demand_signal.py": {"socket"},
     "core/sandbox/": {"socket", "subprocess"},

@@ -5,11 +5,11 @@ from typing import Literal
 from flask import Response
 from flask.typing import ResponseReturnValue
 from prometheus_client import CONTENT_TYPE_LATEST
-from werkzeug.exceptions import Forbidden, Unauthorized
+from werkzeug.exceptions import Unauthorized
 
 from web_tier.auth.context import signs_in
 from web_tier.auth.identity import known_identity
-from web_tier.auth.permissions import Right, lacks_second_factor
+from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation
@@ -56,12 +56,9 @@ def ready() -> Response:
 
 @admission.get("/internal/admission", right=Right.PUBLIC, is_counted=False)  # nginx sends it for a counted request
 def may_send() -> ResponseReturnValue:
-    """Return 204 if the sender has signed in or there is no sign-in, else 401, or 403 without a second factor."""
-    identity = known_identity()
-    if identity is None:
+    """Return 204 if the sender has signed in or there is no sign-in, else 401."""
+    if known_identity() is None:
         raise Unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
-    if lacks_second_factor(identity):
-        raise Forbidden("this site requires a second factor of you")
     return "", 204
 
 

@@ -37,7 +37,7 @@ from web_tier.api.schemas import (
 )
 from web_tier.auth.audit import audit_details
 from web_tier.auth.context import current_auth
-from web_tier.auth.identity import current_identity
+from web_tier.auth.identity import current_family, current_identity
 from web_tier.auth.job_access import UserJobs, bulkhead_caller, user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.http.backend import current_backend
@@ -674,7 +674,7 @@ class TokensBody(ApiBody):
 def list_tokens() -> Response:
     """List your personal tokens, newest first.
 
-    With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
+    With a token of the provider only, not with a personal one. Where there is no sign-in there are no tokens: 404.
     """
     tokens = current_auth().personal_tokens.list(current_identity().owner)
     return json_response(TokensBody(tokens=tuple(TokenBody.from_token(token) for token in tokens)))
@@ -690,7 +690,7 @@ def list_tokens() -> Response:
 def make_token() -> ResponseReturnValue:
     """Make a personal token.
 
-    With a token of the user pool only, not with a personal one, from a sign-in within the last five minutes. Where
+    With a token of the provider only, not with a personal one, from a sign-in within the last five minutes. Where
     there is no sign-in there are no tokens: 404. Up to 20 at a time.
     """
     who, wanted = current_identity(), parse_body(CreateToken, CREATE_EXAMPLE, may_be_empty=False)
@@ -700,7 +700,7 @@ def make_token() -> ResponseReturnValue:
         raise Forbidden("only operators can make a token with the scope operate; leave it out")
     try:
         text, token = current_auth().personal_tokens.make(
-            who.owner, who.email, wanted.name, wanted.scopes, wanted.days, who.signed_in, who.second_factor
+            who.owner, who.email, wanted.name, wanted.scopes, wanted.days, who.signed_in, current_family()
         )
     except TokenNotMadeError as error:
         raise UnprocessableEntity(str(error)) from error
@@ -715,7 +715,7 @@ def make_token() -> ResponseReturnValue:
 def revoke_token(token_id: str) -> ResponseReturnValue:
     """Revoke a personal token.
 
-    With a token of the user pool only, not with a personal one. Where there is no sign-in there are no tokens: 404.
+    With a token of the provider only, not with a personal one. Where there is no sign-in there are no tokens: 404.
     """
     current_auth().personal_tokens.revoke(current_identity().owner, token_id)
     return "", 204

@@ -11,23 +11,15 @@ from typing import Final
 from flask import Flask, Response, g, request
 
 from core.logs import AUDIT_LOGGER
-from services.users import normalise_email
 from web_tier.auth.identity import known_identity
-from web_tier.auth.permissions import Right
 from web_tier.http.middleware import request_id
-from web_tier.http.routes import Attempt, current_route
+from web_tier.http.routes import current_route
 
 MAX_DETAIL_CHARACTERS: Final = 200
 """Maximum characters of the value of a detail; the rest is cut."""
 
 SIGN_IN, FAILED_SIGN_IN, REJECTED_TOKEN = "sign-in", "failed sign-in", "rejected token"
-PASSWORD_CHANGED, PASSWORD_RESET, ACCOUNT_DELETED = "password changed", "password reset", "account deleted"
-CODE_ASKED_FOR, RECOVERY_CODE_USED = "code asked for", "recovery code used"
-SECOND_FACTOR_ON, SECOND_FACTOR_OFF, RECOVERY_CODES_MADE = (
-    "second factor on",
-    "second factor off",
-    "recovery codes made",
-)
+ACCOUNT_DELETED = "account deleted"
 
 
 def log_audit_events(app: Flask) -> None:
@@ -37,7 +29,7 @@ def log_audit_events(app: Flask) -> None:
 
 def audit_as(action: str, user: str) -> None:
     """Let the current request be the event `action` of `user`, with any answer."""
-    g.audit_event = action, normalise_email(user) or ""
+    g.audit_event = action, user
 
 
 def audit_details(**details: object) -> None:
@@ -65,8 +57,7 @@ def _log_event(response: Response) -> Response:
 def _event(status: int) -> tuple[str, str] | None:
     """Return action and user of the current request, which is answered with `status`, or None if it is no event.
 
-    The user is an e-mail address, or an id if the address is unknown; empty if nothing shows who it is. The detail
-    `account` is the one that a failed sign-in names.
+    The user is an e-mail address, or an id if the address is unknown; empty if nothing shows who it is.
     """
     route, identity = current_route(), known_identity()
     if "audit_event" in g:
@@ -74,13 +65,7 @@ def _event(status: int) -> tuple[str, str] | None:
         return action, user
     if request.method not in {"POST", "PUT", "DELETE"}:
         return None
-    if status == 401 and route.attempt is Attempt.PASSWORD and route.right is Right.PUBLIC:
-        audit_details(account=normalise_email(request.form.get("email", "")) or "")
-        return FAILED_SIGN_IN, ""  # the sender has proven nothing
-    if status == 401 and route.attempt is Attempt.PASSWORD and identity is not None:
-        audit_details(by=identity.by)
-        return FAILED_SIGN_IN, identity.email
     if route.audit is not None and identity is not None and status < 400:
         audit_details(by=identity.by)
-        return route.audit, identity.email or identity.owner
+        return route.audit, identity.name
     return None

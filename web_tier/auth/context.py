@@ -1,27 +1,23 @@
 """The sign-in of an application: its services, by configuration, and the session of the current browser."""
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, TypeVar, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
 from flask import Flask, current_app, request
 from werkzeug.wrappers import Response
 
-from core.credentials import PersonalTokens, RecoveryCodes, Revocations
+from core.credentials import PersonalTokens, Profile, Profiles, Revocations
 from core.jobs.models import Job, Share
-from core.tokens import TokenClaims, TokenVerifier, issuer_of, jwks_url, keys_at
+from core.tokens import TokenClaims, TokenKeys, TokenRefusedError, TokenUncheckedError, TokenVerifier
 from services.clock import CLOCK, Clock
-from services.errors import ConfigError
 from services.made_once import made_once
 from services.recent_dict import RecentDict
-from services.user_errors import SignedOutError, UserPoolError
-from services.users import Account, PoolTokens, UserPool
-from web_tier.auth.devices import describe_device, remember_device
+from services.table import Table
 from web_tier.auth.identity import Identity, set_identity, set_session
+from web_tier.auth.provider import STATE_COOKIE, Provider, ProviderTokens, load_client_secret
 from web_tier.auth.session_keys import SessionKeys, load_session_keys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 from web_tier.http.backend import Backend
@@ -42,45 +38,40 @@ _EXTENSION = "fleetsight-auth"
 
 _Answer = TypeVar("_Answer", bound=Response)
 
-_log = logging.getLogger(__name__)
+PROFILE_LIFETIME_SECONDS: Final = 60.0
+"""Seconds for which a personal token still acts by its owner's last profile."""
 
-
-ACCOUNT_LIFETIME_SECONDS: Final = 60.0
-"""Seconds for which a token still works after its user was disabled, deleted or removed from a group."""
-
-MAX_ACCOUNTS: Final = 10_000
-"""Accounts in the cache; the oldest is evicted first."""
+MAX_PROFILES: Final = 10_000
+"""Profiles in the cache; the oldest is evicted first."""
 
 
 @dataclass
-class AccountCache:
-    """Accounts of the user pool, cached for a minute: a token outlives changes of its account.
+class ProfileCache:
+    """Profiles of users, cached for a minute; threads may share it."""
 
-    Threads may share it.
-    """
-
-    pool: UserPool
+    profiles: Profiles
     clock: Clock = CLOCK
-    _cached: RecentDict[str, tuple[Account | None, float]] = field(
-        default_factory=lambda: RecentDict(MAX_ACCOUNTS), init=False, repr=False
+    _cached: RecentDict[str, tuple[Profile | None, float]] = field(
+        default_factory=lambda: RecentDict(MAX_PROFILES), init=False, repr=False
     )
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def find(self, sub: str) -> Account | None:
-        """Return an account that exists and is enabled, or None."""
+    def put(self, claims: TokenClaims) -> None:
+        """Store what the provider has just told of a user; other processes read it within a minute."""
+        self.profiles.put(Profile(claims.owner, claims.email, claims.is_verified, claims.is_operator))
+        with self._lock:
+            self._cached.pop(claims.owner, None)
+
+    def find(self, owner: str) -> Profile | None:
+        """Return the profile of a user who has signed in here, or None."""
         now = self.clock.monotonic()
         with self._lock:
-            account, fetched_at = self._cached.get(sub, (None, float("-inf")))
-        if now - fetched_at >= ACCOUNT_LIFETIME_SECONDS:
-            account = self.pool.account(sub)
+            profile, fetched_at = self._cached.get(owner, (None, float("-inf")))
+        if now - fetched_at >= PROFILE_LIFETIME_SECONDS:
+            profile = self.profiles.find(owner)
             with self._lock:
-                self._cached[sub] = account, now
-        return account if account is not None and account.enabled else None
-
-    def evict(self, sub: str) -> None:
-        """Evict an account that has just changed; other processes fetch it again within a minute."""
-        with self._lock:
-            self._cached.pop(sub, None)
+                self._cached[owner] = profile, now
+        return profile
 
 
 @dataclass(frozen=True)
@@ -88,45 +79,35 @@ class AuthServices:
     """The services that authenticate users, for all threads of a process.
 
     Attributes:
-        recovery_codes: of users who have lost their authenticator app.
-        accounts: of the owners of tokens.
+        profiles: of the owners of personal tokens, and of those with whom jobs are shared.
     """
 
-    pool: UserPool
+    provider: Provider
     verifier: TokenVerifier
     sessions: Sessions
     revocations: Revocations
     personal_tokens: PersonalTokens
-    recovery_codes: RecoveryCodes
-    accounts: AccountCache
+    profiles: ProfileCache
 
-    def begin(self, tokens: PoolTokens, answer: _Answer, *, second_factor: bool = False) -> _Answer:
-        """Sign in the user of `tokens`, which the pool has just issued, and set the cookie in `answer`.
+    def begin(self, tokens: ProviderTokens, answer: _Answer) -> _Answer:
+        """Sign in the user of `tokens`, which the provider has just issued, and set the cookie in `answer`.
 
         The session is always a new one; a session that the browser already has is ended. From now on the request is
         that user's.
 
-        Args:
-            tokens: of the pool.
-            answer: the response to the browser.
-            second_factor: whether the pool asked for a code of an authenticator app, too.
-
         Raises:
-            TokenRefusedError: the tokens are not of this pool, for instance if `auth` names another one.
+            TokenRefusedError: the tokens are not of this provider and client, or from a sign-in before the user's
+                last revocation, which the provider still remembers.
         """
-        claims = self.verifier.verify(tokens.id_token)
-        return self.begin_session(claims, tokens.refresh_token, answer, second_factor=second_factor)
-
-    def begin_session(
-        self, claims: TokenClaims, refresh_token: str, answer: _Answer, *, second_factor: bool = False
-    ) -> _Answer:
-        """Begin a session as `begin`; an empty refresh token means that the pool has no sign-in for it."""
+        claims = self.verifier.verify(tokens.id_token, tokens.nonce)
+        if self.revocations.last_of(claims.owner).covers(claims.signed_in):
+            raise TokenRefusedError("this sign-in is older than your last sign-out everywhere: sign in again")
         self._end_current()
-        cookie = self.sessions.begin(claims, refresh_token, describe_device(), second_factor=second_factor)
+        self.profiles.put(claims)
+        cookie = self.sessions.begin(claims, tokens.refresh_token)
         set_cookie(answer, cookie)
         set_session(self.sessions.open(cookie))
-        set_identity(Identity(claims.sub, claims.email, claims.groups, "session", claims.signed_in, second_factor))
-        remember_device(self.sessions.keys, claims.email, answer, second_factor=second_factor)
+        set_identity(Identity(claims.owner, claims.email, claims.is_operator, "session", claims.signed_in))
         return answer
 
     def end(self, answer: _Answer) -> _Answer:
@@ -135,28 +116,10 @@ class AuthServices:
         answer.delete_cookie(COOKIE, secure=True, httponly=True, samesite="Lax")
         return answer
 
-    def end_all_of(self, owner: str) -> None:
-        """End every session and token of a user, also in the pool; a sign-in after the return counts.
-
-        The revocation comes first: it ends the credentials that the pool alone could not end.
-        """
-        self.revocations.revoke_all_of(owner)
-        self.accounts.evict(owner)
-        self.pool.sign_out_everywhere(owner)
-
-    def revoke(self, refresh_token: str) -> None:
-        """Revoke a refresh token that is no longer stored; if the pool does not reply, it stays unused."""
-        try:
-            self.pool.sign_out(refresh_token)
-        except (BotoCoreError, ClientError, UserPoolError) as error:
-            _log.warning("the user pool did not revoke a refresh token: %s", error)
-
     def _end_current(self) -> None:
         set_session(None)  # a cookie that the guard has renewed must not be sent
-        cookie = request.cookies.get(COOKIE)
-        refresh_token = self.sessions.end(cookie) if cookie else None
-        if refresh_token is not None:
-            self.revoke(refresh_token)
+        if cookie := request.cookies.get(COOKIE):
+            self.sessions.end(cookie)
 
 
 class AuthContext:
@@ -164,13 +127,14 @@ class AuthContext:
 
     Args:
         create: creates the services on first use, so after gunicorn's fork; None without sign-in.
+        keys: of sessions.
 
     Attributes:
         signs_in: whether users sign in; if not, the services must not be used.
     """
 
-    def __init__(self, create: Callable[[], AuthServices] | None) -> None:
-        self.signs_in = create is not None
+    def __init__(self, create: Callable[[], AuthServices] | None, keys: SessionKeys | None = None) -> None:
+        self.signs_in, self.keys = create is not None, keys
         self._create = create
         self._lock = threading.Lock()
 
@@ -188,8 +152,17 @@ def set_cookie(answer: Response, value: str) -> None:
 
 
 def install_auth(app: Flask, auth: AuthContext) -> None:
-    """Set the sign-in of `app`."""
+    """Set the sign-in of `app`, and the cookie for browsers whose user is at the provider."""
     app.extensions[_EXTENSION] = auth
+    if auth.keys is not None:
+        app.secret_key, *earlier = auth.keys.secrets_of("sign-in")
+        app.config.update(
+            SECRET_KEY_FALLBACKS=earlier,
+            SESSION_COOKIE_NAME=STATE_COOKIE,
+            PERMANENT_SESSION_LIFETIME=3_600,
+            SESSION_COOKIE_SECURE=True,
+            SESSION_COOKIE_SAMESITE="Lax",
+        )
 
 
 def signs_in() -> bool:
@@ -210,47 +183,50 @@ def create_auth(backend: Backend) -> AuthContext:
     """Return the sign-in of the backend's configuration; it calls no service before its first use.
 
     Raises:
-        ConfigError: the configuration requires sign-in, and the pool or the session keys are missing.
+        ConfigError: users sign in, and the keys of sessions or the secret of the client cannot be read.
     """
-    auth = backend.config.auth
-    if auth.mode == "none":
+    if backend.config.auth.mode == "none":
         return AuthContext(None)
-    if auth.user_pool_id is None or auth.client_id is None:
-        raise ConfigError(
-            "auth.mode is cognito, and auth.user_pool_id and auth.client_id are null: name the pool that people sign "
-            "in by, and its client for the web tier"
-        )
-    pool_id, client_id, keys = auth.user_pool_id, auth.client_id, load_session_keys()
-    return AuthContext(lambda: _create_services(backend, pool_id, client_id, keys))
+    keys, secret = load_session_keys(), load_client_secret()
+    return AuthContext(lambda: _create_services(backend, keys, secret), keys)
 
 
-def _create_services(backend: Backend, pool_id: str, client_id: str, keys: SessionKeys) -> AuthServices:
-    config, table = backend.config, backend.store.table
-    pool = UserPool(backend.clients.cognito_idp, pool_id, client_id)
-    region, auth = config.aws.region, config.auth
-    fetch_keys = keys_at(jwks_url(config.aws.endpoint_url, region, pool_id))
-    verifier = TokenVerifier(issuer_of(region, pool_id), client_id, fetch_keys, CLOCK)
-    revocations = Revocations(table)
+def _create_services(backend: Backend, keys: SessionKeys, secret: str | None) -> AuthServices:
+    auth = backend.config.auth
+    provider = Provider(auth, secret)
+    verifier = TokenVerifier(
+        provider.issuer, provider.client_id, auth.groups_claim, auth.operators_group, TokenKeys(provider.keys, CLOCK)
+    )
     times = SessionTimes(
         idle=timedelta(minutes=auth.session_idle_minutes).total_seconds(),
         longest=timedelta(hours=auth.session_hours).total_seconds(),
     )
+    return auth_services(provider, verifier, backend.store.table, keys, times)
 
-    def renew(owner: str, refresh_token: str) -> RenewedTokens:
+
+def auth_services(
+    provider: Provider,
+    verifier: TokenVerifier,
+    table: Table,
+    keys: SessionKeys,
+    times: SessionTimes,
+    clock: Clock = CLOCK,
+) -> AuthServices:
+    """Return the services of users whom `provider` signs in; they store everything in `table`."""
+    revocations, profiles = Revocations(table, clock), ProfileCache(Profiles(table), clock)
+    personal_tokens = PersonalTokens(table, revocations, clock)
+
+    def renew(refresh_token: str) -> RenewedTokens:
         if not refresh_token:
-            account = pool.account(owner)
-            if account is None or not account.enabled:
-                raise SignedOutError
-            return RenewedTokens(account, "")
-        tokens = pool.refresh(refresh_token)
-        return RenewedTokens(verifier.verify(tokens.id_token), tokens.refresh_token)
+            return RenewedTokens(None, "")
+        tokens = provider.refresh(refresh_token)
+        try:
+            claims = verifier.verify(tokens.id_token) if tokens.id_token else None
+        except TokenUncheckedError:
+            claims = None  # the new refresh token must not be lost: a provider that rotates them ends the sign-in
+        if claims is not None:
+            profiles.put(claims)
+        return RenewedTokens(claims, tokens.refresh_token)
 
-    return AuthServices(
-        pool=pool,
-        verifier=verifier,
-        sessions=Sessions(SessionStore(table), keys, times, renew, revocations),
-        revocations=revocations,
-        personal_tokens=PersonalTokens(table, revocations),
-        recovery_codes=RecoveryCodes(table),
-        accounts=AccountCache(pool),
-    )
+    sessions = Sessions(SessionStore(table), keys, times, renew, revocations, personal_tokens, clock)
+    return AuthServices(provider, verifier, sessions, revocations, personal_tokens, profiles)

@@ -1,6 +1,6 @@
 """The guard: authenticates each request and checks its permissions, by its headers, before its body is read.
 
-A request is authenticated by the `Authorization` header (RFC 6750, section 2.1), which holds a token of the user pool
+A request is authenticated by the `Authorization` header (RFC 6750, section 2.1), which holds a token of the provider
 or a personal token, or else by the cookie of a session.
 
 A browser sends the cookie with every request, so a request that is authenticated by its cookie needs more to change
@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, Request, current_app, g, redirect, request, url_for
+from flask import Flask, Request, current_app, g, redirect, request
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from werkzeug.datastructures import WWWAuthenticate
@@ -26,8 +26,6 @@ from werkzeug.wrappers import Response
 
 from core.credentials import PREFIX
 from core.tokens import TokenRefusedError, TokenUncheckedError
-from services.accounts import OPERATORS
-from services.users import Account
 from web_tier.auth.audit import REJECTED_TOKEN, audit_as, audit_details
 from web_tier.auth.context import (
     COOKIE,
@@ -49,12 +47,13 @@ from web_tier.auth.identity import (
     set_identity,
     set_session,
 )
-from web_tier.auth.permissions import Right, lacks_second_factor
+from web_tier.auth.permissions import Right
+from web_tier.auth.provider import ProviderUnreachableError
 from web_tier.http.middleware import SAFE_METHODS, is_cross_site, is_for_programs
 from web_tier.http.routes import current_route
 
 MAX_HEADER_CHARACTERS: Final = 8_192
-"""Maximum characters of the header; a token of the pool has some 1,100, and more with many groups."""
+"""Maximum characters of the header; a token of a provider has some 1,100, and more with many groups."""
 
 # The form of a token in RFC 6750, alone or after the scheme. Two headers of the name arrive as one with a comma,
 # which no token contains.
@@ -90,18 +89,24 @@ def authenticate(header: str, auth: AuthServices) -> Identity:
     """Return the identity of a request with this header.
 
     Raises:
-        InvalidCredentialsError: the token is forged, expired or revoked, or its account is disabled.
-        TokenUncheckedError: the pool's keys cannot be fetched, so the token cannot be verified.
+        InvalidCredentialsError: the token is forged, expired or revoked.
+        TokenUncheckedError: the provider's keys cannot be fetched, so the token cannot be verified.
     """
     text = parse_authorization(header)
     if text.startswith(PREFIX):
         token = auth.personal_tokens.find(text)
         if token is None:
             raise InvalidCredentialsError("there is no such personal token, or no longer")
-        account = _account(auth, token.owner)
-        scopes, by_code = scopes_named(token.scopes), token.second_factor and account.second_factor
+        profile = auth.profiles.find(token.owner)
+        if profile is None:
+            raise InvalidCredentialsError(f"the user {token.owner} has deleted their data")
         return Identity(
-            token.owner, account.email, account.groups, "personal_token", token.signed_in, by_code, scopes
+            token.owner,
+            profile.email,
+            profile.is_operator,
+            "personal_token",
+            token.signed_in,
+            scopes_named(token.scopes),
         )
     try:
         claims = auth.verifier.verify(text)
@@ -109,18 +114,9 @@ def authenticate(header: str, auth: AuthServices) -> Identity:
         raise
     except TokenRefusedError as error:
         raise InvalidCredentialsError(str(error)) from error
-    if auth.revocations.last_of(claims.sub).covers(claims.signed_in):
-        raise InvalidCredentialsError("the pool's token comes from a sign-in before the last revocation")
-    account = _account(auth, claims.sub)
-    by_code = claims.second_factor and account.second_factor
-    return Identity(claims.sub, account.email, account.groups, "pool_token", claims.signed_in, by_code)
-
-
-def _account(auth: AuthServices, owner: str) -> Account:
-    account = auth.accounts.find(owner)
-    if account is None:
-        raise InvalidCredentialsError(f"the account {owner} is disabled or deleted")
-    return account
+    if auth.revocations.last_of(claims.owner).covers(claims.signed_in):
+        raise InvalidCredentialsError("the provider's token comes from a sign-in before the last revocation")
+    return Identity(claims.owner, claims.email, claims.is_operator, "provider_token", claims.signed_in)
 
 
 def install_identification(app: Flask, auth: AuthContext) -> None:
@@ -147,6 +143,9 @@ def _identify() -> None:
             set_identity(_authenticate_request(current_auth()))
         except InvalidCredentialsError as error:
             g.credentials_error = str(error)
+        except (ProviderUnreachableError, TokenUncheckedError):
+            if current_route().right is not Right.PUBLIC:  # signing in and out must stay possible
+                raise
 
 
 def _guard() -> ResponseReturnValue | None:
@@ -178,14 +177,6 @@ def _guard() -> ResponseReturnValue | None:
         if is_opened:
             return redirect(sign_in_for(request), 303)
         raise _unauthorized("sign in, or send a token in the Authorization header (Bearer TOKEN)")
-    if identity is not None and right not in {Right.PUBLIC, Right.CREDENTIALS} and lacks_second_factor(identity):
-        page = url_for("second_factor.second_factor")
-        if is_opened:
-            return redirect(page, 303)
-        raise Forbidden(
-            f"this site requires a second factor of you, and this sign-in does not show one: set one up at {page}, "
-            "sign in there with a code, and make a personal token for programs"
-        )
     check_request()
     return None
 
@@ -194,7 +185,7 @@ def _check_right(right: Right, identity: Identity) -> None:
     """Check that a user has a right."""
     if right.is_granted_to(identity):
         return
-    if right is Right.OPERATE and OPERATORS not in identity.groups:
+    if right is Right.OPERATE and not identity.is_operator:
         raise Forbidden("only operators see the fleet: ask one of them for access")
     if right in {Right.ACCOUNT, Right.CREDENTIALS}:
         raise Forbidden("a personal token cannot do this; sign in and try again")
@@ -222,7 +213,7 @@ def _authenticate_request(auth: AuthServices) -> Identity | None:
         return None
     set_session(opened)
     record = opened.record
-    return Identity(record.owner, record.email, record.groups, "session", record.signed_in, record.second_factor)
+    return Identity(record.owner, record.email, record.is_operator, "session", record.signed_in)
 
 
 def credentials_check() -> Callable[[], bool]:
@@ -299,10 +290,7 @@ def check_request() -> None:
         return
     if not ({"Sec-Fetch-Site", "Origin"} & set(request.headers.keys())):
         raise Forbidden("a request known by its cookie needs Sec-Fetch-Site or Origin; programs send a token instead")
-    route = current_route()
-    # Public forms need no session: one may be open while its user signs in in another tab.
-    is_public_form = route.right is Right.PUBLIC and route.attempt is not None
-    if is_for_programs(request.path) or is_public_form or route.checks_csrf:
+    if is_for_programs(request.path) or current_route().checks_csrf:
         return
     check_csrf(None if CSRF_HEADER in request.headers else request.form.get(CSRF_FIELD))
 
@@ -317,7 +305,7 @@ def safe_redirect(text: str) -> str:
 
 
 def sign_in_for(request: Request) -> str:
-    """Return the address of the sign-in page that redirects back to the requested page."""
+    """Return the address of the sign-in that redirects back to the requested page."""
     path = quote(request.path, safe="/:@!$&'()*+,;=") + "?" * bool(request.query_string)
     back = safe_redirect(path + request.query_string.decode("latin-1"))
     return SIGN_IN if back == FIRST_PAGE else f"{SIGN_IN}?{urlencode({'next': back})}"

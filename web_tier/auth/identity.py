@@ -7,13 +7,12 @@ from typing import Final, Literal, cast
 from flask import g
 
 from core.credentials import Scope
-from services.accounts import OPERATORS
 from web_tier.auth.sessions import OpenSession
 
 FRESH_SECONDS: Final = 5 * 60
 """Seconds after a sign-in during which a credential may make a personal token."""
 
-Credential = Literal["nothing", "session", "pool_token", "personal_token", "link"]
+Credential = Literal["nothing", "session", "provider_token", "personal_token", "link"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +20,28 @@ class Identity:
     """The sender of a request.
 
     Attributes:
-        owner: id of the user (the pool's `sub`), who owns jobs; empty without sign-in.
-        email: name of the user on pages; may be empty.
-        groups: of the user; an account of the pool needs no group to be a user.
+        owner: id of the user, who owns jobs; empty without sign-in.
+        email: of the user; may be empty.
+        is_operator: whether the user is in the group of operators.
         signed_in: epoch seconds of the sign-in that the credential was made from.
-        second_factor: whether that sign-in is known to have included a second factor.
     """
 
     owner: str
     email: str = ""
-    groups: frozenset[str] = frozenset()
+    is_operator: bool = False
     by: Credential = "nothing"
     signed_in: int = 0
-    second_factor: bool = False
     scopes: frozenset[Scope] = frozenset(Scope)
+
+    @property
+    def name(self) -> str:
+        """The user's address, or else their id."""
+        return self.email or self.owner
 
     @property
     def operates(self) -> bool:
         """Whether the user may view and manage the fleet."""
-        return OPERATORS in self.groups and Scope.OPERATE in self.scopes
+        return self.is_operator and Scope.OPERATE in self.scopes
 
     def has_just_signed_in(self, now: float) -> bool:
         """Return whether the credential is fresh enough to make another one; `now` is in epoch seconds."""
@@ -51,7 +53,7 @@ class Identity:
         return not self.owner
 
 
-LOCAL: Final = Identity("", groups=frozenset({OPERATORS}))
+LOCAL: Final = Identity("", is_operator=True)
 """The identity of every sender without sign-in."""
 
 
@@ -94,3 +96,9 @@ def set_session(opened: OpenSession | None) -> None:
 def known_session() -> OpenSession | None:
     """Return the session of the current request, or None if it was not authenticated by a session."""
     return cast(OpenSession | None, g.get("session"))
+
+
+def current_family() -> str:
+    """Return what identifies the session of the current request under all its ids; empty without a session."""
+    session = known_session()
+    return session.record.family if session else ""

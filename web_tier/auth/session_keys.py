@@ -1,15 +1,14 @@
-"""Session keys: they sign cookies, derive the next id of a session, and encrypt what is stored of the user pool.
+"""Session keys: they sign cookies, derive the next id of a session, and encrypt what is stored of the provider.
 
 The keys are in their own file, one per line. The first one signs and encrypts; all of them verify and decrypt. A new
 key is added at the top, and an old one is removed once no session of it can be left (`auth.session_hours`).
 
-They also sign device cookies (`web_tier.auth.devices`). A web instance imports this module at boot to check
-its keys, so it imports no web framework.
+They also sign what a browser keeps while its user is at the provider. A web instance imports this module at boot to
+check its keys, so it imports no web framework.
 """
 
 import base64
 import hmac
-import json
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ KEYS_FILE_VARIABLE: Final = "FLEETSIGHT_SESSION_KEYS_FILE"
 MIN_CHARACTERS: Final = 32
 
 MAX_COOKIE_CHARACTERS: Final = 200
-"""Maximum characters of a cookie: session cookies have 124, device cookies 87."""
+"""Maximum characters of a cookie: those of sessions have up to 152."""
 
 _REMEDY = (
     f"name a file in {KEYS_FILE_VARIABLE} that only the web tier may read, with one key or more, each a line of at "
@@ -91,24 +90,16 @@ class SessionKeys:
         """Return `text` encrypted."""
         return self._cipher.encrypt(text.encode()).decode()
 
-    def decrypt(self, text: str, seconds: int | None = None) -> str | None:
-        """Return the decrypted text; None if it is forged, too old, or its key has been removed."""
+    def decrypt(self, text: str) -> str | None:
+        """Return the decrypted text; None if it is forged, or its key has been removed."""
         try:
-            return self._cipher.decrypt(text.encode(errors="replace"), ttl=seconds).decode()
+            return self._cipher.decrypt(text.encode(errors="replace")).decode()
         except InvalidToken:
             return None
 
-    def seal(self, purpose: str, *facts: str) -> str:
-        """Return `facts` encrypted for storage in a browser, valid for this purpose only."""
-        return self.encrypt(json.dumps([purpose, *facts]))
-
-    def unseal(self, text: str, purpose: str, *, seconds: int) -> list[str] | None:
-        """Return the facts that were sealed for a purpose up to `seconds` ago, or None for any other text."""
-        try:
-            found = json.loads(self.decrypt(text, seconds) or "null")
-        except ValueError:  # a refresh token, which is encrypted by the same keys
-            return None
-        return found[1:] if isinstance(found, list) and found[:1] == [purpose] else None
+    def secrets_of(self, purpose: str) -> list[str]:
+        """Return a secret derived from each key for this purpose, that of the signing key first."""
+        return [_text(_mac(key, purpose)) for key in self._keys]
 
 
 def load_session_keys(environment: Mapping[str, str] = os.environ) -> SessionKeys:
@@ -119,7 +110,7 @@ def load_session_keys(environment: Mapping[str, str] = os.environ) -> SessionKey
     """
     path = environment.get(KEYS_FILE_VARIABLE)
     if not path:
-        raise ConfigError(f"auth.mode is cognito, and there is no {KEYS_FILE_VARIABLE}: {_REMEDY}")
+        raise ConfigError(f"auth.mode is oidc, and there is no {KEYS_FILE_VARIABLE}: {_REMEDY}")
     try:
         lines = Path(path).read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -3,33 +3,28 @@
 A session ends when its user signs out, is idle for too long, or signed in too long ago, and with a revocation of the
 user's credentials (`core.credentials.Revocations`). Every 15 minutes it is
 rotated: it continues under another id, so that a stolen cookie soon expires. The old id is accepted for a minute
-longer, for requests that were already under way. At each rotation the user pool is asked whether the account is still
-enabled.
+longer, for requests that were already under way. At each rotation the provider is asked whether it still knows the
+sign-in, by a refresh token, if it has given one. If not, the session ends with the personal tokens that were made in
+it.
 
-A session is an item among its user's other items, under the SHA-256 of its id: so a reader of the table learns no id,
-and the sessions of a user can be listed. A rotated session leaves a marker under its old id for a while, which only
-refers to the new id.
+A session is an item among its user's other items, under the SHA-256 of its id: so a reader of the table learns no id.
+A rotated session leaves a marker under its old id for a while, which only refers to the new id.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from core.credentials import MAX_AHEAD_SECONDS, Revocations, user_partition
-from core.tokens import TokenClaims, TokenRefusedError
+from core.credentials import MAX_AHEAD_SECONDS, PersonalTokens, Revocations, user_partition
+from core.tokens import TokenClaims, TokenRefusedError, TokenUncheckedError
 from services.clock import CLOCK, Clock
-from services.table import EXPIRES_AT, LAST, Item, Table
-from services.user_errors import SignedOutError, UserPoolError
-from services.users import Account
+from services.table import CLOUD_ERRORS, EXPIRES_AT, Item, Table
+from web_tier.auth.provider import ProviderUnreachableError, SignedOutError
 from web_tier.auth.session_keys import SessionId, SessionKeys, owner_of
 
-_SESSION = "SESSION#"
+_SESSION = "OIDC-SESSION#"
 
 _LIVE: Final = "attribute_exists( #family )"
 """True for a session, false for the marker of a rotated session and for no item."""
@@ -42,7 +37,7 @@ CLAIM_SECONDS: Final = 30
 """Seconds after which another request may rotate a session, because the one that claimed it has died."""
 
 MAX_UNVERIFIED_SECONDS: Final = 60 * 60
-"""Seconds that a session continues while the pool does not reply whether the account is still enabled."""
+"""Seconds that a session continues while the provider does not reply, or not with a valid token."""
 
 ACTIVITY_SECONDS: Final = 60
 """Seconds after which the activity of a user is recorded again."""
@@ -56,43 +51,29 @@ class SessionRecord:
 
     Attributes:
         family: identifies the session under all its ids.
-        owner, email, groups: of the user, as the pool last reported them.
-        refresh_token: of the pool, encrypted; empty if the session has gone on since its second factor was set up.
+        owner, email, is_operator: of the user, as the provider last reported them.
+        refresh_token: of the provider, encrypted; of an empty text if it gives none.
         begun: time at which it began here.
-        signed_in: time of the sign-in, by the pool.
+        signed_in: time of the sign-in, by the provider.
         made_after: id of the user's last revocation before it.
         seen: time of the user's last activity, to the minute.
         rotated: time of the last rotation.
         ends: time at which the table may delete it.
-        second_factor: whether the sign-in included a code of an authenticator app.
         claimed: time at which a request last started to rotate it.
-        device: what its user knows it by: browser, system and address of the sign-in.
     """
 
     family: str
     owner: str
     email: str
-    groups: frozenset[str]
+    is_operator: bool
     refresh_token: str = field(repr=False)
     begun: int
     signed_in: int
     seen: int
     rotated: int
     ends: int
-    second_factor: bool = False
     claimed: int = 0
-    device: str = ""
     made_after: str = ""
-
-    @property
-    def begun_at(self) -> datetime:
-        """`begun` as a date."""
-        return datetime.fromtimestamp(self.begun, UTC)
-
-    @property
-    def seen_at(self) -> datetime:
-        """`seen` as a date."""
-        return datetime.fromtimestamp(self.seen, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +119,6 @@ class SessionStore:
         """Delete a session or its marker; a missing one is no error."""
         self.table.delete_all([_key(session_id)])
 
-    def list_of(self, owner: str) -> list[SessionRecord]:
-        """Return the stored sessions of a user; some may be over."""
-        return [_record(item) for item in self._items_of(owner)]
-
-    def delete_family(self, owner: str, family: str) -> None:
-        """Delete a user's session; return once it has no id left.
-
-        A request may rotate it meanwhile. It either finds the old id deleted, and deletes the new one, or has stored
-        the new one, which the next query finds.
-        """
-        while keys := [
-            (str(item["pk"]), str(item["sk"])) for item in self._items_of(owner) if item["family"] == family
-        ]:
-            self.table.delete_all(keys)
-
-    def _items_of(self, owner: str) -> Iterator[Item]:
-        items = self.table.query(user_partition(owner), _SESSION, _SESSION + LAST)
-        return (item for item in items if "family" in item)
-
 
 def _has_passed(seconds: float, since: float, now: float) -> bool:
     """Return whether `seconds` have passed since a stored moment; or it is of the future, and proves nothing."""
@@ -172,17 +134,14 @@ def _record(item: Item) -> SessionRecord:
         family=str(item["family"]),
         owner=str(item["owner"]),
         email=str(item["email"]),
-        groups=frozenset(json.loads(str(item["groups"]))),
+        is_operator=bool(item["is_operator"]),
         refresh_token=str(item["refresh_token"]),
         begun=int(item["begun"]),
-        # An earlier release stored neither.
-        signed_in=int(item.get("signed_in", item["begun"])),
-        made_after=str(item.get("made_after", "")),
+        signed_in=int(item["signed_in"]),
+        made_after=str(item["made_after"]),
         seen=int(item["seen"]),
         rotated=int(item["rotated"]),
-        second_factor=bool(item.get("second_factor")),
         claimed=int(item["claimed"]),
-        device=str(item.get("device", "")),
         ends=int(item[EXPIRES_AT]),
     )
 
@@ -190,8 +149,7 @@ def _record(item: Item) -> SessionRecord:
 def _item(session_id: str, record: SessionRecord) -> Item:
     pk, sk = _key(session_id)
     fields = asdict(record)
-    ends, groups = fields.pop("ends"), json.dumps(sorted(record.groups))
-    own = {"groups": groups, "second_factor": int(record.second_factor), EXPIRES_AT: ends}
+    own = {"is_operator": int(record.is_operator), EXPIRES_AT: fields.pop("ends")}
     return {"pk": pk, "sk": sk, **fields, **own}
 
 
@@ -215,9 +173,9 @@ class SessionTimes:
 
 @dataclass(frozen=True, slots=True)
 class RenewedTokens:
-    """The pool's reply at a rotation."""
+    """The provider's reply at a rotation; without claims nothing has changed, as far as it tells."""
 
-    claims: TokenClaims | Account
+    claims: TokenClaims | None
     refresh_token: str = field(repr=False)
 
 
@@ -238,34 +196,33 @@ class Sessions:
     """The sessions of all processes.
 
     Attributes:
-        renew: exchanges a user's refresh token for new tokens at the pool, or without one reads their account; raises
-            SignedOutError if the pool has ended the sign-in.
+        renew: exchanges a user's refresh token, or an empty text, for new ones at the provider; raises SignedOutError
+            if it has ended the sign-in.
     """
 
     store: SessionStore
     keys: SessionKeys
     times: SessionTimes
-    renew: Callable[[str, str], RenewedTokens]
+    renew: Callable[[str], RenewedTokens]
     revocations: Revocations
+    tokens: PersonalTokens
     clock: Clock = CLOCK
 
-    def begin(self, claims: TokenClaims, refresh_token: str, device: str = "", *, second_factor: bool = False) -> str:
-        """Start a session, always under a new id; return its cookie. Its user knows it by `device`."""
-        now, session_id = int(self.clock.epoch_seconds()), self.keys.new_id(claims.sub)
+    def begin(self, claims: TokenClaims, refresh_token: str) -> str:
+        """Start a session, always under a new id; return its cookie."""
+        now, session_id = int(self.clock.epoch_seconds()), self.keys.new_id(claims.owner)
         record = SessionRecord(
             family=self.keys.random_id(),
-            owner=claims.sub,
+            owner=claims.owner,
             email=claims.email,
-            groups=claims.groups,
+            is_operator=claims.is_operator,
             refresh_token=self.keys.encrypt(refresh_token),
             begun=now,
             signed_in=claims.signed_in,
             seen=now,
             rotated=now,
             ends=int(now + self.times.longest),
-            second_factor=second_factor,
-            device=device,
-            made_after=self.revocations.last_of(claims.sub).revocation_id,
+            made_after=self.revocations.last_of(claims.owner).revocation_id,
         )
         self.store.add(session_id, record)
         return self.keys.sign(session_id)
@@ -299,34 +256,15 @@ class Sessions:
             found = self.store.find(ids.next)
         return isinstance(found, SessionRecord) and not self._is_over(found, int(self.clock.epoch_seconds()))
 
-    def end(self, cookie: str) -> str | None:
-        """End the session of a cookie under every id; return the refresh token, which the caller must revoke.
+    def end(self, cookie: str) -> None:
+        """End the session of a cookie under every id.
 
         Its own id first: a request that rotates it at this moment finds it deleted, and deletes the next one.
         """
         ids = self.keys.read(cookie)
-        if ids is None:
-            return None
-        found = self.store.find(ids.own)
-        if isinstance(found, RotatedSession):
-            found = self.store.find(ids.next)
-        self.store.delete(ids.own)
-        self.store.delete(ids.next)
-        return self.keys.decrypt(found.refresh_token) if isinstance(found, SessionRecord) else None
-
-    def list_of(self, owner: str) -> list[SessionRecord]:
-        """Return the open sessions of a user, the one that was used last first."""
-        now, last = int(self.clock.epoch_seconds()), self.revocations.last_of(owner)
-        is_open = [
-            each
-            for each in self.store.list_of(owner)
-            if not self.times.is_over(each, now) and not last.covers(each.signed_in, each.made_after)
-        ]
-        return sorted(is_open, key=lambda each: each.seen, reverse=True)
-
-    def end_family(self, owner: str, family: str) -> None:
-        """End a session of a user under every id."""
-        self.store.delete_family(owner, family)
+        if ids is not None:
+            self.store.delete(ids.own)
+            self.store.delete(ids.next)
 
     def csrf_token(self, session: OpenSession) -> str:
         """Return a token for forms of a session, a different one each time, so that compression cannot reveal it."""
@@ -352,13 +290,15 @@ class Sessions:
             return OpenSession(found)
         try:
             following = self._renewed(record, now)
-        except (BotoCoreError, ClientError, UserPoolError, TokenRefusedError) as error:
-            if now >= record.rotated + MAX_UNVERIFIED_SECONDS:
+        except (*CLOUD_ERRORS, ProviderUnreachableError, TokenRefusedError) as error:
+            if now < record.rotated + MAX_UNVERIFIED_SECONDS:
+                _log.warning("the provider does not confirm a session, which continues for now: %s", error)
+                return OpenSession(record)
+            if not isinstance(error, TokenRefusedError) or isinstance(error, TokenUncheckedError):
                 # Release the claim, so that the next request tries to rotate the session.
                 self.store.replace(ids.own, record, replace(record, claimed=0))
                 raise
-            _log.warning("the user pool does not reply, a session continues unverified: %s", error)
-            return OpenSession(record)
+            following = None  # the user must sign in again
         if following is None:
             self.store.delete(ids.own)
             return None
@@ -376,19 +316,18 @@ class Sessions:
         return self.revocations.last_of(record.owner).covers(record.signed_in, record.made_after)
 
     def _renewed(self, record: SessionRecord, now: int) -> SessionRecord | None:
-        """Return the session with the pool's current data, or None if the pool has ended the sign-in."""
+        """Return the session with the provider's current data, or None if the provider has ended the sign-in."""
         refresh_token = self.keys.decrypt(record.refresh_token)
+        if refresh_token is None:  # its key has been removed
+            return None
         try:
-            renewed = self.renew(record.owner, refresh_token) if refresh_token is not None else None
+            renewed = self.renew(refresh_token)
         except SignedOutError:
+            self.tokens.revoke_made_in(record.owner, record.family)
             return None
-        if renewed is None or renewed.claims.sub != record.owner:
+        following = replace(record, refresh_token=self.keys.encrypt(renewed.refresh_token), rotated=now, claimed=0)
+        if renewed.claims is None:
+            return following
+        if renewed.claims.owner != record.owner:
             return None
-        return replace(
-            record,
-            email=renewed.claims.email,
-            groups=renewed.claims.groups,
-            refresh_token=self.keys.encrypt(renewed.refresh_token),
-            rotated=now,
-            claimed=0,
-        )
+        return replace(following, email=renewed.claims.email, is_operator=renewed.claims.is_operator)

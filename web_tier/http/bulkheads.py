@@ -16,6 +16,7 @@ USER_SHARE: Final = 4
 
 MAX_STREAMS: Final = 256
 MAX_PICTURES: Final = 32
+MAX_SIGN_INS: Final = 32
 MAX_ARCHIVES: Final = 8
 
 
@@ -68,6 +69,7 @@ class Bulkheads:
         waiting: requests that wait for the result of their image, or for the console of an instance.
         streams: pages that follow their jobs.
         pictures: pictures that are drawn, or wait for it.
+        sign_ins: requests that wait for the sign-in provider, which anyone can send.
         archives: downloads of images as a zip, which last as long as streams, and are among them. Each has an image
             of up to `web.max_image_bytes` in memory.
     """
@@ -75,6 +77,7 @@ class Bulkheads:
     waiting: Bulkhead
     streams: Bulkhead
     pictures: Bulkhead
+    sign_ins: Bulkhead
     archives: Bulkhead
 
     @classmethod
@@ -83,10 +86,11 @@ class Bulkheads:
 
         Most are for requests that wait, since classic load generators send a thousand of these at once.
         """
-        streams = Bulkhead(min(MAX_STREAMS, max(1, threads // 8)))
+        streams, waiting = Bulkhead(min(MAX_STREAMS, max(1, threads // 8))), Bulkhead(max(1, threads * 5 // 8))
         return cls(
-            waiting=Bulkhead(max(1, threads * 5 // 8)),
+            waiting=waiting,
             streams=streams,
             pictures=Bulkhead(min(MAX_PICTURES, max(1, threads // 8))),
+            sign_ins=Bulkhead(min(MAX_SIGN_INS, max(1, threads // 8)), within=waiting),
             archives=Bulkhead(min(MAX_ARCHIVES, max(1, threads // 16)), within=streams),
         )

@@ -55,7 +55,7 @@ SECURITY_SCHEMES: Mapping[str, Any] = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": "Where people sign in (`auth.mode: cognito`): a token of the user pool, or a personal token "
+        "description": "Where people sign in (`auth.mode: oidc`): a token of the provider, or a personal token "
         "(`fst_...`), which signed-in users make on the account page. `Bearer` may be omitted.",
     }
 }

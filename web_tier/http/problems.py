@@ -30,7 +30,7 @@ from core.model_catalog import CatalogRefusedError, UnknownModelError
 from core.tokens import TokenUncheckedError
 from services.errors import NotFoundError
 from services.table import TableBusyError
-from services.user_errors import UserPoolError
+from web_tier.auth.provider import ProviderUnreachableError
 from web_tier.http.memory import BusyError, is_exhausted
 from web_tier.http.middleware import is_for_programs, request_id, trace_id
 from web_tier.uploads.idempotency import ReusedKeyError
@@ -150,9 +150,13 @@ def _answer(error: Exception) -> Response | HTTPException:
             return refuse(IdempotencyKeyReusedError(reason))
         case UnknownModelError() | CatalogRefusedError():
             return refuse(UnprocessableEntity(str(error)))
-        # Pages of the sign-in handle errors of the user pool themselves; elsewhere they mean that a service failed.
         case (
-            BotoCoreError() | ClientError() | TableBusyError() | BusyError() | UserPoolError() | TokenUncheckedError()
+            BotoCoreError()
+            | ClientError()
+            | TableBusyError()
+            | BusyError()
+            | ProviderUnreachableError()
+            | TokenUncheckedError()
         ):
             _log.warning("a service failed", exc_info=error, extra={"request_id": request_id()})
             reason = "a service that this needs does not answer just now; try again in a moment"

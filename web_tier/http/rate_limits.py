@@ -3,15 +3,7 @@
 Each request counts, except those for static files and health: for its user, or else for its address. The sender is
 identified before the request is counted, so a flood from an address, also one of invalid tokens, does not stop the
 address's signed-in users. A body counts before it is read, and also if it is refused: each MiB as one more request,
-up to a tenth of the limit. Attempts to sign in have lower limits. Wrong guesses of other people do not lock an
-account's owner out:
-
-- a device on which the account has signed in before has a limit of its own (`web_tier.auth.devices`);
-- once an account's limit is reached, each address has one more attempt in the minute;
-- passwords, on all forms together, and mailed codes have limits of their own: guesses at one do not block the other;
-- codes of a second factor have a low limit in an hour, from all addresses together, and count only after the right
-  password;
-- an attempt that succeeds is not counted.
+up to a tenth of the limit. Attempts to sign in are limited by the provider.
 
 All processes of the web tier count together, in the job table (`TableCounts`), or each counts in its own memory
 (`ProcessCounts`).
@@ -21,12 +13,11 @@ import ipaddress
 import logging
 import threading
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from math import ceil
-from typing import Literal, cast
+from typing import cast
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
 from core.config import Config
@@ -34,19 +25,10 @@ from services.clients import Clients
 from services.clock import CLOCK, Clock
 from services.made_once import made_once
 from services.table import EXPIRES_AT, Table
-from web_tier.auth.context import current_auth, signs_in
-from web_tier.auth.devices import known_device
 from web_tier.auth.identity import known_identity
-from web_tier.auth.permissions import Right
 from web_tier.http.backend import Backend
 from web_tier.http.quotas import UNLIMITED, Quotas, QuotaScope, RemainingQuota
-from web_tier.http.routes import Attempt, Route, current_route
-
-Kind = Literal["request", "attempt", "code"]
-"""What is counted: in a minute requests, and attempts to sign in and similar; in an hour codes of second factors.
-
-A code has six digits, and three codes are valid at a time. At ten tries an hour, one is guessed in 0.07% of days.
-"""
+from web_tier.http.routes import current_route
 
 PAUSE_SECONDS = 10.0
 """Seconds without counting after the storage has failed, so that not every request waits for it."""
@@ -68,7 +50,7 @@ COUNTED_BYTES = 2**20
 
 CONNECTIONS = 16
 
-WINDOW_SECONDS = {"minute": 60, "hour": 3600}
+WINDOW_SECONDS = 60
 
 _KEPT_SECONDS = 3600
 
@@ -78,7 +60,7 @@ MAX_COUNTED = 100_000
 
 @dataclass(frozen=True)
 class TableCounts:
-    """Counts by minute and hour in `table`, the job table with a client of short timeouts.
+    """Counts by minute in `table`, the job table with a client of short timeouts.
 
     `clock` returns the seconds since the epoch, which decide the window.
     """
@@ -86,12 +68,12 @@ class TableCounts:
     table: Table
     clock: Clock = CLOCK
 
-    def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
-        """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
-        start = int(self.clock.epoch_seconds() // seconds) * seconds
-        expiry = {EXPIRES_AT: start + seconds + _KEPT_SECONDS}
+    def add(self, key: str, amount: int) -> tuple[int, float]:
+        """Add to the count of the present minute; return the count, and when the minute ends."""
+        start = int(self.clock.epoch_seconds() // WINDOW_SECONDS) * WINDOW_SECONDS
+        expiry = {EXPIRES_AT: start + WINDOW_SECONDS + _KEPT_SECONDS}
         item = self.table.add(f"RATE#{key}", str(start), {"hits": amount}, expiry)
-        return 0 if item is None else int(item["hits"]), start + seconds
+        return 0 if item is None else int(item["hits"]), start + WINDOW_SECONDS
 
 
 @dataclass
@@ -103,30 +85,29 @@ class ProcessCounts:
     """
 
     clock: Clock = CLOCK
-    _windows: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict, init=False)
-    """By their length and key, the oldest first: when each window began, and its count."""
+    _windows: dict[str, tuple[float, int]] = field(default_factory=dict, init=False)
+    """By their key, the oldest first: when each window began, and its count."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def add(self, key: str, seconds: int, amount: int) -> tuple[int, float]:
-        """Add to the count of the present window of `seconds`; return the count, and when the window ends."""
+    def add(self, key: str, amount: int) -> tuple[int, float]:
+        """Add to the count of the present window; return the count, and when the window ends."""
         with self._lock:
-            now, windows = self.clock.epoch_seconds(), self._windows.setdefault(seconds, {})
-            began, hits = windows.get(key, (now, 0))
-            if not hits or not 0 <= now - began < seconds:  # the window has ended, or the clock has jumped
-                windows.pop(key, None)
+            now = self.clock.epoch_seconds()
+            began, hits = self._windows.get(key, (now, 0))
+            if not hits or not 0 <= now - began < WINDOW_SECONDS:  # the window has ended, or the clock has jumped
+                self._windows.pop(key, None)
                 began, hits = now, 0
-                _make_room(windows, seconds, now)
-            windows[key] = (began, hits + amount)
-            return hits + amount, began + seconds
+                self._make_room(now)
+            self._windows[key] = (began, hits + amount)
+            return hits + amount, began + WINDOW_SECONDS
 
-
-def _make_room(windows: dict[str, tuple[float, int]], seconds: int, now: float) -> None:
-    """Delete the windows that have ended, and the oldest one if there are too many."""
-    while windows:
-        oldest = next(iter(windows))
-        if len(windows) < MAX_COUNTED and 0 <= now - windows[oldest][0] < seconds:
-            return
-        del windows[oldest]
+    def _make_room(self, now: float) -> None:
+        """Delete the windows that have ended, and the oldest one if there are too many."""
+        while self._windows:
+            oldest = next(iter(self._windows))
+            if len(self._windows) < MAX_COUNTED and 0 <= now - self._windows[oldest][0] < WINDOW_SECONDS:
+                return
+            del self._windows[oldest]
 
 
 @dataclass
@@ -138,21 +119,21 @@ class RateCounter:
     _paused_until: float | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def hit(self, kind: Kind, caller: str, limit: int, amount: int = 1) -> int:
+    def hit(self, caller: str, limit: int, amount: int = 1) -> int:
         """Count `amount`; return 0 if the caller is within the limit, else the seconds to wait. A limit of 0 is none.
 
         A caller who is known to be over the limit is not counted any more, so a flood costs the table nothing.
         """
         if not limit:
             return 0
-        now, (key, seconds) = self.counts.clock.epoch_seconds(), _window(kind, caller, limit)
+        now, key = self.counts.clock.epoch_seconds(), f"{caller}/{limit}"
         seconds_left = self._blocked.get(key, now) - now
-        if 0 < seconds_left <= seconds:  # longer only after the clock was set back
+        if 0 < seconds_left <= WINDOW_SECONDS:  # longer only after the clock was set back
             return ceil(seconds_left)
         if self._is_paused(now):
             return 0
         try:
-            hits, end = self.counts.add(key, seconds, amount)
+            hits, end = self.counts.add(key, amount)
         except (BotoCoreError, ClientError) as error:
             self._pause(now, error)
             return 0
@@ -171,16 +152,6 @@ class RateCounter:
                 self._blocked[key] = end
         return ceil(end - now)
 
-    def undo(self, kind: Kind, caller: str, limit: int) -> None:
-        """Take back one that was counted. If a new window has begun, the caller has one more in it."""
-        now = self.counts.clock.epoch_seconds()
-        if not limit or self._is_paused(now):
-            return
-        try:
-            self.counts.add(*_window(kind, caller, limit), -1)
-        except (BotoCoreError, ClientError) as error:
-            self._pause(now, error)
-
     def _is_paused(self, now: float) -> bool:
         return self._paused_until is not None and 0 < self._paused_until - now <= PAUSE_SECONDS
 
@@ -196,24 +167,21 @@ class RateLimiter:
 
     Attributes:
         is_enabled: whether there are limits: not for the one user of a page that only this machine can reach.
-        requests: of a caller in a minute; 0 is no limit, as in the next two.
+        requests: of a caller in a minute; 0 is no limit.
         max_image_bytes: for which a body of unknown length counts.
-        attempts: to sign in and similar, of an address in a minute.
-        attempts_per_account: to sign in and similar, of an account in a minute.
     """
 
     def __init__(self, backend: Backend) -> None:
         auth, limits = backend.config.auth, backend.config.limits
         self.is_enabled = auth.mode != "none" or auth.open
-        self.requests, self.attempts = limits.requests_per_minute, limits.sign_in_attempts_per_minute
-        self.attempts_per_account = (self.attempts + 1) // 2
+        self.requests = limits.requests_per_minute
         self.max_image_bytes = backend.config.web.max_image_bytes
         self._backend = backend
         self._lock = threading.Lock()
 
     @made_once
     def counter(self) -> RateCounter:
-        """The counts of requests and attempts."""
+        """The counts of requests."""
         config = self._backend.config
         is_local = config.limits.store == "memory"
         return RateCounter(ProcessCounts() if is_local else TableCounts(hurried_table(config)))
@@ -229,7 +197,6 @@ def install_rate_limiter(app: Flask, backend: Backend) -> None:
     limiter = app.extensions[_EXTENSION] = RateLimiter(backend)
     if limiter.is_enabled:
         app.before_request(_count_request)
-        app.after_request(_undo_successful_attempts)
 
 
 def current_limiter() -> RateLimiter:
@@ -249,81 +216,19 @@ def remaining_quota(owner: str) -> RemainingQuota | None:
     return limiter.quotas.remaining(owner or _address()) if limiter.is_enabled else None
 
 
-def count_code(email: str) -> None:
-    """Count a code of a second factor before it is checked. Only a caller with the right password comes here.
-
-    Raises:
-        TooManyRequests: the account had too many codes in this hour.
-    """
-    limiter = current_limiter()
-    if limiter.is_enabled:
-        device = known_device(current_auth().sessions.keys, email, second_factor=True)
-        account = account_key(email) if device is None else f"{account_key(email)} device {device}"
-        _count("code", account, limiter.attempts_per_account)
-
-
 def _count_request() -> None:
-    route = current_route()
-    if not route.is_counted:
+    if not current_route().is_counted:
         return
-    if route.attempt is not None and request.method == "POST":
-        _count_attempt(route, route.attempt)
     limiter = current_limiter()
     # Only a client without nginx in between sends a body of unknown length.
     length = limiter.max_image_bytes if "Transfer-Encoding" in request.headers else request.content_length or 0
-    _count("request", _caller(), limiter.requests, 1 + min(length // COUNTED_BYTES, limiter.requests // 10))
-
-
-def _count_attempt(route: Route, attempt: Attempt) -> None:
-    limiter = current_limiter()
-    identity = None if route.right is Right.PUBLIC else known_identity()
-    email = request.form.get("email", "") if identity is None else identity.email
-    # The key that the release before counts under: during an update, processes of both releases count together.
-    form = "sign_in" if attempt is Attempt.PASSWORD else route.endpoint.rpartition(".")[2]
-    account = f"accounts.{form} {account_key(email)}"
-    device = known_device(current_auth().sessions.keys, email) if signs_in() else None
-    if device is not None:
-        _count("attempt", f"{account} device {device}", limiter.attempts_per_account)
-        return
-    _count("attempt", _address(), limiter.attempts)
-    if not email:  # an answer to a challenge, which only a person with the right password has
-        return
-    if limiter.counter.hit("attempt", account, limiter.attempts_per_account):
-        _count("attempt", f"{account} {_address()}", 1)
-    else:
-        _record("attempt", account, limiter.attempts_per_account)
-
-
-def _count(kind: Kind, caller: str, limit: int, amount: int = 1) -> None:
-    if seconds := current_limiter().counter.hit(kind, caller, limit, amount):
-        each = "requests, or MB of them," if kind == "request" else f"{kind}s"
-        window = "an hour" if kind == "code" else "a minute"
+    amount = 1 + min(length // COUNTED_BYTES, limiter.requests // 10)
+    if seconds := limiter.counter.hit(_caller(), limiter.requests, amount):
         raise TooManyRequests(
-            f"more than {limit:,} {each} came in {window}; wait for {seconds} s, then send fewer",
+            f"more than {limiter.requests:,} requests, or MB of them, came in a minute; wait for {seconds} s, then "
+            "send fewer",
             retry_after=seconds,
         )
-    if kind != "request":
-        _record(kind, caller, limit)
-
-
-def _record(kind: Kind, caller: str, limit: int) -> None:
-    g.setdefault("attempts", []).append((kind, caller, limit))
-
-
-def _undo_successful_attempts(response: Response) -> Response:
-    if current_route().attempt in {Attempt.PASSWORD, Attempt.CODE} and response.status_code < 400:
-        for kind, caller, limit in g.get("attempts", []):
-            current_limiter().counter.undo(kind, caller, limit)
-    return response
-
-
-def _window(kind: Kind, caller: str, limit: int) -> tuple[str, int]:
-    """Return the key under which a caller's windows are counted, and their length in seconds.
-
-    The form of the key is that of the release before: during an update, processes of both releases count together.
-    """
-    unit = "hour" if kind == "code" else "minute"
-    return f"LIMITER/{kind}/{caller}/{limit}/1/{unit}", WINDOW_SECONDS[unit]
 
 
 def _caller() -> str:
@@ -348,11 +253,6 @@ def network_of(host: str) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, _HOUSEHOLD_PREFIX), strict=False))
-
-
-def account_key(email: str) -> str:
-    """Return the key under which attempts on an account are counted: a digest, since no e-mail address is stored."""
-    return f"account {sha256(email.strip().casefold().encode()).hexdigest()}"
 
 
 def hurried_table(config: Config) -> Table:

@@ -9,7 +9,6 @@ The guard, the rate limits, the audit trail and the log read it from the rule of
 """
 
 from collections.abc import Callable
-from enum import StrEnum, auto
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
@@ -24,27 +23,12 @@ from web_tier.auth.permissions import Right
 MethodViewT = TypeVar("MethodViewT", bound=MethodView)
 
 
-class Attempt(StrEnum):
-    """What a form attempts; attempts have a low limit.
-
-    Attributes:
-        PASSWORD: an account's password; all such forms share one limit.
-        CODE: a code that was mailed, or that an app shows.
-        MAIL: no credential; the form sends a mail.
-    """
-
-    PASSWORD = auto()
-    CODE = auto()
-    MAIL = auto()
-
-
 class Route(Rule):
     """A rule of the application, with everything that holds for its requests.
 
     Args:
         string: the path.
         audit: the action of a request that succeeds in the audit trail; None if it is no event.
-        attempt: what its form attempts; None for a route without such a limit.
         is_counted: whether its requests count for the rate limits.
         is_quiet: whether its requests are logged at level DEBUG, unless they are refused.
         is_authenticated: whether the sender is identified; False where every sender gets the same answer.
@@ -63,7 +47,6 @@ class Route(Rule):
         *,
         right: Right | None = None,
         audit: str | None = None,
-        attempt: Attempt | None = None,
         is_counted: bool = True,
         is_quiet: bool = False,
         is_authenticated: bool = True,
@@ -83,7 +66,7 @@ class Route(Rule):
             )
         if reads_shared_jobs and (right, (self.methods or set()) - {"HEAD", "OPTIONS"}) != (Right.READ, {"GET"}):
             raise ConfigError(f"the route {string} does more than read: viewers of a shared job must not reach it")
-        self.right, self.audit, self.attempt = right, audit, attempt
+        self.right, self.audit = right, audit
         self.is_counted, self.is_quiet, self.is_authenticated = is_counted, is_quiet, is_authenticated
         self.is_automatic, self.checks_csrf, self.needs_sign_in = is_automatic, checks_csrf, needs_sign_in
         self.reads_shared_jobs: Final = reads_shared_jobs

@@ -1,216 +1,127 @@
-"""Sign-in pages: sign-in and sign-out, sign-up, and passwords.
-
-Besides the password, the user pool may ask for a new password or for a code of an authenticator app. No page shows
-whether an address has an account. Sign-up mails a code. The password that is chosen there waits in the form,
-encrypted, until the code is entered: otherwise it would count before the address is verified.
-"""
+"""Sign-in and sign-out: the site sends its users to the OpenID provider, and has no password of theirs."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
-from flask import Response, request, url_for
-from flask.views import MethodView
-from werkzeug.exceptions import NotFound
+from flask import Response, make_response, redirect, render_template, request, url_for
 
-from services.table import CLOUD_ERRORS
-from services.user_errors import UserPoolError
-from services.users import CodeRequired, NewPasswordRequired, PoolTokens, check_new_password, required_email
-from web_tier.auth.audit import CODE_ASKED_FOR, PASSWORD_RESET, SIGN_IN, audit_as
+from core.format import capitalised
+from core.tokens import TokenRefusedError, TokenUncheckedError
+from web_tier.auth.audit import FAILED_SIGN_IN, SIGN_IN, audit_as, audit_details
 from web_tier.auth.context import current_auth
-from web_tier.auth.devices import remember_device
-from web_tier.auth.guard import FIRST_PAGE
+from web_tier.auth.guard import FIRST_PAGE, safe_redirect
 from web_tier.auth.identity import current_identity, known_identity
 from web_tier.auth.permissions import Right
+from web_tier.auth.provider import ProviderUnreachableError, SignInRefusedError
 from web_tier.http.backend import current_backend
-from web_tier.http.routes import Attempt, Routes
-from web_tier.pages.account import NOT_ENDED, form_field, next_path, redirect_to, render_error, render_page
+from web_tier.http.routes import Routes
 
 MESSAGES: Final = {
-    "out": "You are signed out.",
-    "ended": "You were signed out meanwhile. Sign in to continue where you were.",
-    "changed": "Your new password is set. All sessions and personal tokens of your account have ended. Sign in.",
-    "deleted": "Your account and your jobs are deleted.",
-    "everywhere": "All sessions and personal tokens of your account have ended.",
+    "everywhere": "All your sessions and personal tokens have ended.",
+    "deleted": "Your jobs, sessions and personal tokens are deleted.",
 }
 """Message of the page by the query parameter `told`."""
 
-TO_GO_ON: Final = "Sign in to see the page that you asked for."
-
-TOO_LATE: Final = "That took too long. Sign in with the code of the mail or the temporary password, or start again."
-
-CODE_CHALLENGE, PASSWORD_CHALLENGE, SIGN_UP_CHALLENGE = "code challenge", "new password", "sign-up"
-"""Purposes of the sealed value in a form: the account, and what it has shown, or chosen at the sign-up.
-
-So only a person who knows the password can try codes of an account, or exhaust its attempts, and an answer counts for
-that account alone.
-"""
-
-CHALLENGE_SECONDS: Final = 15 * 60
-"""Longest validity of such a session in Cognito (`AuthSessionValidity`)."""
-
-SIGN_UP_SECONDS: Final = 60 * 60
-"""Validity of the form in which the chosen password waits for the code."""
-
-ANOTHER_CODE: Final = "The mail is sent once more. Only its new code is good."
-
-CODE_MAILED: Final = "If this address has an account, a code is on its way. It holds for an hour."
+NOT_AT_PROVIDER: Final = "You are signed out here, but the sign-in provider does not answer: sign out there, too."
 
 _log = logging.getLogger(__name__)
-
 
 sign_in_pages = Routes("sign_in", needs_sign_in=True)
 
 
-@sign_in_pages.view("/sign-in", "sign_in", right=Right.PUBLIC, attempt=Attempt.PASSWORD)
-class SignInPage(MethodView):
-    """The page that asks for e-mail and password."""
-
-    def get(self) -> Response:
-        """Show the form; redirect a user who has signed in already."""
-        if known_identity() is not None:
-            return redirect_to(next_path())
-        default = TO_GO_ON if next_path() != FIRST_PAGE else None
-        return render_page("sign_in", message=MESSAGES.get(request.args.get("told", ""), default))
-
-    def post(self) -> Response:
-        """Sign in, or show the form for what the pool requires besides the password."""
-        try:
-            outcome = current_auth().pool.sign_in(form_field("email"), form_field("password"))
-        except UserPoolError as error:
-            return render_error("sign_in", error)
-        return continue_sign_in(outcome, form_field("email"), form_field("password"))
-
-
-@sign_in_pages.view("/new-password", "new_password", right=Right.PUBLIC, attempt=Attempt.PASSWORD)
-class FirstPasswordPage(MethodView):
-    """The page on which a new user enters the mailed code, or a password in place of a temporary one."""
-
-    def get(self) -> Response:
-        """Redirect to the sign-in: this page follows it, or the sign-up."""
-        return redirect_to(url_for("sign_in.sign_in"))
-
-    def post(self) -> Response:
-        """Set the first password, and sign in with it."""
-        chosen, temporary = open_challenge(SIGN_UP_CHALLENGE, SIGN_UP_SECONDS), open_challenge(PASSWORD_CHALLENGE)
-        email, sealed = chosen or temporary or ("", "")
-        if not email or email != form_field("email"):  # attempts are counted by that
-            return render_page("sign_in", status=HTTPStatus.UNAUTHORIZED, fault=TOO_LATE)
-        code, password = (form_field("code"), sealed) if chosen else (sealed, form_field("password"))
-        try:
-            outcome = current_auth().pool.accept(email, code, password)
-        except UserPoolError as error:
-            return render_error(
-                "new_password", error, email=email, challenge=form_field("challenge"), by_code=bool(chosen)
+@sign_in_pages.get("/sign-in", right=Right.PUBLIC)
+def sign_in() -> Response:
+    """Redirect to the provider, or a user who has signed in to the next page; `again` asks the user once more."""
+    if known_identity() is not None and "again" not in request.args:
+        return redirect_to(next_path())
+    callback = url_for("sign_in.callback", _external=True)
+    try:
+        with _place():
+            return make_response(
+                current_auth().provider.redirect_to_sign_in(callback, next_path(), again="again" in request.args)
             )
-        return continue_sign_in(outcome, email, password)
+    except ProviderUnreachableError as error:
+        return _failed(error, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def open_challenge(purpose: str, seconds: int = CHALLENGE_SECONDS) -> list[str] | None:
-    """Return what is sealed in the form's challenge for a purpose; None if it is not valid."""
-    return current_auth().sessions.keys.unseal(form_field("challenge"), purpose, seconds=seconds)
-
-
-def continue_sign_in(outcome: PoolTokens | NewPasswordRequired | CodeRequired, email: str, password: str) -> Response:
-    """Sign in, or show the form for what the pool requires besides the password of `email`, which it has accepted."""
-    keys = current_auth().sessions.keys
-    match outcome:
-        case NewPasswordRequired():
-            challenge = keys.seal(PASSWORD_CHALLENGE, email, password)
-            return render_page("new_password", email=email, challenge=challenge)
-        case CodeRequired():
-            audit_as(CODE_ASKED_FOR, email)
-            return render_page("code", challenge=keys.seal(CODE_CHALLENGE, email, outcome.session, password))
-        case PoolTokens():
-            return sign_in_with(outcome, redirect_to(next_path()))
-
-
-def sign_in_with(
-    tokens: PoolTokens, answer: Response, *, second_factor: bool = False, action: str = SIGN_IN
-) -> Response:
-    """Sign in the user of new tokens, let `answer` have the cookie, and record the `action`."""
-    answer = current_auth().begin(tokens, answer, second_factor=second_factor)
-    audit_as(action, current_identity().email)
+@sign_in_pages.get("/sign-in/callback", right=Right.PUBLIC)
+def callback() -> Response:
+    """Sign in the user whom the provider sends back, and redirect to the page that was asked for."""
+    access = current_auth()
+    try:
+        with _place():
+            tokens, back = access.provider.tokens_of_return()
+            answer = access.begin(tokens, redirect_to(safe_redirect(back)))
+    except (ProviderUnreachableError, TokenUncheckedError) as error:
+        return _failed(error, HTTPStatus.SERVICE_UNAVAILABLE)
+    except (SignInRefusedError, TokenRefusedError) as error:
+        audit_as(FAILED_SIGN_IN, "")
+        audit_details(reason=error)
+        return _failed(error, HTTPStatus.FORBIDDEN)
+    audit_as(SIGN_IN, current_identity().name)
     return answer
+
+
+@contextmanager
+def _place() -> Iterator[None]:
+    """Hold one of the places for requests that wait for the provider: anyone can send them, and it may not answer."""
+    with current_backend().bulkheads.sign_ins.place() as may_ask:
+        if not may_ask:
+            raise ProviderUnreachableError("too many sign-ins wait for the provider: try again in a few seconds")
+        yield
+
+
+def _failed(error: Exception, status: HTTPStatus) -> Response:
+    _log.warning("a sign-in failed: %s", error)
+    return make_response(render_template("accounts/signed_out.html", fault=sentence(str(error))), status)
 
 
 @sign_in_pages.post("/sign-out", right=Right.PUBLIC, audit="sign-out")
 def sign_out() -> Response:
-    """Sign out; without a session, too."""
-    answer = current_auth().end(redirect_to(url_for("sign_in.sign_in", told="out")))
+    """Sign out here and at the provider; without a session, too."""
+    return signed_out()
+
+
+def signed_out(told: str = "") -> Response:
+    """End the session of the current request; show that, and let the browser go to the provider's sign-out.
+
+    By the header Refresh, since the policy of our pages lets no form lead to another site, also by a redirect.
+    """
+    access, message, address = current_auth(), MESSAGES.get(told), None
+    answer = access.end(make_response())  # first: the provider may take long, and the page must show no user
+    try:
+        address = access.provider.sign_out_address(url_for("sign_in.signed_out_page", _external=True))
+    except ProviderUnreachableError as error:
+        _log.warning("a user is signed out only here: %s", error)
+        message = NOT_AT_PROVIDER
+    answer.set_data(render_template("accounts/signed_out.html", message=message))
+    if address is not None:
+        answer.headers["Refresh"] = f"0; url={address}"
     # The next user of this browser must not see cached thumbnails.
     answer.headers["Clear-Site-Data"] = '"cache", "storage"'
     return answer
 
 
-@sign_in_pages.view("/sign-up", "sign_up", right=Right.PUBLIC, attempt=Attempt.MAIL)
-class SignUpPage(MethodView):
-    """The page that creates an account: address and password; 404 if `auth.sign_up` is false."""
-
-    def get(self) -> Response:
-        """Show the form."""
-        _require_sign_up()
-        return render_page("sign_up")
-
-    def post(self) -> Response:
-        """Let the pool mail a code, or another one, and show its form, whether or not the address has an account."""
-        _require_sign_up()
-        access, chosen = current_auth(), open_challenge(SIGN_UP_CHALLENGE, SIGN_UP_SECONDS)
-        try:
-            email = required_email(form_field("email"))
-            password = chosen[1] if chosen and chosen[0] == email else form_field("password")
-            check_new_password(password, email)
-            access.pool.invite(email)
-        except UserPoolError as error:
-            return render_error("sign_up", error)
-        challenge = access.sessions.keys.seal(SIGN_UP_CHALLENGE, email, password)
-        message = ANOTHER_CODE if chosen else None
-        return render_page("new_password", email=email, challenge=challenge, by_code=True, message=message)
+@sign_in_pages.get("/signed-out", right=Right.PUBLIC)
+def signed_out_page() -> Response:
+    """Show that the user is signed out, after the provider has ended the session there."""
+    return make_response(render_template("accounts/signed_out.html"))
 
 
-def _require_sign_up() -> None:
-    if not current_backend().config.auth.sign_up:
-        raise NotFound
+def redirect_to(address: str) -> Response:
+    """Redirect the browser to another page, which it requests by GET."""
+    return make_response(redirect(address, 303))
 
 
-@sign_in_pages.view("/forgot", "forgot", right=Right.PUBLIC, attempt=Attempt.MAIL)
-class ForgotPasswordPage(MethodView):
-    """The page that requests a code for a new password."""
-
-    def get(self) -> Response:
-        """Show the form."""
-        return render_page("forgot")
-
-    def post(self) -> Response:
-        """Let the pool mail a code, and show the form for it, whether or not the account exists."""
-        try:
-            current_auth().pool.send_reset_code(required_email(form_field("email")))
-        except UserPoolError as error:
-            return render_error("forgot", error)
-        return render_page("reset", message=CODE_MAILED)
+def next_path() -> str:
+    """Return the path to continue with after the sign-in: a path of this site."""
+    return safe_redirect(request.values.get("next", FIRST_PAGE))
 
 
-@sign_in_pages.view("/reset", "reset", right=Right.PUBLIC, attempt=Attempt.CODE)
-class ResetPasswordPage(MethodView):
-    """The page that sets a new password with the code."""
-
-    def get(self) -> Response:
-        """Show the form."""
-        return render_page("reset")
-
-    def post(self) -> Response:
-        """Set the password, end all sessions and tokens of the account, and show the sign-in."""
-        access = current_auth()
-        try:
-            owner = access.pool.reset_password(form_field("email"), form_field("code"), form_field("password"))
-        except UserPoolError as error:
-            return render_error("reset", error)
-        audit_as(PASSWORD_RESET, form_field("email"))  # the pool has checked the code of this account
-        try:
-            access.end_all_of(owner)
-        except CLOUD_ERRORS as error:
-            _log.error("could not end sessions and personal tokens of %s after a password reset: %s", owner, error)
-            return render_page("forgot", status=HTTPStatus.SERVICE_UNAVAILABLE, fault=NOT_ENDED)
-        answer = render_page("sign_in", message=MESSAGES["changed"])
-        remember_device(access.sessions.keys, form_field("email"), answer)
-        return answer
+def sentence(text: str) -> str:
+    """Return an error message with a capital letter and a full stop."""
+    closed = text if text.endswith((".", "!", "?")) else f"{text}."
+    return capitalised(closed)

@@ -6,11 +6,11 @@ import { fetchState } from "./fetching.js";
 export const visitor = await fetchState("/account/visitor");
 if (visitor?.signed_in) showVisitor(visitor);
 
-function showVisitor({ email, operates, csrf_token }) {
+function showVisitor({ name, operates, csrf_token }) {
     const [account, signOut, signIn, fleetLink] = ["account", "signOut", "headerSignIn", "fleetLink"].map((id) =>
         document.getElementById(id),
     );
-    account.querySelector("bdi").textContent = email;
+    account.querySelector("bdi").textContent = name;
     const token = { type: "hidden", name: "csrf_token", value: csrf_token };
     signOut.append(Object.assign(document.createElement("input"), token));
     account.hidden = signOut.hidden = false;

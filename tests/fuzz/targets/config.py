@@ -23,7 +23,7 @@ WORDS = (
         b"\x00",
         b"FLEET__MAX_WORKERS=",
         b"WEB__HOSTS=[",
-        b"AUTH__MODE=cognito",
+        b"AUTH__MODE=oidc",
         b"&a ",
         b"*a",
         b"<<: *a",

@@ -29,7 +29,7 @@ from tests.conftest import ConfigMaker, config_of, write_config
 from tests.support.clocks import ManualClock
 from tests.support.fixtures import audit_log, bucket, compiled, queue  # noqa: F401 - for all modules
 from tests.support.forked import ForkedPython
-from tests.support.people import SMALL_LIMITS, PlayedPool, SignInSite, SignInSiteMaker, access_of
+from tests.support.people import OIDC, SMALL_LIMITS, PlayedProvider, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
@@ -152,25 +152,25 @@ def make_site(make_config: ConfigMaker, table: Table, noon: None) -> SignInSiteM
     """Make a web tier with sign-in and small limits, except those given: `make_site(images_per_day=9)`."""
 
     def make(**limits: object) -> SignInSite:
-        pool = PlayedPool()
-        access = access_of(table, pool)
-        config = make_config(auth={"mode": "cognito"}, limits=SMALL_LIMITS | limits)
-        return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool)
+        provider = PlayedProvider()
+        access = access_of(table, provider)
+        config = make_config(auth=OIDC, limits=SMALL_LIMITS | limits)
+        return SignInSite(create_app(config, store=JobStore(table), auth=access), access, provider)
 
     return make
 
 
 @pytest.fixture
-def clock(pool: PlayedPool) -> ManualClock:
-    return pool.clock
+def clock(provider: PlayedProvider) -> ManualClock:
+    return provider.clock
 
 
 @pytest.fixture
-def pool() -> PlayedPool:
-    return PlayedPool()
+def provider() -> PlayedProvider:
+    return PlayedProvider()
 
 
 @pytest.fixture
-def site(config: Config, table: Table, pool: PlayedPool) -> SignInSite:
-    access = access_of(table, pool)
-    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool)
+def site(config: Config, table: Table, provider: PlayedProvider) -> SignInSite:
+    access = access_of(table, provider)
+    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, provider)

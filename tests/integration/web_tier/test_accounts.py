@@ -1,312 +1,241 @@
-"""Account pages: sign-in, sign-up, passwords, sign-out, forms of a session; personal tokens, also by the API."""
+"""The pages of the sign-in, the sign-out and the account; forms of a session; personal tokens, also by the API."""
 
 import io
 import re
-import time
-from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
-from typing import cast
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from core.config import Config
 from core.credentials import user_partition
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from services.accounts import OPERATORS
-from services.table import LAST, Table, TableBusyError
-from tests.conftest import ConfigMaker
-from tests.support.fixtures import AuditLog, memory_table, sign_in_access, sign_in_app, sign_in_config
+from core.tokens import TokenUncheckedError
+from services.table import LAST, Table
+from tests.support.fixtures import AuditLog, memory_table
 from tests.support.jobs import UNKNOWN_ID, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.people import (
-    ANOTHER,
-    BEGIN,
-    BROWSER,
-    CODE,
-    PASSWORD,
-    TEMPORARY,
-    MemoryPool,
-    Person,
-    PlayedPool,
-    SignInSite,
-    access_of,
-    sign_in,
-    signed_in,
-)
-from web_tier.app import create_app
-from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS
+from tests.support.people import BEGIN, BROWSER, SIGN_IN, SIGN_OUT, SignInSite, cookie_of
 from web_tier.auth.identity import FRESH_SECONDS
+from web_tier.auth.provider import ProviderUnreachableError
 
-ADA, OPS, NEW = "ada@example.org", "ops@example.org", "new@example.org"
-UNKNOWN_EMAIL = "nobody@example.org"
-PAGES = ("/sign-in", "/sign-up", "/forgot", "/reset", "/account")
-
-
-@pytest.fixture
-def pool() -> MemoryPool:
-    """A pool with Ada, an operator, and an account with a temporary password."""
-    return MemoryPool({ADA: Person(), OPS: Person(groups=frozenset({"operators"})), NEW: Person(first=True)})
-
-
-table, config, access, app = memory_table, sign_in_config, sign_in_access, sign_in_app
+SITE = "http://localhost"
+ELSEWHERE = ("//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "")
+table = memory_table
 
 
 @pytest.fixture
-def anonymous(app: Flask) -> FlaskClient:
-    """A browser without a session."""
-    return app.test_client()
+def browser(site: SignInSite) -> FlaskClient:
+    return site.signed_in("ada")
 
 
-def send(client: FlaskClient, path: str, **fields: str) -> tuple[int, str]:
-    """Send a form; return the status and the text of the response."""
-    answer = client.post(path, data=fields, headers=BROWSER)
-    return answer.status_code, unescape(answer.text)
+def sent(browser: FlaskClient, site: SignInSite, path: str, **fields: object) -> TestResponse:
+    """Send a form of the account page."""
+    form = {"csrf_token": site.token_for_forms(browser), **fields}
+    return browser.post(path, data=form, headers=BROWSER)
 
 
-def csrf_of(page: str) -> str:
-    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
-    assert found is not None
-    return found[1]
+def query_of(answer: TestResponse) -> dict[str, list[str]]:
+    """Return the parameters with which the provider is asked."""
+    assert answer.status_code == 303
+    assert answer.headers["Location"].startswith(f"{SIGN_IN}?")
+    return parse_qs(urlsplit(answer.headers["Location"]).query)
 
 
-def test_sign_in_never_redirects_to_another_site(client: FlaskClient) -> None:
-    elsewhere = "//evil.example"
-    assert sign_in(client, ADA, next=elsewhere).headers["Location"] == "/"
-    assert client.get("/sign-in", query_string={"next": elsewhere}).headers["Location"] == "/"
+def test_a_user_comes_back_from_the_provider_to_the_page_that_was_asked_for(site: SignInSite) -> None:
+    browser = site.anonymous()
+    asked = browser.get("/jobs?name=holiday").headers["Location"]
+    assert query_of(browser.get(asked))["redirect_uri"] == [f"{SITE}/sign-in/callback"]
+    answer = site.signs_in(browser, "ada", asked)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs?name=holiday")
+    assert "ada@example.org" in browser.get("/account").text
+    again = browser.get(asked)
+    assert (again.status_code, again.headers["Location"]) == (303, "/jobs?name=holiday"), "there is a session already"
 
 
-@pytest.mark.parametrize("email", [ADA, UNKNOWN_EMAIL, "", "<b>@example.org"])
-def test_wrong_credentials_get_one_message_and_the_password_is_not_sent_back(
-    anonymous: FlaskClient, email: str
-) -> None:
-    status, page = send(anonymous, "/sign-in", email=email, password="Wrong-horse-9")
-    assert status == 401
-    assert re.search(r'role="alert"[^>]*>The e-mail address or the password is wrong\.<', page)
-    assert "Wrong-horse-9" not in page
-    assert "<b>" not in anonymous.post("/sign-in", data={"email": email, "password": "x"}, headers=BROWSER).text
-
-
-@pytest.mark.parametrize("path", ["/sign-up", "/forgot"])
-def test_s8_no_response_shows_whether_an_address_has_an_account(anonymous: FlaskClient, path: str) -> None:
-    status, known = send(anonymous, path, email=ADA, password=ANOTHER)
-    other, unknown = send(anonymous, path, email=UNKNOWN_EMAIL, password=ANOTHER)
-    assert status == other == 200
-    assert same_for(ADA, known) == same_for(UNKNOWN_EMAIL, unknown)
-
-
-def same_for(email: str, page: str) -> str:
-    """Return a page without what differs between two addresses."""
-    return re.sub(r'(name="challenge" value=")[^"]+', r"\1", page.replace(email, ""))
-
-
-def sign_up(client: FlaskClient, email: str, **fields: str) -> str:
-    """Send the sign-up form; return what waits in the form for the code."""
-    status, page = send(client, "/sign-up", email=email, password=PASSWORD, **fields)
-    challenge = re.search(r'name="challenge" value="([^"]+)"', page)
-    assert (status, 'action="/new-password"' in page, PASSWORD in page) == (200, True, False)
-    assert challenge is not None
-    return challenge[1]
-
-
-def test_s4_the_password_of_a_new_account_counts_from_its_mailed_code_on(
-    client: FlaskClient, pool: MemoryPool, audit_log: AuditLog
-) -> None:
-    challenge = sign_up(client, UNKNOWN_EMAIL, next="/jobs")
-    assert send(client, "/sign-in", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 401, "nothing typed counts yet"
-    form = {"email": UNKNOWN_EMAIL, "challenge": challenge, "next": "/jobs"}
-    status, page = send(client, "/new-password", **form, code="Fleet-0000-0000-0000")
-    assert (status, "The code is wrong" in page, f'value="{challenge}"' in page) == (401, True, True)
-    status, page = send(client, "/sign-up", **form)
-    assert (status, "sent once more" in page) == (200, True), "the password is typed once"
-    answer = client.post("/new-password", data={**form, "code": TEMPORARY}, headers=BROWSER)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/jobs")
-    assert client.get("/jobs").status_code == 200, "the code has signed in"
-    assert pool.mailed == [UNKNOWN_EMAIL] * 2
-    found = [(event.action, event.user or event.details["account"]) for event in audit_log()]
-    assert found == [*[("failed sign-in", UNKNOWN_EMAIL)] * 2, ("sign-in", UNKNOWN_EMAIL)]
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_a_sign_in_never_redirects_to_another_site(site: SignInSite, browser: FlaskClient, path: str) -> None:
+    start = f"/sign-in?{urlencode({'next': path})}"
+    assert site.signs_in(site.anonymous(), "eve", start).headers["Location"] == "/"
+    assert browser.get(start).headers["Location"] == "/"
+    site.provider.started["forged"] = path
+    answer = browser.get("/sign-in/callback?state=forged&code=ada")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
 
 
 @pytest.mark.parametrize(
-    ("email", "hours"), [(ADA, 0), (UNKNOWN_EMAIL, 2)], ids=["another account's form", "after an hour"]
+    ("query", "status"), [("", 403), ("?state=0", 403), ("?state=1&code=ada", 403), ("?state=0&code=unknown", 403)]
 )
-def test_a_code_counts_for_the_form_of_its_account_and_for_an_hour(
-    anonymous: FlaskClient, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch, email: str, hours: int
+def test_a_return_that_signs_nobody_in_leaves_no_session_and_says_why(
+    site: SignInSite, audit_log: AuditLog, query: str, status: int
 ) -> None:
-    form, later = {"challenge": sign_up(anonymous, UNKNOWN_EMAIL), "code": TEMPORARY}, time.time() + hours * 3_600
-    monkeypatch.setattr("cryptography.fernet.time.time", lambda: later)
-    status, page = send(anonymous, "/new-password", **form, email=email)
-    assert (status, 'action="/sign-in"' in page) == (401, True)
-    assert pool.people[UNKNOWN_EMAIL].first
+    browser = site.anonymous()
+    browser.get("/sign-in")
+    answer = browser.get(f"/sign-in/callback{query}")
+    assert (answer.status_code, 'role="alert"' in answer.text) == (status, True)
+    assert 'href="/sign-in?again=1"' in answer.text, "the provider must not repeat what it remembers"
+    assert "Set-Cookie" not in answer.headers
+    assert browser.get("/jobs").status_code == 303
+    assert [(event.action, event.user) for event in audit_log()] == [("failed sign-in", "")]
 
 
-def test_s8_a_code_is_refused_in_the_same_way_for_new_and_known_addresses(anonymous: FlaskClient) -> None:
-    pages = set()
-    for email in (ADA, UNKNOWN_EMAIL):
-        form = {"email": email, "challenge": sign_up(anonymous, email)}
-        status, page = send(anonymous, "/new-password", **form, code=CODE)
-        pages.add((status, same_for(email, page)))
-    assert len(pages) == 1
-
-
-def test_s7_a_new_password_ends_all_sessions_and_personal_tokens(app: Flask) -> None:
-    def made(client: FlaskClient) -> dict[str, str]:
-        return {"Authorization": f"Bearer {made_token(send_token_form(client)[1])}"}
-
-    attackers, other_session, others = signed_in(app, ADA), signed_in(app, ADA), signed_in(app, OPS)
-    token, others_token = made(attackers), made(others)
-    anonymous = app.test_client()
-    send(anonymous, "/forgot", email=ADA)
-    status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
-    assert (status, "All sessions and personal tokens of your account have ended" in page) == (200, True)
-    assert [each.get("/jobs").status_code for each in (attackers, other_session, others)] == [303, 303, 200]
-    asked = [anonymous.get("/api/v1/jobs", headers=each).status_code for each in (token, others_token)]
-    assert asked == [401, 200]
-
-
-def test_s7_a_new_password_that_could_not_end_sessions_is_reported(
-    app: Flask, table: Table, monkeypatch: pytest.MonkeyPatch, audit_log: AuditLog
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/sign-in", ProviderUnreachableError("no answer")),
+        ("/sign-in/callback", ProviderUnreachableError("no answer")),
+        ("/sign-in/callback", TokenUncheckedError("no keys")),
+    ],
+)
+def test_a_sign_in_while_the_provider_is_away_can_be_tried_again(
+    site: SignInSite, audit_log: AuditLog, path: str, error: Exception
 ) -> None:
-    client = signed_in(app, ADA)
-
-    def away(*_: object, **__: object) -> None:
-        raise TableBusyError("the table is busy")
-
-    anonymous = app.test_client()
-    with monkeypatch.context() as patch:
-        patch.setattr(MemoryTable, "put_all", away)
-        status, page = send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)
-    assert audit_log()[-1].action == "password reset"
-    assert (status, "could not be ended" in page, 'action="/forgot"' in page) == (503, True, True)
-    assert client.get("/jobs").status_code == 200
-    assert send(anonymous, "/reset", email=ADA, code=CODE, password=ANOTHER)[0] == 200
-    assert client.get("/jobs").status_code == 303
+    site.provider.away = error
+    browser = site.anonymous()
+    answer = browser.get(path)
+    assert (answer.status_code, 'role="alert"' in answer.text) == (503, True)
+    assert audit_log() == []
+    site.provider.away = None
+    assert site.signs_in(browser, "ada").status_code == 303
 
 
-def test_e7_a_changed_password_ends_all_sessions_and_tokens_and_asks_for_the_old_one(
-    app: Flask, pool: MemoryPool
+def test_a_sign_in_that_is_older_than_the_last_sign_out_everywhere_must_be_repeated(site: SignInSite) -> None:
+    """The provider remembers it in another browser, and would return its user for ever."""
+    site.provider.add("ada")
+    remembered = site.provider.tokens("ada")
+    site.access.revocations.revoke_all_of("ada")
+    browser = site.anonymous()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site.provider, "tokens", lambda _sub: remembered)
+        answer = site.signs_in(browser, "ada")
+    assert (answer.status_code, "older than your last sign-out everywhere" in answer.text) == (403, True)
+    assert query_of(browser.get("/sign-in?again=1"))["prompt"] == ["login"]
+    assert site.signs_in(browser, "ada").status_code == 303
+    assert browser.get("/jobs").status_code == 200
+
+
+def test_a_sign_out_ends_the_session_and_leads_to_the_sign_out_of_the_provider(
+    site: SignInSite, browser: FlaskClient, audit_log: AuditLog
 ) -> None:
-    client, other = signed_in(app, ADA), signed_in(app, ADA)
-    token = {"Authorization": f"Bearer {made_token(send_token_form(other)[1])}"}
-    form = {"csrf_token": csrf_of(client.get("/account/password").text), "new_password": ANOTHER}
-    wrong = client.post("/account/password", data={**form, "password": "Wrong-horse-9"}, headers=BROWSER)
-    weak = client.post(
-        "/account/password", data={**form, "password": PASSWORD, "new_password": "short"}, headers=BROWSER
-    )
-    assert (wrong.status_code, weak.status_code, pool.people[ADA].password) == (401, 422, PASSWORD)
-    assert "harder to guess" in weak.text
-    changed = client.post("/account/password", data={**form, "password": PASSWORD}, headers=BROWSER)
-    assert (changed.status_code, pool.people[ADA].password) == (303, ANOTHER)
-    assert "Your new password is set" in client.get(changed.headers["Location"]).text
-    assert [each.get("/jobs").status_code for each in (client, other)] == [303, 303]
-    assert client.get("/api/v1/jobs", headers=token).status_code == 401
-    assert sign_in(client, ADA, ANOTHER).status_code == 303
-    assert client.get("/jobs").status_code == 200
+    cookie = cookie_of(browser)
+    answer = sent(browser, site, "/sign-out")
+    assert answer.headers["Clear-Site-Data"] == '"cache", "storage"', "the next user must see no thumbnails"
+    assert answer.headers["Refresh"].startswith(f"0; url={SIGN_OUT}?")
+    assert parse_qs(urlsplit(answer.headers["Refresh"]).query)["post_logout_redirect_uri"] == [f"{SITE}/signed-out"]
+    assert "You are signed out" in answer.text
+    assert "ada@example.org" not in answer.text
+    assert site.access.sessions.open(cookie) is None
+    assert [(event.action, event.user) for event in audit_log()] == [("sign-out", "ada@example.org")]
+    page = browser.get("/signed-out")
+    assert (page.status_code, "You are signed out" in page.text, "Refresh" in page.headers) == (200, True, False)
 
 
-def test_e7_a_changed_password_that_could_not_end_sessions_is_reported(
-    app: Flask, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch, audit_log: AuditLog
+def test_a_sign_out_without_a_session_clears_the_browser_and_is_no_event(
+    site: SignInSite, audit_log: AuditLog
 ) -> None:
-    client = signed_in(app, ADA)
-    form = {"csrf_token": csrf_of(client.get("/account/password").text), "password": PASSWORD}
-
-    def away(*_: object, **__: object) -> None:
-        raise TableBusyError("the table is busy")
-
-    monkeypatch.setattr(MemoryTable, "put_all", away)
-    answer = client.post("/account/password", data={**form, "new_password": ANOTHER}, headers=BROWSER)
-    assert (answer.status_code, pool.people[ADA].password) == (503, ANOTHER)
-    assert "could not be ended" in answer.text
-    assert audit_log()[-1].action == "password changed"
+    answer = site.anonymous().post("/sign-out", headers=BROWSER)
+    assert (answer.status_code, answer.headers["Clear-Site-Data"]) == (200, '"cache", "storage"')
+    assert audit_log() == []
 
 
-def test_e7_the_account_lists_the_sessions_and_ends_one_or_all(app: Flask) -> None:
-    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
-    client, other = app.test_client(), signed_in(app, ADA)
-    client.post("/sign-in", data={"email": ADA, "password": PASSWORD}, headers=BROWSER | browser)
-    page = client.get("/account").text
-    assert 'Firefox, Linux, 127.0.0.1</bdi> <span class="quiet">(this one)</span>' in page
-    [ends] = re.findall(r'action="(/account/sessions/[\w-]{43}/end)"', page)
-    form = {"csrf_token": csrf_of(page)}
-    assert client.post(ends, data=form, headers=BROWSER).status_code == 303
-    assert (other.get("/jobs").status_code, client.get("/jobs").status_code) == (303, 200)
-    assert client.post("/account/sessions/end", data=form, headers=BROWSER).status_code == 303
-    assert client.get("/jobs").status_code == 303
-
-
-def test_a_user_downloads_the_data_and_deletes_the_account_with_all_jobs_and_credentials(
-    app: Flask, pool: MemoryPool, table: Table, audit_log: AuditLog
+def test_a_sign_out_at_a_provider_without_one_ends_the_session_here(
+    site: SignInSite, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, other, jobs = signed_in(app, ADA), signed_in(app, ADA), JobStore(table)
-    token = {"Authorization": f"Bearer {made_token(send_token_form(client)[1])}"}
-    for owner, name in ((ADA, "hers"), (OPS, "of another")):
-        jobs.create(Job(new_id(), name, BEGIN, owner=f"sub of {owner}"))
-    data = client.get("/account/data")
+    monkeypatch.setattr(site.provider, "sign_out_address", lambda _back: None)
+    answer = sent(browser, site, "/sign-out")
+    assert (answer.status_code, "Refresh" in answer.headers) == (200, False)
+    assert browser.get("/jobs").status_code == 303
+
+
+def test_a_sign_out_everywhere_ends_the_sessions_and_tokens_of_that_user_alone(
+    site: SignInSite, browser: FlaskClient
+) -> None:
+    other_session, other_user = site.signed_in("ada"), site.signed_in("eve")
+    tokens = [site.with_token(sub, "read") for sub in ("ada", "eve")]
+    answer = sent(browser, site, "/account/sessions/end")
+    assert (answer.status_code, "All your sessions and personal tokens have ended." in answer.text) == (200, True)
+    assert answer.headers["Refresh"].startswith(f"0; url={SIGN_OUT}?")
+    assert [each.get("/jobs").status_code for each in (browser, other_session, other_user)] == [303, 303, 200]
+    assert [site.anonymous().get("/api/v1/jobs", headers=each).status_code for each in tokens] == [401, 200]
+    assert site.signed_in("ada").get("/jobs").status_code == 200
+
+
+def test_a_user_downloads_the_data_and_deletes_all_jobs_and_credentials(
+    site: SignInSite, browser: FlaskClient, table: MemoryTable, audit_log: AuditLog
+) -> None:
+    other, jobs = site.signed_in("ada"), JobStore(table)
+    token = {"Authorization": f"Bearer {made_token(sent_token_form(browser, site))}"}
+    for owner in ("ada", "eve"):
+        jobs.create(Job(new_id(), f"of {owner}", BEGIN, owner=owner))
+    data = browser.get("/account/data")
     assert data.headers["Content-Disposition"] == "attachment; filename=fleetsight-data.json"
     found = data.get_json()
-    assert found["account"] == {"id": f"sub of {ADA}", "email": ADA, "groups": []}
-    assert [len(found["sessions"]), *(each["name"] for each in found["tokens"] + found["jobs"])] == [
-        2, "nightly", "hers",
-    ]  # fmt: skip
-    form = {"csrf_token": csrf_of(client.get("/account/delete").text)}
-    wrong = client.post("/account/delete", data={**form, "password": "Wrong-horse-9"}, headers=BROWSER)
-    assert (wrong.status_code, ADA in pool.people, len(jobs.jobs(9, None, f"sub of {ADA}"))) == (401, True, 1)
-    deleted = client.post("/account/delete", data={**form, "password": PASSWORD}, headers=BROWSER)
-    assert "Your account and your jobs are deleted." in client.get(deleted.headers["Location"]).text
-    assert [each.get("/jobs").status_code for each in (client, other)] == [303, 303]
-    assert client.get("/api/v1/jobs", headers=token).status_code == sign_in(client, ADA).status_code == 401
-    assert [job.name for job in jobs.jobs(9, None, f"sub of {OPS}")] == ["of another"]
-    assert not jobs.jobs(9, None, f"sub of {ADA}")
-    left = {item["sk"] for item in table.query(user_partition(f"sub of {ADA}"), "0", LAST)}
-    assert left == {"REVOKED"}
-    assert not any(str(key).startswith("('TOKEN#") for key in cast(MemoryTable, table).items)
-    [event] = [each for each in audit_log() if each.action == "account deleted"]
-    assert event.user == ADA
-
-
-def test_e3_an_answer_to_a_challenge_signs_in_and_audits_only_its_own_account(
-    anonymous: FlaskClient, audit_log: AuditLog
-) -> None:
-    status, page = send(anonymous, "/sign-in", email=NEW, password=PASSWORD)
-    challenge = re.search(r'name="challenge" value="([^"]+)"', page)
-    assert status == 200
-    assert challenge is not None
-    form = {"challenge": challenge[1], "password": ANOTHER}
-    assert send(anonymous, "/new-password", **form | {"email": NEW, "password": "short"})[0] == 422
-    statuses = [send(anonymous, "/new-password", **form | {"email": email})[0] for email in (ADA, "", NEW)]
-    assert statuses == [401, 401, 303]
-    assert send(anonymous, "/new-password", **form, email=NEW)[0] == 401, "its temporary password has been used"
-    events = audit_log()
-    assert [event.user for event in events if event.action == "sign-in"] == [NEW]
-    assert not any(event.user for event in events if event.action != "sign-in")
-
-
-def test_sign_out_clears_thumbnails_in_the_browser_and_needs_no_session(anonymous: FlaskClient) -> None:
-    answer = anonymous.post("/sign-out", headers=BROWSER)
-    assert (answer.status_code, answer.headers["Clear-Site-Data"]) == (303, '"cache", "storage"')
-
-
-def test_the_sign_up_page_and_its_links_exist_only_if_sign_up_is_enabled(
-    make_config: ConfigMaker, anonymous: FlaskClient, pool: MemoryPool, table: Table
-) -> None:
-    closed = make_config(auth={"mode": "cognito", "sign_up": False})
-    shut = create_app(closed, store=JobStore(table), auth=access_of(table, pool)).test_client()
-    for path in ("/sign-in", "/forgot"):
-        assert 'href="/sign-up' not in shut.get(path).text
-    assert (
-        shut.get("/sign-up").status_code == send(shut, "/sign-up", email=UNKNOWN_EMAIL, password=PASSWORD)[0] == 404
+    assert found["account"] == {"id": "ada", "email": "ada@example.org", "is_operator": False}
+    assert [each["name"] for each in found["tokens"] + found["jobs"]] == ["nightly", "of ada"]
+    deleted = sent(browser, site, "/account/delete")
+    assert (deleted.status_code, "Your jobs, sessions and personal tokens are deleted." in deleted.text) == (
+        200,
+        True,
     )
-    assert 'href="/sign-up"' in anonymous.get("/sign-in").text
+    assert deleted.headers["Refresh"].startswith(f"0; url={SIGN_OUT}?")
+    assert [each.get("/jobs").status_code for each in (browser, other)] == [303, 303]
+    assert site.anonymous().get("/api/v1/jobs", headers=token).status_code == 401
+    assert [[job.name for job in jobs.jobs(9, None, owner)] for owner in ("ada", "eve")] == [[], ["of eve"]]
+    assert {item["sk"] for item in table.query(user_partition("ada"), "0", LAST)} == {"REVOKED"}, "no profile either"
+    assert not any(str(key).startswith("('TOKEN#") for key in table.items)
+    assert [event.user for event in audit_log() if event.action == "account deleted"] == ["ada@example.org"]
 
 
-def test_account_pages_are_never_cached(anonymous: FlaskClient) -> None:
-    assert {anonymous.get(path).headers["Cache-Control"] for path in PAGES} == {"no-store"}
+def test_what_outlives_a_session_or_cannot_be_restored_needs_a_fresh_sign_in(
+    site: SignInSite, browser: FlaskClient, table: Table
+) -> None:
+    JobStore(table).create(Job(new_id(), "hers", BEGIN, owner="ada"))
+    page = browser.get("/account").text
+    assert re.search(r"<details>.*<form[^>]* action=\"/account/delete\"", page, re.DOTALL), "asked once more"
+    site.clock.advance(FRESH_SECONDS)
+    refused = [sent_token_form(browser, site), sent(browser, site, "/account/delete")]
+    assert [(answer.status_code, "sign in again" in answer.text) for answer in refused] == [(403, True)] * 2
+    assert (len(JobStore(table).jobs(9, None, "ada")), site.access.personal_tokens.list("ada")) == (1, [])
+    page = browser.get("/account").text
+    assert not {'action="/account/tokens"', 'action="/account/delete"'} & set(re.findall(r'action="[^"]+"', page))
+    [again] = set(re.findall(r'href="(/sign-in\?[^"]+)"[^>]*>Sign in again', page))
+    assert query_of(browser.get(unescape(again)))["prompt"] == ["login"]
+    assert site.signs_in(browser, "ada", unescape(again)).headers["Location"] == "/account"
+    assert sent_token_form(browser, site).status_code == 201
+
+
+def test_a_token_names_the_session_that_made_it_by_the_page_and_by_the_api(
+    site: SignInSite, browser: FlaskClient
+) -> None:
+    session = site.access.sessions.open(cookie_of(browser))
+    assert session is not None
+    sent_token_form(browser, site)
+    browser.post(PATH, json=WANTED, headers=BROWSER)
+    by_provider = {"Authorization": f"Bearer {site.provider.tokens('ada').id_token}"}
+    assert site.anonymous().post(PATH, json=WANTED, headers=by_provider).status_code == 201
+    families = sorted(token.family for token in site.access.personal_tokens.list("ada"))
+    assert families == ["", session.record.family, session.record.family]
+
+
+def test_a_user_whose_address_the_provider_does_not_tell_is_named_by_their_id(
+    site: SignInSite, audit_log: AuditLog
+) -> None:
+    site.provider.add("8e1c", has_email=False)
+    browser = site.anonymous()
+    site.signs_in(browser, "8e1c")
+    assert re.search(r'href="/account"[^>]*><bdi>8e1c</bdi>', browser.get("/account").text)
+    assert browser.get("/account/visitor").get_json()["name"] == "8e1c"
+    assert [event.user for event in audit_log()] == ["8e1c"]
+
+
+def test_pages_of_the_sign_in_and_of_the_account_are_never_cached(site: SignInSite, browser: FlaskClient) -> None:
+    for path in ("/sign-in", "/sign-in/callback", "/signed-out", "/account", "/account/data"):
+        assert browser.get(path).headers["Cache-Control"] == "no-store", path
 
 
 @pytest.mark.parametrize("template", sorted(Path("web_tier").rglob("*.html")), ids=str)
@@ -331,8 +260,10 @@ def upload_token(page: str) -> str:
 
 @pytest.mark.usefixtures("provisioned")
 @pytest.mark.parametrize("token", [None, "", "made.up"])
-def test_an_upload_form_from_before_the_sign_in_is_rejected_and_shown_again(app: Flask, token: str | None) -> None:
-    client = signed_in(app, ADA)
+def test_an_upload_form_from_before_the_sign_in_is_rejected_and_shown_again(
+    site: SignInSite, browser: FlaskClient, token: str | None
+) -> None:
+    client = browser
     answer = upload(client, token)
     assert answer.status_code == 403
     assert "opened before you signed in" in answer.text
@@ -343,47 +274,45 @@ def test_an_upload_form_from_before_the_sign_in_is_rejected_and_shown_again(app:
 TOKEN = re.compile(r'value="(fst_[\w-]{43})"')
 
 
-def send_token_form(client: FlaskClient, **fields: object) -> tuple[int, str]:
-    """Send the form that creates a token; return the status and the page."""
-    token = csrf_of(client.get("/account").text)
-    fields_sent = {
-        "name": "nightly",
-        "scopes": ["classify", "read"],
-        "days": "30",
-        "csrf_token": token,
-        "password": PASSWORD,
-    }
-    answer = client.post("/account/tokens", data={**fields_sent, **fields}, headers=BROWSER)
+def sent_token_form(browser: FlaskClient, site: SignInSite, **fields: object) -> TestResponse:
+    """Send the form that creates a token."""
+    wanted = {"name": "nightly", "scopes": ["classify", "read"], "days": "30", **fields}
+    answer = sent(browser, site, "/account/tokens", **wanted)
     assert answer.headers["Cache-Control"] == "no-store"
-    return answer.status_code, unescape(answer.text)
+    return answer
 
 
-def made_token(page: str) -> str:
+def made_token(answer: TestResponse) -> str:
     """Return the text of a token that has just been created."""
-    found = TOKEN.search(page)
+    found = TOKEN.search(answer.text)
     assert found is not None
     return found[1]
 
 
-def test_the_form_of_a_user_makes_no_token_with_the_operate_scope(app: Flask) -> None:
-    status, page = send_token_form(signed_in(app, ADA), scopes=["operate"])
-    assert (status, TOKEN.search(page)) == (422, None)
+def test_the_page_shows_a_new_token_once_and_revokes_it(site: SignInSite, browser: FlaskClient) -> None:
+    answer = sent_token_form(browser, site)
+    headers = {"Authorization": f"Bearer {made_token(answer)}"}
+    assert (answer.status_code, site.anonymous().get("/api/v1/jobs", headers=headers).status_code) == (201, 200)
+    page = browser.get("/account").text
+    assert (TOKEN.search(page), "nightly" in page) == (None, True)
+    [path] = re.findall(r'action="(/account/tokens/[^"]+/revoke)"', page)
+    assert sent(browser, site, path).headers["Location"] == "/account"
+    assert site.anonymous().get("/api/v1/jobs", headers=headers).status_code == 401
+    assert "nightly" not in browser.get("/account").text.partition("<form class=")[0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"scopes": ["operate"]}, {"scopes": []}, {"days": "x"}, {"days": "366"}, {"name": " "}]
+)
+def test_the_form_of_a_user_makes_no_token_that_is_not_allowed_and_says_why(
+    site: SignInSite, browser: FlaskClient, fields: dict[str, object]
+) -> None:
+    answer = sent_token_form(browser, site, **fields)
+    assert (answer.status_code, TOKEN.search(answer.text), 'role="alert"' in answer.text) == (422, None, True)
 
 
 PATH = "/api/v1/tokens"
 WANTED = {"name": "nightly", "scopes": ["read", "classify"], "days": 30}
-
-
-@pytest.fixture
-def site(config: Config, table: Table) -> SignInSite:
-    pool = PlayedPool()
-    access = access_of(table, pool)
-    return SignInSite(create_app(config, store=JobStore(table), auth=access), access, pool)
-
-
-@pytest.fixture
-def browser(site: SignInSite) -> FlaskClient:
-    return site.signed_in("ada")
 
 
 def test_the_text_of_a_token_is_returned_only_once(site: SignInSite, browser: FlaskClient) -> None:
@@ -405,28 +334,15 @@ def test_the_text_of_a_token_is_returned_only_once(site: SignInSite, browser: Fl
 
 
 def test_e1_a_token_is_made_only_soon_after_a_sign_in(site: SignInSite, browser: FlaskClient) -> None:
-    pool_token = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
+    providers_token = {"Authorization": f"Bearer {site.provider.tokens('ada').id_token}"}
     site.clock.advance(FRESH_SECONDS)
     for refused in (
         browser.post(PATH, json=WANTED, headers=BROWSER),
-        site.anonymous().post(PATH, json=WANTED, headers=pool_token),
+        site.anonymous().post(PATH, json=WANTED, headers=providers_token),
     ):
         assert (refused.status_code, "sign in again" in refused.get_json()["detail"]) == (403, True)
-    later = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
+    later = {"Authorization": f"Bearer {site.provider.tokens('ada').id_token}"}
     assert site.anonymous().post(PATH, json=WANTED, headers=later).status_code == 201
-
-
-def test_e1_a_pool_token_ends_with_a_new_password_and_with_its_account(site: SignInSite) -> None:
-    site.pool.add("ada")
-    headers, client = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}, site.anonymous()
-    assert client.get(PATH, headers=headers).status_code == 200
-    site.access.end_all_of("ada")
-    assert client.get(PATH, headers=headers).status_code == 401
-    headers = {"Authorization": f"Bearer {site.pool.tokens('ada').id_token}"}
-    assert client.get(PATH, headers=headers).status_code == 200
-    site.pool.accounts["ada"] = replace(site.pool.accounts["ada"], enabled=False)
-    site.clock.advance(ACCOUNT_LIFETIME_SECONDS)
-    assert client.get(PATH, headers=headers).status_code == 401
 
 
 def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(site: SignInSite, browser: FlaskClient) -> None:
@@ -443,7 +359,7 @@ def test_row_40_a_user_cannot_list_or_revoke_the_token_of_another(site: SignInSi
 def test_only_operators_create_tokens_with_the_operate_scope(site: SignInSite, browser: FlaskClient) -> None:
     wanted = WANTED | {"scopes": ["operate"]}
     assert browser.post(PATH, json=wanted, headers=BROWSER).status_code == 403
-    site.pool.add("ops", OPERATORS)
+    site.provider.add("ops", is_operator=True)
     assert site.signed_in("ops").post(PATH, json=wanted, headers=BROWSER).status_code == 201
 
 

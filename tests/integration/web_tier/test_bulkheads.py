@@ -23,7 +23,7 @@ from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, serving
 from tests.support.jobs import done, failed, picture
-from tests.support.people import PlayedPool, SignInSite, access_of
+from tests.support.people import OIDC, PlayedProvider, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
 from web_tier.http.bulkheads import Bulkhead, Bulkheads
@@ -130,10 +130,10 @@ def test_s3_while_requests_wait_health_and_pages_are_answered(web: WebTier, stor
 @pytest.fixture
 def site(provisioned: Clients, make_config: ConfigMaker, store: JobStore) -> SignInSite:
     """The web tier with sign-in; no worker answers."""
-    pool = PlayedPool()
-    access = access_of(store.table, pool)
-    config = make_config(auth={"mode": "cognito"}, web={"threads": MORE_THREADS})
-    return SignInSite(create_app(config, auth=access), access, pool)
+    provider = PlayedProvider()
+    access = access_of(store.table, provider)
+    config = make_config(auth=OIDC, web={"threads": MORE_THREADS})
+    return SignInSite(create_app(config, auth=access), access, provider)
 
 
 def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(site: SignInSite, store: JobStore) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import string
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,25 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import Config
+from core.credentials import user_partition
 from core.jobs.store import JobStore
 from core.tokens import TokenUncheckedError
-from services.accounts import OPERATORS
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.people import BROWSER, HOUR, SignInSite, cookie_of, keep
+from tests.support.people import BROWSER, HOUR, OIDC, SignInSite, access_of, cookie_of, keep
 from web_tier.app import create_app
-from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, COOKIE
+from web_tier.auth.context import COOKIE, PROFILE_LIFETIME_SECONDS
 from web_tier.auth.guard import (
     MAX_HEADER_CHARACTERS,
     InvalidCredentialsError,
-    authenticate,
     credentials_check,
     parse_authorization,
 )
-from web_tier.auth.sessions import ROTATE_SECONDS
+from web_tier.auth.provider import ProviderUnreachableError
+from web_tier.auth.sessions import MAX_UNVERIFIED_SECONDS, ROTATE_SECONDS
 
 PAGE, FOR_PROGRAMS = "/jobs", "/api/v1/jobs"
 WRONG = {"Authorization": "Bearer forged"}
@@ -41,29 +40,6 @@ table = memory_table
 
 def status(browser: FlaskClient, path: str = FOR_PROGRAMS, **more: Any) -> int:
     return browser.get(path, **more).status_code
-
-
-@pytest.mark.parametrize("by", ["pool", "personal"])
-def test_a_token_shows_a_required_second_factor_if_its_sign_in_did_and_the_account_has_one(
-    make_config: ConfigMaker, site: SignInSite, table: Table, by: str
-) -> None:
-    """A factor that is set up directly at the pool does not raise what was made from the password alone."""
-    config = make_config(auth={"mode": "cognito", "require_second_factor": "operators"})
-    strict = create_app(config, store=JobStore(table), auth=site.access).test_client()
-    site.pool.add("ops", "operators")
-    site.pool.add("ada")
-
-    def token(sub: str, second_factor: bool = False) -> dict[str, str]:
-        made = site.access.personal_tokens.make(sub, "", "x", ["read"], 1, 1, second_factor)[0]
-        text = made if by == "personal" else f"id.{sub}.1{'.mfa' * second_factor}"
-        return {"Authorization": f"Bearer {text}"}
-
-    by_password, by_code = token("ops"), token("ops", True)
-    assert [status(strict, headers=each) for each in (by_password, by_code, token("ada"))] == [403, 403, 200]
-    site.pool.accounts["ops"] = replace(site.pool.accounts["ops"], second_factor=True)
-    assert status(strict, headers=by_code) == 403, "the pool is asked once a minute"
-    site.clock.advance(ACCOUNT_LIFETIME_SECONDS)
-    assert [status(strict, headers=each) for each in (by_password, by_code)] == [403, 200]
 
 
 class Unread:
@@ -91,7 +67,7 @@ def test_an_anonymous_users_upload_is_refused_before_its_body_is_read(
 def test_a_personal_token_opens_what_it_is_for(
     site: SignInSite, scope: str, reads: int, classifies: int, operates: int
 ) -> None:
-    site.pool.add("ops", "operators")
+    site.provider.add("ops", is_operator=True)
     programme, headers = site.anonymous(), site.with_token("ops", scope)
     assert status(programme, headers=headers) == reads
     assert programme.post(FOR_PROGRAMS, headers=headers).status_code == classifies
@@ -109,18 +85,12 @@ def test_a_wrong_header_is_refused_also_where_a_good_cookie_or_nothing_would_do(
         assert status(browser, path, headers={"Authorization": header}) == 401, path
 
 
-def signed_out(site: SignInSite, browser: FlaskClient) -> Any:
-    with site.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={cookie_of(browser)}"}):
-        return site.access.end(site.app.response_class())
-
-
 def test_a_sign_out_when_a_rotation_is_due_sets_no_new_cookie(site: SignInSite) -> None:
     browser = site.signed_in("ada")
     old, form = cookie_of(browser), {"csrf_token": site.token_for_forms(browser)}
     site.clock.advance(ROTATE_SECONDS)
     [said] = browser.post("/sign-out", data=form, headers=BROWSER).headers.getlist("Set-Cookie")
     assert said.startswith(f"{COOKIE}=;")
-    assert site.pool.signed_out == ["refresh.ada.1"]
     ids = site.access.sessions.keys.read(old)
     assert ids is not None
     for session_id in (ids.own, ids.next):
@@ -131,18 +101,35 @@ def test_a_sign_in_starts_a_new_session_and_ends_the_current_one(site: SignInSit
     browser = site.signed_in("ada")
     before = cookie_of(browser)
     with site.app.test_request_context("/", headers={"Cookie": f"{COOKIE}={before}"}):
-        answer = site.access.begin(site.pool.tokens("ada"), site.app.response_class())
+        answer = site.access.begin(site.provider.tokens("ada"), site.app.response_class())
     assert status(browser) == 401
     keep(browser, answer.headers["Set-Cookie"])
     assert cookie_of(browser) != before
     assert status(browser) == 200
 
 
-def test_a_sign_out_works_while_the_pool_is_unavailable(site: SignInSite) -> None:
+def test_a_sign_out_while_the_provider_is_away_ends_the_session_here_and_says_so(site: SignInSite) -> None:
     browser = site.signed_in("ada")
-    site.pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
-    answer = signed_out(site, browser)
-    assert f"{COOKIE}=;" in answer.headers["Set-Cookie"]
+    form = {"csrf_token": site.token_for_forms(browser)}
+    site.provider.away = ProviderUnreachableError("it does not answer")
+    answer = browser.post("/sign-out", data=form, headers=BROWSER)
+    assert (answer.status_code, "Refresh" in answer.headers, "sign out there, too" in answer.text) == (
+        200,
+        False,
+        True,
+    )
+    assert status(browser) == 401
+
+
+def test_a_user_whose_provider_is_away_for_long_signs_in_and_out(site: SignInSite) -> None:
+    browser = site.signed_in("ada")
+    form = {"csrf_token": site.token_for_forms(browser)}
+    site.provider.away = ProviderUnreachableError("it does not answer")
+    site.clock.advance(MAX_UNVERIFIED_SECONDS / 2)
+    assert browser.get("/account").status_code == 200
+    site.clock.advance(MAX_UNVERIFIED_SECONDS / 2)
+    assert browser.get("/account").status_code == 503
+    assert browser.post("/sign-out", data=form, headers=BROWSER).status_code == 200
     assert status(browser) == 401
 
 
@@ -151,7 +138,8 @@ def test_the_cookie_is_for_this_host_for_the_server_and_by_tls(site: SignInSite)
     browser = site.signed_in("ada")
     cookie = browser.get_cookie(COOKIE)
     site.clock.advance(ROTATE_SECONDS)
-    for answer in (browser.get(PAGE), signed_out(site, browser)):
+    form = {"csrf_token": site.token_for_forms(browser)}
+    for answer in (browser.get(PAGE), browser.post("/sign-out", data=form, headers=BROWSER)):
         said = answer.headers["Set-Cookie"].split("; ")
         assert said[0].startswith("__Host-")
         assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(said)
@@ -169,28 +157,30 @@ def test_a_page_left_open_does_not_keep_its_session_alive(site: SignInSite) -> N
     assert status(browser) == 401
 
 
+def unavailable(*_key: object) -> None:
+    raise EndpointConnectionError(endpoint_url="https://table.example")
+
+
 def test_an_unavailable_table_signs_no_user_out(site: SignInSite, monkeypatch: pytest.MonkeyPatch) -> None:
     browser, headers = site.signed_in("ada"), site.with_token("ada", "read")
 
-    def away(*_key: str) -> None:
-        raise EndpointConnectionError(endpoint_url="https://table.example")
-
-    monkeypatch.setattr(MemoryTable, "get", away)
+    monkeypatch.setattr(MemoryTable, "get", unavailable)
     assert status(browser, PAGE) == 503
     assert status(site.anonymous(), headers=headers) == 503
     assert status(site.anonymous()) == 401
     assert status(browser, "/healthz") == 200
 
 
-def test_an_unavailable_pool_makes_no_token_invalid(site: SignInSite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_provider_makes_no_token_invalid(site: SignInSite, monkeypatch: pytest.MonkeyPatch) -> None:
     def unchecked(_text: str) -> None:
         raise TokenUncheckedError("no keys yet")
 
     headers = site.with_token("ada", "read")
-    monkeypatch.setattr(site.pool, "verify", unchecked)
-    site.pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
+    monkeypatch.setattr(site.provider, "verify", unchecked)
+    site.provider.away = ProviderUnreachableError("it does not answer")
     assert status(site.anonymous(), headers={"Authorization": "Bearer id.ada.1"}) == 503
-    assert status(site.anonymous(), headers=headers) == 503
+    site.clock.advance(PROFILE_LIFETIME_SECONDS)
+    assert status(site.anonymous(), headers=headers) == 200
 
 
 FRIEND = "https://photos.example.org"
@@ -201,7 +191,7 @@ def test_a_page_of_another_origin_needs_its_own_token_and_cannot_use_a_cookie(
     make_config: ConfigMaker, site: SignInSite, table: Table, friends: list[str]
 ) -> None:
     """Row 38. A subdomain is of the same site: the browser sends the cookie along."""
-    config = make_config(web={"cors_origins": friends}, auth={"mode": "cognito"})
+    config = make_config(web={"cors_origins": friends}, auth=OIDC)
     app = create_app(config, store=JobStore(table), auth=site.access)
     visitor, token = app.test_client(), site.with_token("ada", "read", "classify")
     keep(visitor, f"{COOKIE}={cookie_of(site.signed_in('ada'))}")
@@ -223,7 +213,7 @@ def test_s11_a_page_behind_cloudfront_acts_in_the_name_of_its_visitor(site: Sign
         assert visitor.get(FOR_PROGRAMS, headers=page | {"Sec-Fetch-Site": fetch_site}).status_code == 401
 
 
-def test_s14_credentials_are_valid_until_they_are_revoked(site: SignInSite) -> None:
+def test_s14_credentials_are_valid_until_they_are_revoked(site: SignInSite, monkeypatch: pytest.MonkeyPatch) -> None:
     token, browser = site.with_token("ada", "read"), site.signed_in("ada")
     cookie = {"Cookie": f"{COOKIE}={cookie_of(browser)}"}
     with site.app.test_request_context("/", headers=token):
@@ -232,6 +222,10 @@ def test_s14_credentials_are_valid_until_they_are_revoked(site: SignInSite) -> N
         of_session = credentials_check()
     assert of_token()
     assert of_session()
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryTable, "get", unavailable)
+        assert of_token()
+        assert of_session()
     [listed] = site.access.personal_tokens.list("ada")
     site.access.personal_tokens.revoke("ada", listed.token_id)
     site.access.sessions.end(cookie_of(browser))
@@ -298,15 +292,46 @@ def test_a_header_without_exactly_one_token_is_rejected(header: str) -> None:
     assert "one" not in str(refused.value)
 
 
-def test_a_personal_token_has_the_rights_of_its_owner_and_ends_with_the_account(site: SignInSite) -> None:
-    site.pool.add("ops", OPERATORS)
-    header = site.with_token("ops", "operate")["Authorization"]
-    assert authenticate(header, site.access).operates
-    site.pool.add("ops")
-    assert authenticate(header, site.access).operates  # the pool is asked once a minute
-    site.clock.advance(60)
-    assert not authenticate(header, site.access).operates
-    del site.pool.accounts["ops"]
-    site.clock.advance(60)
-    with pytest.raises(InvalidCredentialsError):
-        authenticate(header, site.access)
+FLEET = "/api/v1/fleet/instances"
+
+
+def test_a_user_who_is_no_operator_any_more_has_no_operators_token_within_a_minute(
+    site: SignInSite, table: Table
+) -> None:
+    site.provider.add("ops", is_operator=True)
+    headers, other = site.with_token("ops", "operate"), access_of(table, site.provider)
+    assert status(site.anonymous(), FLEET, headers=headers) == 200
+    site.provider.add("ops")
+    other.profiles.put(site.provider.verify("id.ops.1"))  # by another process, at the next sign-in or refresh
+    assert status(site.anonymous(), FLEET, headers=headers) == 200, "the profile is read once a minute"
+    site.clock.advance(PROFILE_LIFETIME_SECONDS)
+    assert status(site.anonymous(), FLEET, headers=headers) == 403
+
+
+def test_a_refresh_of_a_session_tells_personal_tokens_at_once_what_their_owner_may_do(site: SignInSite) -> None:
+    browser = site.operator()
+    headers = site.with_token("ops", "operate")
+    assert status(site.anonymous(), FLEET, headers=headers) == 200
+    site.provider.add("ops")
+    site.clock.advance(ROTATE_SECONDS)
+    assert (status(browser, FLEET), status(site.anonymous(), FLEET, headers=headers)) == (403, 403)
+
+
+def test_a_personal_token_ends_with_the_profile_of_its_owner(site: SignInSite, table: Table) -> None:
+    headers = site.with_token("ada", "read")
+    table.delete_all([(user_partition("ada"), "PROFILE")])
+    assert status(site.anonymous(), headers=headers) == 401
+
+
+def test_a_providers_token_of_a_sign_in_before_the_last_sign_out_everywhere_is_refused(site: SignInSite) -> None:
+    site.provider.add("ada")
+
+    def token() -> dict[str, str]:
+        return {"Authorization": f"Bearer {site.provider.tokens('ada').id_token}"}
+
+    earlier, browser = token(), site.signed_in("ada")
+    others = {"Authorization": f"Bearer {site.provider.tokens(site.provider.add('eve').sub).id_token}"}
+    assert status(site.anonymous(), headers=earlier) == 200
+    form = {"csrf_token": site.token_for_forms(browser)}
+    assert browser.post("/account/sessions/end", data=form, headers=BROWSER).status_code == 200
+    assert [status(site.anonymous(), headers=each) for each in (earlier, token(), others)] == [401, 200, 200]

@@ -27,7 +27,7 @@ from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
-from tests.support.people import BROWSER, PlayedPool, SignInSite, access_of
+from tests.support.people import BROWSER, PlayedProvider, SignInSite, access_of
 from web_tier.app import create_app
 from web_tier.auth.context import LINK_COOKIE
 from web_tier.features import FEATURES
@@ -67,10 +67,10 @@ def clients_of(app: Flask) -> Clients:
 
 
 class Person:
-    """A user with a token of the pool."""
+    """A user who has signed in, with a token of the provider."""
 
     def __init__(self, site: SignInSite, sub: str) -> None:
-        site.pool.add(sub)
+        site.sign_in_once(sub)
         self.sub, self._browser = sub, site.anonymous()
         self._headers = {"Authorization": f"Bearer id.{sub}.1"}
 
@@ -97,10 +97,10 @@ class Person:
 
 
 @pytest.fixture
-def site(config: Config, table: Table, pool: PlayedPool) -> SignInSite:
+def site(config: Config, table: Table, provider: PlayedProvider) -> SignInSite:
     """A web tier with sign-in that calls the table by its own clients, so that its calls are counted."""
-    access = access_of(table, pool)
-    return SignInSite(create_app(config, auth=access), access, pool)
+    access = access_of(table, provider)
+    return SignInSite(create_app(config, auth=access), access, provider)
 
 
 @pytest.fixture
@@ -297,14 +297,14 @@ def narrow(
     make_config: ConfigMaker,
     provisioned: Clients,
     store: JobStore,
-    pool: PlayedPool,
+    provider: PlayedProvider,
     monkeypatch: pytest.MonkeyPatch,
 ) -> SignInSite:
     """A web tier where a user may have two open jobs, and all together five."""
     monkeypatch.setattr(LimitSettings, "open_jobs", 2)
     config = make_config(web={"max_open_jobs": 5})
-    access = access_of(store.table, pool)
-    return SignInSite(create_app(config, auth=access), access, pool)
+    access = access_of(store.table, provider)
+    return SignInSite(create_app(config, auth=access), access, provider)
 
 
 def test_a_user_with_as_many_open_jobs_as_allowed_makes_no_more_and_others_do(

@@ -20,7 +20,7 @@ from services.sqs import Queue
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.jobs import UNKNOWN_ID
-from tests.support.people import PlayedPool, access_of
+from tests.support.people import PlayedProvider, access_of
 from web_tier.app import create_app
 from web_tier.auth.permissions import Right
 from web_tier.http import backend
@@ -351,7 +351,7 @@ def test_with_sign_in_readiness_hides_the_kind_of_the_error(
     config: Config, table: Table, provisioned: Clients, requests_queue: Queue
 ) -> None:
     provisioned.sqs.delete_queue(QueueUrl=requests_queue.url)
-    access = access_of(table, PlayedPool())
+    access = access_of(table, PlayedProvider())
     answer = create_app(config, auth=access).test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["missing"]) == (503, {"request queue": "does not answer"})
 

@@ -9,9 +9,7 @@ from typing import Any, cast
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from flask import Response
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from core.jobs.store import JobStore
 from services.clients import Clients
@@ -20,7 +18,7 @@ from tests.conftest import ConfigMaker
 from tests.support.clocks import ManualClock
 from tests.support.jobs import picture
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.people import BROWSER, RIGHT_PASSWORD, SMALL_LIMITS, SignInSite, SignInSiteMaker, keep
+from tests.support.people import SMALL_LIMITS, SignInSiteMaker
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE
 from web_tier.http import rate_limits
@@ -29,10 +27,8 @@ from web_tier.http.rate_limits import (
     ProcessCounts,
     RateCounter,
     TableCounts,
-    account_key,
     network_of,
 )
-from web_tier.pages.sign_in import CODE_CHALLENGE
 
 HERE, ELSEWHERE = {"REMOTE_ADDR": "203.0.113.1"}, {"REMOTE_ADDR": "203.0.113.2"}
 
@@ -42,12 +38,6 @@ def statuses(
 ) -> list[int]:
     """Ask several times for the same; return the statuses."""
     return [client.get(path, environ_base=where, **more).status_code for _ in range(times)]
-
-
-def try_to(browser: FlaskClient, do: str, email: str, where: Mapping[str, str] = HERE) -> TestResponse:
-    """Send the form of the page called `do` with a wrong password."""
-    fields = {"email": email, "password": "wrong", "code": "123456"}
-    return browser.post(f"/{do}", data=fields, headers=BROWSER, environ_base=dict(where))
 
 
 def test_an_anonymous_user_has_so_many_requests_a_minute_from_an_address(make_site: SignInSiteMaker) -> None:
@@ -95,7 +85,7 @@ def test_a_rejection_is_a_problem_with_the_time_to_retry(make_site: SignInSiteMa
     assert body["type"] == "urn:fleetsight:problem:too-many-requests"
     assert f"wait for {answer.headers['Retry-After']} s" in body["detail"]
     assert 1 <= int(answer.headers["Retry-After"]) <= 60
-    page = anonymous.get("/sign-in", environ_base=HERE)
+    page = anonymous.get("/signed-out", environ_base=HERE)
     assert page.status_code == 429
     assert page.headers["Retry-After"] in page.text
 
@@ -106,72 +96,6 @@ def test_static_files_and_health_are_not_counted(make_site: SignInSiteMaker) -> 
     for path in ("/static/fleetsight.css", "/healthz", "/readyz", "/api/v1/healthz"):
         assert statuses(anonymous, path, 5, buffered=True) == [200] * 5
     assert statuses(anonymous, "/api/v1", 1) == [200]
-
-
-@pytest.mark.parametrize("do", ["sign-in", "sign-up", "forgot", "reset"])
-def test_an_address_may_try_passwords_and_codes_so_often(make_site: SignInSiteMaker, do: str) -> None:
-    site = make_site(requests_per_minute=0)
-    tries = [try_to(site.anonymous(), do, f"{number}@example.org").status_code for number in range(5)]
-    assert (tries[:4].count(429), tries[4]) == (0, 429)
-    assert statuses(site.anonymous(), "/sign-in", 9) == [200] * 9
-
-
-def signs_in(browser: FlaskClient, email: str, where: Mapping[str, str] = HERE) -> int:
-    """Send the sign-in form with the right password; return the status."""
-    fields = {"email": email, "password": RIGHT_PASSWORD}
-    return browser.post(
-        "/sign-in", data=fields, headers=BROWSER, environ_base=dict(where), base_url="https://localhost"
-    ).status_code
-
-
-def places(count: int, net: int = 0) -> list[dict[str, str]]:
-    """Return so many addresses."""
-    return [{"REMOTE_ADDR": f"198.51.{net}.{number}"} for number in range(count)]
-
-
-def test_s10_an_account_has_few_attempts_from_everywhere_then_one_from_each_address(
-    make_site: SignInSiteMaker,
-) -> None:
-    site = make_site(requests_per_minute=0)
-    site.pool.add("ann")
-    tries = [try_to(site.anonymous(), "sign-in", "Ann@example.org ", where).status_code for where in places(3) * 2]
-    # Two attempts, then one from each address.
-    assert tries == [401] * (2 + 3) + [429]
-    assert signs_in(site.anonymous(), "ann@example.org", ELSEWHERE) == 303, "its owner is not locked out"
-    assert try_to(site.anonymous(), "sign-in", "bob@example.org", ELSEWHERE).status_code == 401
-
-
-def test_s10_guessed_passwords_do_not_stop_a_forgotten_one(make_site: SignInSiteMaker) -> None:
-    site = make_site(requests_per_minute=0, sign_in_attempts_per_minute=6)
-    site.pool.add("ann")
-    tries = [try_to(site.anonymous(), "sign-in", "ann@example.org").status_code for _ in range(5)]
-    assert tries[3:] == [401, 429], "three attempts on the account, and one more from this address"
-    assert try_to(site.anonymous(), "forgot", "ann@example.org").status_code == 200
-
-
-def test_s10_guesses_of_anonymous_users_do_not_stop_a_device_that_has_signed_in(
-    make_site: SignInSiteMaker,
-) -> None:
-    site = make_site(requests_per_minute=0)
-    site.pool.add("ann")
-    site.pool.add("bob")
-    known = site.anonymous()
-    assert signs_in(known, "ann@example.org") == 303
-    for where in [HERE, *places(9)]:
-        for _ in range(4):
-            try_to(site.anonymous(), "sign-in", "ann@example.org", where)
-    assert signs_in(site.anonymous(), "ann@example.org") == 429
-    assert signs_in(known, "ann@example.org") == 303
-    assert signs_in(known, "bob@example.org") == 429, "the device is one of ann's only"
-    tries = [try_to(known, "sign-in", "ann@example.org").status_code for _ in range(5)]
-    assert (tries[0], tries[-1]) == (401, 429), "it may not guess for ever either"
-
-
-def test_s10_attempts_that_succeed_are_not_counted(make_site: SignInSiteMaker) -> None:
-    site = make_site(requests_per_minute=0)
-    for name in ("ann", "bob", "cleo"):
-        site.pool.add(name)
-        assert [signs_in(site.anonymous(), f"{name}@example.org") for _ in range(5)] == [303] * 5
 
 
 @pytest.mark.parametrize("header", ["Bearer fst_" + "x" * 43, "Bearer forged", "nonsense of no form"])
@@ -215,73 +139,6 @@ def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: Co
     items = cast(MemoryTable, table).items
     assert items
     assert not [pk for pk, _ in items if pk.startswith(("RATE#", "QUOTA#"))]
-
-
-def challenge_of(site: SignInSite, email: str) -> str:
-    """Return what the browser keeps of a sign-in of which the password was right."""
-    return site.access.sessions.keys.seal(CODE_CHALLENGE, email, "session", "password")
-
-
-def test_codes_of_a_second_factor_are_limited_per_hour_from_all_addresses(make_site: SignInSiteMaker) -> None:
-    """A client with the password may not guess the code, from any number of addresses."""
-    site = make_site(requests_per_minute=0)
-    challenge = challenge_of(site, " Ann@example.org")
-    answers = [try_a_code(site, challenge, where) for where in places(9)]
-    assert [answer.status_code for answer in answers] == [401, 401] + [429] * 7
-    assert "more than 2 codes came in an hour" in answers[-1].text
-    assert try_a_code(site, challenge_of(site, "bob@example.org"), HERE).status_code == 401
-
-
-@pytest.mark.parametrize(("second_factor", "status"), [(True, 401), (False, 429)])
-def test_only_a_device_that_gave_a_code_before_has_codes_of_its_own(
-    make_site: SignInSiteMaker, second_factor: bool, status: int
-) -> None:
-    site = make_site(requests_per_minute=0)
-    site.pool.add("ann")
-    browser = site.anonymous()
-    with site.app.test_request_context("/", base_url="https://localhost"):
-        answer = site.access.begin(site.pool.tokens("ann"), Response(), second_factor=second_factor)
-    for cookie in answer.headers.getlist("Set-Cookie"):
-        keep(browser, cookie)
-    challenge = challenge_of(site, "ann@example.org")
-    for where in places(9):
-        try_a_code(site, challenge, where)
-    assert try_a_code(site, challenge, HERE, browser).status_code == status
-
-
-def test_anonymous_users_without_the_password_use_up_no_codes(make_site: SignInSiteMaker) -> None:
-    site = make_site(requests_per_minute=0)
-    for where in places(9):
-        assert try_a_code(site, "made-up", where, email="ann@example.org").status_code == 401
-    assert try_a_code(site, challenge_of(site, "ann@example.org"), ELSEWHERE).status_code == 401
-    tries = [try_a_code(site, "made-up", HERE).status_code for _ in range(9)]
-    assert tries[-1] == 429, "an address has its own attempts"
-
-
-def test_the_page_for_a_first_password_gives_no_more_attempts_at_a_password(make_site: SignInSiteMaker) -> None:
-    site = make_site(requests_per_minute=0)
-    site.pool.add("ann")
-    pages = ["sign-in", "new-password"] * 3
-    tries = [try_to(site.anonymous(), page, "ann@example.org").status_code for page in pages]
-    assert tries == [401] * 3 + [429] * 3
-
-
-def test_the_forms_of_a_signed_in_user_give_no_more_attempts_at_a_password(make_site: SignInSiteMaker) -> None:
-    site = make_site(requests_per_minute=0)
-    browser = site.signed_in("ann")
-    pages = ["password", "tokens", "second-factor", "second-factor/off", "second-factor/recovery-codes"]
-    tries = [try_to(browser, f"account/{page}", "").status_code for page in pages]
-    assert tries[3:] == [429] * 2, tries
-
-
-def try_a_code(
-    site: SignInSite, challenge: str, where: Mapping[str, str], browser: FlaskClient | None = None, **fields: str
-) -> TestResponse:
-    """Send a wrong code."""
-    fields |= {"challenge": challenge, "code": "000000"}
-    return (browser or site.anonymous()).post(
-        "/sign-in/code", data=fields, headers=BROWSER, environ_base=dict(where), base_url="https://localhost"
-    )
 
 
 NOON = 1_772_366_400.0
@@ -329,42 +186,33 @@ def test_a_jump_of_the_clock_blocks_no_caller_for_longer_than_a_minute(
     counts: TableCounts | ProcessCounts, calls: Calls, clock: ManualClock, years: int
 ) -> None:
     counter = RateCounter(counts)
-    assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
+    assert [counter.hit("ann", 1) > 0 for _ in range(2)] == [False, True]
     clock.now += years * 365 * 86_400
     calls.is_away = True
-    assert counter.hit("request", "bob", 1) == 0
+    assert counter.hit("bob", 1) == 0
     calls.is_away = False
     clock.now += PAUSE_SECONDS
-    assert [counter.hit("request", "ann", 1) > 0 for _ in range(2)] == [False, True]
+    assert [counter.hit("ann", 1) > 0 for _ in range(2)] == [False, True]
     clock.now = NOON + 60
-    assert [counter.hit("request", "ann", 1) for _ in range(2)] == [0, 60]
+    assert [counter.hit("ann", 1) for _ in range(2)] == [0, 60]
 
 
 def test_the_counts_in_memory_are_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_COUNTED", 2)
     counts = ProcessCounts(clock)
     counter = RateCounter(counts)
-    keys = [f"LIMITER/request/{caller}/9/1/minute" for caller in ("bob", "cleo", "ann")]
+    keys = [f"{caller}/9" for caller in ("bob", "cleo", "ann")]
     for caller in ("ann", "bob", "ann", "cleo"):
         clock.now += 1
-        assert counter.hit("request", caller, 9) == 0
-    assert [counts.add(key, 60, 0)[0] for key in keys] == [1, 1, 0], "the oldest makes room"
-
-
-def test_codes_are_counted_for_an_hour(counts: TableCounts | ProcessCounts, clock: ManualClock) -> None:
-    counter = RateCounter(counts)
-    assert [counter.hit("code", "ann", 2) for _ in range(3)] == [0, 0, 3_600]
-    clock.now = NOON + 3_599
-    assert counter.hit("code", "ann", 2) == 1
-    clock.now = NOON + 3_600
-    assert counter.hit("code", "ann", 2) == 0
+        assert counter.hit(caller, 9) == 0
+    assert [counts.add(key, 0)[0] for key in keys] == [1, 1, 0], "the oldest makes room"
 
 
 def test_a_flood_costs_the_table_nothing(table: Table, clock: ManualClock) -> None:
     counter = RateCounter(TableCounts(table, clock))
     for _ in range(5):
-        counter.hit("request", "ann", 2)
-    [item] = table.query("RATE#LIMITER/request/ann/2/1/minute", "0", "9")
+        counter.hit("ann", 2)
+    [item] = table.query("RATE#ann/2", "0", "9")
     assert (item["hits"], item["sk"]) == (3, str(int(NOON)))
     assert int(item[EXPIRES_AT]) > NOON + 60
 
@@ -375,14 +223,14 @@ def test_a_failing_table_rejects_and_delays_no_request_and_is_logged_once(
     caplog.set_level(logging.INFO)
     calls.is_away = True
     counter = RateCounter(TableCounts(table, clock))
-    assert [counter.hit("request", "ann", 1) for _ in range(9)] == [0] * 9
+    assert [counter.hit("ann", 1) for _ in range(9)] == [0] * 9
     assert calls.count == 1
     clock.now += PAUSE_SECONDS
-    counter.hit("request", "ann", 1)
+    counter.hit("ann", 1)
     assert calls.count == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     clock.now, calls.is_away = clock.now + PAUSE_SECONDS, False
-    assert counter.hit("request", "ann", 1) == 0
+    assert counter.hit("ann", 1) == 0
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
@@ -391,17 +239,17 @@ def test_the_number_of_blocked_callers_is_bounded(
 ) -> None:
     def calls_of(caller: str) -> int:
         before = calls.count
-        assert counter.hit("request", caller, 1) == 60
+        assert counter.hit(caller, 1) == 60
         return calls.count - before
 
     monkeypatch.setattr(rate_limits, "MAX_BLOCKED", 2)
     counter = RateCounter(TableCounts(table, clock))
     for caller in ("ann", "bob", "cleo"):
-        assert counter.hit("request", caller, 1) == 0
+        assert counter.hit(caller, 1) == 0
         assert calls_of(caller) > 0
     assert [calls_of(caller) > 0 for caller in ("ann", "bob", "cleo")] == [False, False, True]
     clock.now += 60
-    assert counter.hit("request", "cleo", 1) == 0
+    assert counter.hit("cleo", 1) == 0
     assert [calls_of("cleo") > 0 for _ in range(2)] == [True, False], "callers make room when their minute has ended"
 
 
@@ -419,8 +267,3 @@ def test_the_number_of_blocked_callers_is_bounded(
 )
 def test_an_address_counts_as_the_network_that_one_customer_has(host: str, counted: str) -> None:
     assert network_of(host) == counted
-
-
-def test_an_account_is_counted_without_its_address_being_written_down() -> None:
-    assert account_key(" Ann@Example.org") == account_key("ann@example.org ")
-    assert "ann" not in account_key("ann@example.org")

@@ -1,63 +1,58 @@
 """Sessions: how long they last, that what has ended stays ended, their forms (row 38), and their configuration."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
-from flask import Response
 from flask.testing import FlaskClient
 
-from core.ids import new_id
-from core.provision import provision_user_pool
-from services.accounts import OPERATORS, Accounts
-from services.clients import Clients
-from services.clock import utc_now
+from core.credentials import PersonalTokens
+from core.tokens import TokenRefusedError, TokenUncheckedError
 from services.errors import ConfigError
-from services.table import Table
-from services.users import NewPasswordRequired, PoolTokens, UserPool
+from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
-from tests.support.clocks import ManualClock, PlayedClock
+from tests.support.clocks import ManualClock
 from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.people import BEGIN, BROWSER, HOUR, MINUTE, PlayedPool, SignInSite, sessions_of
+from tests.support.people import BEGIN, BROWSER, HOUR, KEY, MINUTE, OIDC, PlayedProvider, SignInSite, access_of
 from web_tier.app import create_app
-from web_tier.auth.context import create_auth
 from web_tier.auth.guard import CSRF_FIELD, CSRF_HEADER
-from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
+from web_tier.auth.provider import ProviderUnreachableError
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SessionKeys
 from web_tier.auth.sessions import (
+    CLAIM_SECONDS,
     MAX_UNVERIFIED_SECONDS,
     OLD_ID_SECONDS,
     ROTATE_SECONDS,
     OpenSession,
     RenewedTokens,
+    RotatedSession,
+    SessionRecord,
     Sessions,
+    SessionStore,
 )
-from web_tier.http.backend import Backend
 
 table = memory_table
 
 
 @pytest.fixture
-def sessions(table: Table, pool: PlayedPool) -> Sessions:
+def sessions(table: Table, provider: PlayedProvider) -> Sessions:
     """The sessions in one process; `other` has them in another."""
-    pool.add("ada")
-    return sessions_of(table, pool)
+    provider.add("ada")
+    return access_of(table, provider).sessions
 
 
 @pytest.fixture
-def other(table: Table, pool: PlayedPool) -> Sessions:
-    return sessions_of(table, pool)
+def other(table: Table, provider: PlayedProvider) -> Sessions:
+    return access_of(table, provider).sessions
 
 
 @pytest.fixture
-def cookie(sessions: Sessions, pool: PlayedPool) -> str:
+def cookie(sessions: Sessions, provider: PlayedProvider) -> str:
     """Ada's, who has just signed in."""
-    return sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0")
+    return sessions.begin(provider.verify("id.ada.1"), "refresh.ada.0")
 
 
 def rotated(sessions: Sessions, cookie: str) -> str:
@@ -69,9 +64,9 @@ def rotated(sessions: Sessions, cookie: str) -> str:
 
 
 def test_a_signed_cookie_without_a_session_opens_none(sessions: Sessions) -> None:
-    assert sessions.open(sessions.keys.sign("made-up")) is None
-    assert sessions.end(sessions.keys.sign("made-up")) is None
-    assert sessions.end("forged") is None
+    for cookie in (sessions.keys.sign("made-up"), "forged"):
+        assert sessions.open(cookie) is None
+        sessions.end(cookie)
 
 
 def test_the_table_holds_neither_the_id_nor_the_refresh_token(cookie: str, table: Table) -> None:
@@ -100,9 +95,9 @@ def test_an_active_user_stays_until_the_session_ends(sessions: Sessions, cookie:
 
 def test_a_session_that_one_process_ends_is_refused_by_all(cookie: str, sessions: Sessions, other: Sessions) -> None:
     assert other.open(cookie) is not None
-    assert sessions.end(cookie) == "refresh.ada.0"
+    sessions.end(cookie)
     assert other.open(cookie) is None
-    assert other.end(cookie) is None
+    other.end(cookie)
 
 
 def test_concurrent_use_does_not_restore_an_ended_session(
@@ -142,32 +137,70 @@ def test_the_old_id_is_accepted_for_a_minute_after_rotation(
 
 
 def meanwhile(sessions: Sessions, happens: Callable[[], object]) -> Sessions:
-    """Return `sessions` where something happens while the pool is asked, at a rotation."""
+    """Return `sessions` where something happens while the provider is asked, at a rotation."""
 
-    def renew(owner: str, refresh_token: str) -> RenewedTokens:
+    def renew(refresh_token: str) -> RenewedTokens:
         happens()
-        return sessions.renew(owner, refresh_token)
+        return sessions.renew(refresh_token)
 
-    return Sessions(sessions.store, sessions.keys, sessions.times, renew, sessions.revocations, sessions.clock)
+    return replace(sessions, renew=renew)
 
 
 def test_one_of_concurrent_requests_rotates_and_all_are_accepted(
-    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
 ) -> None:
     clock.advance(ROTATE_SECONDS)
     found: list[OpenSession | None] = []
     following = rotated(meanwhile(sessions, lambda: found.append(other.open(cookie))), cookie)
     assert found[0] is not None
     assert found[0].cookie is None
-    assert pool.asked == ["refresh.ada.0"]
+    assert provider.asked == ["refresh.ada.0"]
     assert rotated(other, cookie) == following
 
 
+@dataclass(frozen=True)
+class OvertakenStore(SessionStore):
+    """Sessions where something happens after each one is read."""
+
+    happens: Callable[[], object]
+
+    def find(self, session_id: str) -> SessionRecord | RotatedSession | None:
+        found = super().find(session_id)
+        self.happens()
+        return found
+
+
+def test_a_request_that_another_one_overtakes_before_it_rotates_the_session_is_accepted(
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
+) -> None:
+    clock.advance(ROTATE_SECONDS)
+    overtaken = replace(sessions, store=OvertakenStore(sessions.store.table, lambda: rotated(other, cookie)))
+    opened = overtaken.open(cookie)
+    assert opened is not None
+    assert opened.cookie is None
+    assert provider.asked == ["refresh.ada.0"]
+
+
+def test_a_rotation_that_takes_so_long_that_another_request_rotates_leads_to_one_session(
+    sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock
+) -> None:
+    cookies: list[str] = []
+
+    def wait() -> None:
+        clock.advance(CLAIM_SECONDS)
+        cookies.append(rotated(other, cookie))
+
+    clock.advance(ROTATE_SECONDS)
+    cookies.append(rotated(meanwhile(sessions, wait), cookie))
+    assert cookies[0] == cookies[1]
+    assert sessions.open(cookies[0]) is not None
+
+
 def test_a_session_that_a_wrong_clock_has_begun_ends_and_the_others_stay(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
 ) -> None:
     clock.advance(365 * 24 * HOUR)
-    wrong = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0")
+    wrong = sessions.begin(provider.verify("id.ada.1"), "refresh.ada.0")
     assert (sessions.open(cookie), sessions.open(wrong) is None) == (None, False)
     clock.advance(-365 * 24 * HOUR)
     assert (sessions.open(wrong), sessions.open(cookie) is None) == (None, False)
@@ -186,14 +219,14 @@ def test_an_unused_session_ends_in_time_though_the_clock_was_ahead(
 
 
 def test_an_account_is_checked_in_time_though_the_clock_was_ahead(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
 ) -> None:
     clock.advance(HOUR - 1)
     following = rotated(sessions, cookie)
     clock.advance(1 - HOUR)
-    pool.asked.clear()
+    provider.asked.clear()
     rotated(sessions, following)
-    assert len(pool.asked) == 1
+    assert len(provider.asked) == 1
 
 
 def test_a_sign_out_during_a_rotation_ends_the_session(
@@ -206,14 +239,6 @@ def test_a_sign_out_during_a_rotation_ends_the_session(
     assert sessions.store.find(ids.next) is None
 
 
-def test_a_rotated_session_keeps_its_second_factor(sessions: Sessions, pool: PlayedPool, clock: ManualClock) -> None:
-    with_code = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", second_factor=True)
-    clock.advance(ROTATE_SECONDS)
-    later = sessions.open(rotated(sessions, with_code))
-    assert later is not None
-    assert later.record.second_factor
-
-
 def test_s7_a_session_that_is_rotated_while_all_end_has_ended(
     sessions: Sessions, other: Sessions, cookie: str, clock: ManualClock
 ) -> None:
@@ -223,35 +248,22 @@ def test_s7_a_session_that_is_rotated_while_all_end_has_ended(
 
 
 def test_e1_a_session_of_a_sign_in_before_the_revocation_begins_ended(
-    sessions: Sessions, pool: PlayedPool, clock: ManualClock
+    sessions: Sessions, provider: PlayedProvider, clock: ManualClock
 ) -> None:
-    """The pool has taken the old password, and the new one is set before the session is stored."""
-    claims = pool.verify(pool.tokens("ada").id_token)
+    claims = provider.verify(provider.tokens("ada").id_token)
     sessions.revocations.revoke_all_of("ada")
     assert sessions.open(sessions.begin(claims, "refresh.ada.0")) is None
-    assert sessions.list_of("ada") == []
-    later = sessions.begin(pool.verify(pool.tokens("ada").id_token), "refresh.ada.0")
+    later = sessions.begin(provider.verify(provider.tokens("ada").id_token), "refresh.ada.0")
     assert sessions.is_open(later)
 
 
-def test_a_clock_that_is_behind_for_a_while_brings_back_no_session(sessions: Sessions, pool: PlayedPool) -> None:
-    cookie = sessions.begin(pool.verify(pool.tokens("ada").id_token), "refresh.ada.0")
+def test_a_clock_that_is_behind_for_a_while_brings_back_no_session(
+    sessions: Sessions, provider: PlayedProvider
+) -> None:
+    cookie = sessions.begin(provider.verify(provider.tokens("ada").id_token), "refresh.ada.0")
     sessions.revocations.revoke_all_of("ada")
     replace(sessions.revocations, clock=ManualClock(sessions.clock.monotonic() - 3_600, BEGIN)).last_of("ada")
     assert sessions.open(cookie) is None
-    assert sessions.list_of("ada") == []
-
-
-def test_one_session_ends_under_every_id_and_the_others_stay(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
-) -> None:
-    clock.advance(ROTATE_SECONDS)
-    other = sessions.begin(pool.verify("id.ada.1"), "refresh.ada.1", "Firefox, Linux, 192.0.2.7")
-    following = rotated(sessions, cookie)
-    families = {each.device: each.family for each in sessions.list_of("ada")}
-    assert set(families) == {"Firefox, Linux, 192.0.2.7", ""}
-    sessions.end_family("ada", families[""])
-    assert [sessions.open(each) is None for each in (cookie, following, other)] == [True, True, False]
 
 
 @pytest.mark.parametrize("with_the_old", [False, True])
@@ -260,35 +272,108 @@ def test_a_sign_out_ends_the_session_under_both_ids(
 ) -> None:
     clock.advance(ROTATE_SECONDS)
     following = rotated(sessions, cookie)
-    assert (sessions.end(cookie if with_the_old else following) or "").startswith("refresh.ada")
+    sessions.end(cookie if with_the_old else following)
     assert sessions.open(cookie) is None
     assert sessions.open(following) is None
 
 
-def test_a_rotation_updates_the_groups_of_the_user(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
+def test_a_rotation_tells_the_session_what_the_provider_says_of_its_user(
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
 ) -> None:
-    pool.add("ada", OPERATORS)
+    provider.add("ada", is_operator=True)
     clock.advance(ROTATE_SECONDS)
     opened = sessions.open(cookie)
     assert opened is not None
-    assert opened.record.groups == {OPERATORS}
+    assert opened.record.is_operator
 
 
-def test_a_session_ends_at_the_next_rotation_after_the_pool_ended_it(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
+def test_a_refresh_without_an_id_token_leaves_the_session_as_it_is(
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
 ) -> None:
-    del pool.accounts["ada"]
+    provider.refreshes_id_tokens = False
+    provider.add("ada", is_operator=True)
+    for _ in range(2):
+        clock.advance(ROTATE_SECONDS)
+        cookie = rotated(sessions, cookie)
+    opened = sessions.open(cookie)
+    assert opened is not None
+    assert (opened.record.email, opened.record.is_operator) == ("ada@example.org", False)
+    assert provider.asked == ["refresh.ada.0", "refresh.ada.1"]
+
+
+@pytest.fixture
+def tokens(sessions: Sessions, provider: PlayedProvider) -> PersonalTokens:
+    provider.add("eve")
+    return sessions.tokens
+
+
+def made_in(sessions: Sessions, cookie: str) -> str:
+    """Return the text of a personal token that its user makes in a session."""
+    opened = sessions.open(cookie)
+    assert opened is not None
+    of, now = opened.record, int(sessions.clock.epoch_seconds())
+    return sessions.tokens.make(of.owner, of.email, "x", ["read"], 30, now, of.family)[0]
+
+
+def test_a_refused_refresh_ends_its_session_with_its_tokens_and_no_others(
+    sessions: Sessions, tokens: PersonalTokens, cookie: str, clock: ManualClock, provider: PlayedProvider
+) -> None:
+    elsewhere = sessions.begin(provider.verify("id.ada.1"), "")
+    of_eve = sessions.begin(provider.verify("id.eve.1"), "refresh.eve.0")
+    own, *others = [made_in(sessions, each) for each in (cookie, elsewhere, of_eve)]
+    others.append(tokens.make("ada", "", "by a token of the provider", ["read"], 30, 1)[0])
+    clock.advance(ROTATE_SECONDS)
+    following = rotated(sessions, cookie)
+    del provider.users["ada"]
+    clock.advance(ROTATE_SECONDS)
+    assert sessions.open(following) is None
+    assert [tokens.find(each) is None for each in (own, *others)] == [True, False, False, False]
+    assert [sessions.open(each) is None for each in (elsewhere, of_eve)] == [False, False]
+    provider.add("ada")
+    assert sessions.open(following) is None
+
+
+def test_a_session_without_refresh_token_asks_the_provider_nothing_and_has_its_lifetime(
+    sessions: Sessions, clock: ManualClock, provider: PlayedProvider
+) -> None:
+    cookie = sessions.begin(provider.verify("id.ada.1"), "")
+    del provider.users["ada"]
+    for _ in range(11 * 2 + 1):
+        clock.advance(30 * MINUTE)
+        cookie = rotated(sessions, cookie)
+    clock.advance(30 * MINUTE)
+    assert (sessions.open(cookie), provider.asked) == (None, [])
+
+
+def test_a_refresh_that_answers_for_another_user_ends_the_session(
+    sessions: Sessions, tokens: PersonalTokens, clock: ManualClock, provider: PlayedProvider
+) -> None:
+    cookie = sessions.begin(provider.verify("id.ada.1"), "refresh.eve.0")
     clock.advance(ROTATE_SECONDS)
     assert sessions.open(cookie) is None
-    pool.add("ada")
-    assert sessions.open(cookie) is None
 
 
-def test_sessions_continue_for_a_bounded_time_while_the_pool_is_unavailable(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
+def test_a_session_whose_refresh_token_no_key_opens_any_more_ends(
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
 ) -> None:
-    pool.away = EndpointConnectionError(endpoint_url="https://pool.example")
+    new = "the key of the sessions since this morning"
+    between, later = (replace(sessions, keys=SessionKeys(keys)) for keys in ([new, KEY], [new]))
+    clock.advance(ROTATE_SECONDS)
+    rotated(sessions, cookie)
+    signed_anew = rotated(between, cookie)
+    assert later.open(signed_anew) is not None
+    clock.advance(ROTATE_SECONDS)
+    assert later.open(signed_anew) is None
+    assert len(provider.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ProviderUnreachableError("no answer"), TokenUncheckedError("no keys"), TableBusyError("throttled")]
+)
+def test_a_session_goes_on_for_an_hour_at_most_while_the_provider_is_away(
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider, error: Exception
+) -> None:
+    provider.away = error
     clock.advance(ROTATE_SECONDS)
     kept = sessions.open(cookie)
     assert kept is not None
@@ -297,14 +382,27 @@ def test_sessions_continue_for_a_bounded_time_while_the_pool_is_unavailable(
     assert sessions.open(cookie) is not None
     clock.advance((MAX_UNVERIFIED_SECONDS - ROTATE_SECONDS) / 2)
     for _ in range(2):
-        with pytest.raises(EndpointConnectionError):
+        with pytest.raises(type(error)):
             sessions.open(cookie)
-    pool.away = None
+    provider.away = None
     rotated(sessions, cookie)
 
 
+def test_a_session_ends_when_the_provider_has_sent_invalid_tokens_for_an_hour(
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
+) -> None:
+    """An error would last, also at the sign-in, since the browser sends the cookie there, too."""
+    provider.away = TokenRefusedError("for another client")
+    clock.advance(MAX_UNVERIFIED_SECONDS - 1)
+    assert sessions.open(cookie) is not None
+    clock.advance(CLAIM_SECONDS)
+    assert sessions.open(cookie) is None
+    provider.away = None
+    assert sessions.open(cookie) is None
+
+
 def test_a_token_for_forms_holds_through_rotations_and_for_its_session_alone(
-    sessions: Sessions, cookie: str, clock: ManualClock, pool: PlayedPool
+    sessions: Sessions, cookie: str, clock: ManualClock, provider: PlayedProvider
 ) -> None:
     before = sessions.open(cookie)
     assert before is not None
@@ -314,7 +412,7 @@ def test_a_token_for_forms_holds_through_rotations_and_for_its_session_alone(
     after = sessions.open(rotated(sessions, cookie))
     assert after is not None
     assert sessions.csrf_matches(after, token)
-    another = sessions.open(sessions.begin(pool.verify("id.ada.1"), "refresh.ada.0"))
+    another = sessions.open(sessions.begin(provider.verify("id.ada.1"), "refresh.ada.0"))
     assert another is not None
     assert not sessions.csrf_matches(another, token)
     for forged in ("", ".", token[:-2], token.partition(".")[2], f"x{token}"):
@@ -377,16 +475,6 @@ def test_a_request_of_another_site_is_rejected_with_a_valid_token_too(
     assert browser.get("/jobs").status_code == 200
 
 
-def test_an_anonymous_form_of_an_older_tab_works_and_only_from_a_page_of_ours(
-    browser: FlaskClient,
-) -> None:
-    forgotten = {"email": "ada@example.org"}
-    assert browser.post("/forgot", data=forgotten, headers=BROWSER).status_code == 200
-    assert browser.post("/forgot", data=forgotten).status_code == 403
-    assert browser.post("/forgot", data=forgotten, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    assert browser.post("/sign-out", headers=BROWSER).status_code == 403
-
-
 def test_scripts_of_our_pages_call_the_api_by_where_they_come_from_alone(browser: FlaskClient) -> None:
     assert post_form(browser, FOR_PROGRAMS, **BROWSER) == 201
 
@@ -399,54 +487,7 @@ def test_a_program_with_a_token_needs_no_form_token_and_its_cookie_is_ignored(
     assert post_form(browser, FORM, **token) == PAST
 
 
-ADA, PASSWORD = "ada@example.org", "Correct-Horse-7-Battery"
-SIGN_IN = {"mode": "cognito", "user_pool_id": "us-east-1_abc123", "client_id": "client"}
-
-
-@pytest.fixture
-def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = tmp_path / "keys"
-    file.write_text("k" * 32 + "\n")
-    monkeypatch.setenv(KEYS_FILE_VARIABLE, str(file))
-    return file
-
-
 def test_without_keys_the_web_tier_does_not_start(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEYS_FILE_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=KEYS_FILE_VARIABLE):
-        create_app(make_config(auth=SIGN_IN))
-
-
-def test_a_user_of_a_local_pool_signs_in_stays_and_is_disabled(
-    make_config: ConfigMaker, provisioned: Clients, keys: Path
-) -> None:
-    pool_id, client_id = provision_user_pool(provisioned, new_id())
-    accounts, pool = Accounts(provisioned.cognito_idp, pool_id), UserPool(provisioned.cognito_idp, pool_id, client_id)
-    wanted = pool.sign_in(ADA, accounts.add(ADA))
-    assert isinstance(wanted, NewPasswordRequired)
-    tokens = pool.set_first_password(ADA, wanted.session, PASSWORD)
-    assert isinstance(tokens, PoolTokens)
-    auth = {"mode": "cognito", "user_pool_id": pool_id, "client_id": client_id}
-    access = create_auth(Backend(make_config(auth=auth))).services
-    app = create_app(make_config(auth=auth), auth=access)
-
-    with app.test_request_context("/"):
-        cookie = access.begin(tokens, Response()).headers["Set-Cookie"].partition("=")[2].partition(";")[0]
-        claims = access.verifier.verify(tokens.id_token)
-        kept = access.sessions.begin(claims, "")  # as after the set-up of a second factor, which ends all tokens
-    header = {"Authorization": f"Bearer {tokens.access_token}"}
-    assert app.test_client().get("/api/v1/jobs", headers=header).status_code == 200
-    later = replace(access.sessions, clock=PlayedClock(utc_now=lambda: utc_now() + timedelta(seconds=ROTATE_SECONDS)))
-    cookies = []
-    for opened in (later.open(cookie), later.open(kept)):
-        assert opened is not None
-        assert opened.cookie is not None
-        assert opened.record.email == ADA
-        cookies.append(opened.cookie)
-    accounts.set_enabled(ADA, False)
-    last = replace(
-        access.sessions, clock=PlayedClock(utc_now=lambda: utc_now() + timedelta(seconds=2 * ROTATE_SECONDS))
-    )
-    assert [last.open(each) for each in cookies] == [None, None]
-    access.accounts.evict(claims.sub)
-    assert app.test_client().get("/api/v1/jobs", headers=header).status_code == 401
+        create_app(make_config(auth=OIDC))

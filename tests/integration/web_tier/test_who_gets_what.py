@@ -25,11 +25,10 @@ from services.clients import Clients
 from services.errors import ConfigError
 from services.s3 import Bucket
 from services.table import Table
-from services.user_errors import WrongCodeError
 from tests.conftest import config_of
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
-from tests.support.people import BROWSER, HOUR, PlayedPool, access_of
-from tests.support.pool_tokens import ID, JWKS, OTHER_KEY, POOL_KEY, SECONDS, rs256, token, verifier
+from tests.support.people import BROWSER, HOUR, PlayedProvider, access_of
+from tests.support.provider_tokens import HEADER, ID, JWKS, OTHER_KEY, PROVIDER_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, AuthServices
 from web_tier.auth.permissions import Right
@@ -109,34 +108,16 @@ ROUTES = (
     Route("GET", "/api/v1/openapi.json", public(200)),
     Route("GET", "/internal/admission", public(401, known=204)),
     # Accounts
-    Route("GET", "/sign-in", public(200, known=303)),
-    Route("POST", "/sign-in", public(401)),
-    Route("GET", "/new-password", public(303)),
-    Route("POST", "/new-password", public(401)),
-    Route("GET", "/sign-in/code", public(303)),
-    Route("POST", "/sign-in/code", public(401)),
-    Route("GET", "/sign-up", public(200)),
-    Route("POST", "/sign-up", public(422)),
-    Route("GET", "/forgot", public(200)),
-    Route("POST", "/forgot", public(422)),
-    Route("GET", "/reset", public(200)),
-    Route("POST", "/reset", public(422)),
-    Route("POST", "/sign-out", public(303)),
+    Route("GET", "/sign-in", public(303)),
+    Route("GET", "/sign-in/callback", public(403)),  # the provider has sent no user back
+    Route("POST", "/sign-out", public(200)),
+    Route("GET", "/signed-out", public(200)),
     Route("GET", "/account", page(200, 200)),
     Route("GET", "/account/visitor", public(200)),
     Route("GET", "/account/data", page(200, 200)),
-    Route("GET", "/account/delete", page(403, 403)),
     Route("POST", "/account/delete", program(403, 403)),
-    Route("GET", "/account/password", page(403, 403)),
-    Route("POST", "/account/password", program(403, 403)),
     Route("POST", "/account/sessions/end", program(403, 403)),
-    Route("POST", "/account/sessions/x/end", program(403, 403)),
-    Route("GET", "/account/second-factor", page(403, 403)),
-    Route("POST", "/account/second-factor", program(403, 403)),
-    Route("POST", "/account/second-factor/confirm", program(403, 403)),
-    Route("POST", "/account/second-factor/off", program(403, 403)),
-    Route("POST", "/account/second-factor/recovery-codes", program(403, 403)),
-    Route("POST", "/account/tokens", program(422, 422)),
+    Route("POST", "/account/tokens", program(403, 403)),
     Route("POST", "/account/tokens/{token}/revoke", program(303)),
     Route("GET", "/api/v1/tokens", program(200, 200)),
     Route("POST", "/api/v1/tokens", program(201, 201), {"json": {"name": "ci", "scopes": ["read"], "days": 1}}),
@@ -273,16 +254,6 @@ ROUTES = (
 )
 
 
-class NobodyThere(PlayedPool):
-    """A pool that refuses all that the account pages request."""
-
-    def __getattr__(self, name: str) -> Any:
-        def refuse(*_: object) -> None:
-            raise WrongCodeError("no")
-
-        return refuse
-
-
 @dataclass
 class Stage:
     """The web tier with sign-in, and what the owner has there."""
@@ -292,7 +263,7 @@ class Stage:
     clients: Clients
     table: Table
     access: AuthServices
-    pool: PlayedPool
+    provider: PlayedProvider
 
     def belongings(self, route: Route) -> dict[str, str]:
         """Make what a route is about, a job of the owner with an answered image, an upload, a token; return the ids.
@@ -312,7 +283,7 @@ class Stage:
         self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
         self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")
         _, personal = self.access.personal_tokens.make(
-            OWNER, "", "mine", ["read"], 1, int(self.pool.clock.epoch_seconds())
+            OWNER, "", "mine", ["read"], 1, int(self.provider.clock.epoch_seconds())
         )
         offer = self.client(OWNER).post(f"{API_JOB.format(job=job.job_id)}/uploads", json={"files": [FILE]})
         return {
@@ -328,7 +299,7 @@ class Stage:
             self.client(OWNER).delete(f"/api/v1/tokens/{belongings['token']}")
 
     def client(self, who: str) -> FlaskClient:
-        """Return a client with a token of the pool; an anonymous user has none."""
+        """Return a client with a token of the provider; an anonymous user has none."""
         client = self.app.test_client()
         if who != "anonymous":
             client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {self._token(who)}"
@@ -340,19 +311,19 @@ class Stage:
         return client
 
     def session(self) -> str:
-        return self.access.sessions.begin(self.pool.verify(f"id.{OWNER}.1"), "refresh")
+        return self.access.sessions.begin(self.provider.verify(f"id.{OWNER}.1"), "refresh")
 
     def _token(self, who: str) -> str:
-        claims = ID | {"sub": OWNER, "cognito:groups": ["users"]}
+        claims = ID | {"sub": OWNER, "groups": ["users"]}
         match who:
             case "expired":
-                return token({"kid": "pool", "alg": "RS256"}, claims | {"exp": SECONDS - 1})
+                return token(HEADER, claims | {"exp": SECONDS - 1})
             case "forged":
-                return token({"kid": "pool", "alg": "RS256"}, claims, lambda content: rs256(content, OTHER_KEY))
+                return token(HEADER, claims, lambda content: rs256(content, OTHER_KEY))
             case _:
                 groups = ["operators"] if who == OPERATOR else ["users"]
-                own = claims | {"sub": who, "cognito:groups": groups}
-                return token({"kid": "pool", "alg": "RS256"}, own, lambda content: rs256(content, POOL_KEY))
+                own = claims | {"sub": who, "groups": groups}
+                return token(HEADER, own, lambda content: rs256(content, PROVIDER_KEY))
 
     def _bucket(self, name: str) -> Bucket:
         return Bucket.named(self.clients, name)
@@ -362,11 +333,11 @@ class Stage:
 def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
     config = config_of(cloud, new_id().lower(), classic={"wait_seconds": 0.01})
     provision(clients, config)
-    table, pool = Table(clients.dynamodb, config.names.job_table), NobodyThere()
-    for sub, group in ((OWNER, "users"), (OTHER, "users"), (OPERATOR, "operators")):
-        pool.add(sub, group)
-    access = replace(access_of(table, pool), verifier=verifier(fetch=lambda: JWKS))
-    yield Stage(create_app(config, auth=access), config, clients, table, access, pool)
+    table, provider = Table(clients.dynamodb, config.names.job_table), PlayedProvider()
+    for sub in (OWNER, OTHER, OPERATOR):
+        provider.add(sub, is_operator=sub == OPERATOR)
+    access = replace(access_of(table, provider), verifier=verifier(fetch=lambda: JWKS))
+    yield Stage(create_app(config, auth=access), config, clients, table, access, provider)
 
 
 def ask(client: FlaskClient, route: Route, ids: dict[str, str], **more: Any) -> int:
@@ -403,7 +374,7 @@ def forged(cookie: str) -> str:
 def test_a_session_that_is_over_or_forged_is_no_better_than_none(stage: Stage, route: Route) -> None:
     ids = {name: new_id() for name in ("job", "image", "upload", "token")}
     over = stage.session()
-    stage.pool.clock.advance(HOUR)
+    stage.provider.clock.advance(HOUR)
     answers = {ask(stage.browser(cookie), route, ids, headers=BROWSER) for cookie in (over, forged(stage.session()))}
     assert answers == {route.status_for("anonymous")}
 

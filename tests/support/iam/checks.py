@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.utils import get_service_model
 
-from localcloud.signatures import public_cognito_operations
 from tests.support.iam.judge import Context, PermissionCheck
 from tests.support.iam.recording import RecordedCall
 
@@ -184,13 +183,6 @@ def _sqs(call: RecordedCall, account: Account) -> Iterator[PermissionCheck]:
     yield PermissionCheck(f"sqs:{operation.removesuffix('Batch')}", _arn(call, "sqs", name))
 
 
-def _cognito(call: RecordedCall, account: Account) -> Iterator[PermissionCheck]:
-    operation, parameters = operation_of(call)
-    if operation not in public_cognito_operations():
-        pool = _arn(call, "cognito-idp", f"userpool/{parameters['UserPoolId']}")
-        yield PermissionCheck(f"cognito-idp:{operation}", pool)
-
-
 def _sns(call: RecordedCall, account: Account) -> Iterator[PermissionCheck]:
     operation, parameters = operation_of(call)
     yield PermissionCheck(f"sns:{operation}", parameters["TopicArn"])
@@ -305,7 +297,6 @@ def _resources_of_launch(given: Parameters, tags: Context) -> Iterator[tuple[str
 
 
 _RULES: dict[str, Callable[[RecordedCall, Account], Iterator[PermissionCheck]]] = {
-    "cognito-idp": _cognito,
     "dynamodb": _dynamodb,
     "ec2": _ec2,
     "s3": _s3,

@@ -55,7 +55,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actio
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsbudgetservice.html
 """
 
-WITHOUT_POLICY = frozenset({"sts:GetCallerIdentity", "cognito-idp:InitiateAuth"})
+WITHOUT_POLICY = frozenset({"sts:GetCallerIdentity"})
 """Calls that need no permission."""
 
 _NAMED_BY = {

@@ -77,6 +77,10 @@ def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
         ("names", "model_bucket", "fleetsight-input", ["names.model_bucket = 'fleetsight-input'", "their images"]),
         ("web", "cors_origins", ["photos.example.org"], ["web.cors_origins.0 = 'photos.example.org'", "pattern"]),
         ("web", "cors_origins", ["*"], ["web.cors_origins = ['*']", "without sign-in", "Name the origins"]),
+        ("auth", "mode", "oidc", ["auth", "needs issuer and client_id"]),
+        ("auth", "issuer", "http://login.example.org", ["auth.issuer = 'http://login.example.org'", "use https"]),
+        ("auth", "issuer", "https://login.example.org/?realm=lab", ["auth.issuer", "pattern"]),
+        ("auth", "scopes", ["email", "profile"], ["auth", "['email', 'profile'] lacks openid"]),
         ("sandbox", "limits", "best_effort", ["sandbox.limits = 'best_effort'", "on AWS", "Set required"]),
         ("aws", "endpoint_url", "localhost:5000", ["aws.endpoint_url = 'localhost:5000'", "^https?://"]),
         ("prices", "s3_put_thousand", float("inf"), ["prices.s3_put_thousand = inf", "finite number"]),
@@ -140,7 +144,18 @@ def test_a_minimum_above_the_maximum_names_both() -> None:
 def test_a_sandbox_without_all_limits_is_for_a_local_system_without_sign_in() -> None:
     lax = {f"{PREFIX}SANDBOX__LIMITS": "best_effort", f"{PREFIX}AWS__ENDPOINT_URL": "http://127.0.0.1:5000"}
     assert parse_config(shipped_values(), lax).sandbox.limits == "best_effort"
-    assert "with sign-in" in fault(shipped_values(), lax | {f"{PREFIX}AUTH__MODE": "cognito"})
+    signs_in = {
+        f"{PREFIX}AUTH__MODE": "oidc",
+        f"{PREFIX}AUTH__ISSUER": "https://login.example.org",
+        f"{PREFIX}AUTH__CLIENT_ID": "fleetsight",
+    }
+    assert "with sign-in" in fault(shipped_values(), lax | signs_in)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "localhost:9000", "[::1]:9000"])
+def test_a_provider_on_this_machine_needs_no_tls(host: str) -> None:
+    issuer = f"http://{host}/realms/lab"
+    assert parse_config(changed("auth", "issuer", issuer)).auth.issuer == issuer
 
 
 def test_spot_instances_that_would_be_stopped_are_refused_with_the_remedy() -> None:

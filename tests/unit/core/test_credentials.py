@@ -1,6 +1,5 @@
-"""Credentials of users: personal tokens, and recovery codes."""
+"""Credentials of users: personal tokens, and what the provider last told of a user."""
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -9,12 +8,12 @@ from typing import Any, cast
 import pytest
 
 from core.credentials import (
-    CODES,
     MAX_TOKENS,
     PREFIX,
     PersonalToken,
     PersonalTokens,
-    RecoveryCodes,
+    Profile,
+    Profiles,
     Revocations,
     TokenNotMadeError,
 )
@@ -164,28 +163,37 @@ def test_those_that_are_made_at_the_same_moment_are_not_more_either(tokens: Pers
     assert len(tokens.list("ada")) <= MAX_TOKENS
 
 
-def test_each_code_is_one_however_it_is_typed(table: Table) -> None:
-    codes = RecoveryCodes(table)
-    assert not codes.exist("ada")
-    made = codes.replace("ada")
-    assert len(set(made)) == CODES
-    assert codes.exist("ada")
-    assert all(re.fullmatch("[A-Z2-7]{4}(-[A-Z2-7]{4}){5}", code) for code in made)
-    assert all(codes.has("ada", code) for code in made)
-    assert codes.has("ada", f" {made[1].lower().replace('-', ' ')} ")
+def test_the_tokens_that_a_session_has_made_are_revoked_with_it(tokens: PersonalTokens, table: Table) -> None:
+    def made_in(owner: str, family: str) -> str:
+        return tokens.make(owner, "", "made", ["read"], 1, int(tokens.clock.epoch_seconds()), family)[0]
+
+    ended, other, by_api, of_eve = (
+        made_in("ada", "f1"),
+        made_in("ada", "f2"),
+        made_in("ada", ""),
+        made_in("eve", "f1"),
+    )
+    tokens.revoke_made_in("ada", "f1")
+    assert [tokens.find(each) is None for each in (ended, other, by_api, of_eve)] == [True, False, False, False]
+    assert len(tokens.list("ada")) == 2
+    tokens.revoke_made_in("ada", "f1")
 
 
-def test_what_is_no_code_of_the_users_is_not_taken(table: Table) -> None:
-    codes = RecoveryCodes(table)
-    made = codes.replace("ada")
-    codes.replace("bob")
-    for code in ("", "AAAA-AAAA-AAAA-AAAA", made[0][:-1], "x" * 10_000, "\ud800"):
-        assert not codes.has("ada", code)
-    assert not codes.has("bob", made[0])
-    assert not codes.has("carl", made[0])
+def test_the_last_profile_of_a_user_replaces_the_one_before(table: Table) -> None:
+    profiles = Profiles(table)
+    assert profiles.find("ada") is None
+    for profile in (Profile("ada", "ada@example.org", True, False), Profile("ada", "", False, True)):
+        profiles.put(profile)
+        profiles.put(Profile("eve", "eve@example.org", True, True))
+        assert profiles.find("ada") == profile
 
 
-def test_the_table_holds_no_code(table: Table) -> None:
-    made = RecoveryCodes(table).replace("ada")
-    stored = str(cast(MemoryTable, table).items)
-    assert not [code for code in made if code in stored or code.replace("-", "") in stored]
+def test_the_deletion_of_a_users_data_leaves_only_the_revocation(tokens: PersonalTokens, table: Table) -> None:
+    Profiles(table).put(Profile("ada", "ada@example.org", True, False))
+    text, _ = make(tokens)
+    others, _ = make(tokens, owner="eve")
+    tokens.revocations.delete_all_of("ada")
+    assert tokens.find(text) is None
+    assert Profiles(table).find("ada") is None
+    assert tokens.find(others) is not None
+    assert "ada@" not in str(cast(MemoryTable, table).items)

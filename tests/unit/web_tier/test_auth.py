@@ -1,8 +1,6 @@
-"""Authentication: session keys and device cookies, cached accounts, and safe redirects."""
+"""Authentication: session keys, the client's secret, cached profiles, and safe redirects."""
 
-import time
 from pathlib import Path
-from typing import cast
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import pytest
@@ -11,12 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
+from core.credentials import Profile, Profiles
+from core.tokens import TokenClaims
 from services.errors import ConfigError
-from services.users import Account, UserPool
+from services.table import Table
 from tests.support.clocks import ManualClock
+from tests.support.people import BEGIN
 from web_tier.auth import context
-from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, AccountCache
+from web_tier.auth.context import PROFILE_LIFETIME_SECONDS, ProfileCache
 from web_tier.auth.guard import MAX_PATH_CHARACTERS, safe_redirect, sign_in_for
+from web_tier.auth.provider import SECRET_FILE_VARIABLE, SECRET_VARIABLE, load_client_secret
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SessionKeys, load_session_keys
 
 OLD, NEW = "the key that signed until yesterday!", "the key that signs since this morning"
@@ -98,18 +100,29 @@ def test_an_invalid_file_of_keys_is_rejected_with_a_remedy_and_without_its_conte
     assert OLD not in str(refused.value)
 
 
-def test_sealed_facts_are_valid_for_their_purpose_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    sealed = keys(OLD).seal("challenge", "ann@example.org", "session")
-    assert "ann" not in sealed
-    assert keys(NEW, OLD).unseal(sealed, "challenge", seconds=60) == ["ann@example.org", "session"]
-    assert keys(OLD).unseal(sealed, "setup", seconds=60) is None
-    assert keys(NEW).unseal(sealed, "challenge", seconds=60) is None
-    for text in ("", "made-up", sealed[:-4], keys(OLD).encrypt("a refresh token"), keys(OLD).encrypt("[]")):
-        assert keys(OLD).unseal(text, "challenge", seconds=60) is None
-    later = time.time() + 62
-    monkeypatch.setattr("cryptography.fernet.time.time", lambda: later)
-    assert keys(OLD).unseal(sealed, "challenge", seconds=60) is None
-    assert keys(OLD).unseal(sealed, "challenge", seconds=90) is not None
+def test_each_key_gives_another_secret_for_each_purpose_the_signing_one_first() -> None:
+    [old], [new] = keys(OLD).secrets_of("sign-in"), keys(NEW).secrets_of("sign-in")
+    assert keys(NEW, OLD).secrets_of("sign-in") == [new, old]
+    assert len({old, new, *keys(OLD).secrets_of("another"), OLD, NEW}) == 5
+
+
+def test_the_secret_of_the_client_is_in_a_file_or_the_environment_or_there_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("of the file\n")
+    assert load_client_secret({}) is None
+    assert load_client_secret({SECRET_VARIABLE: "", SECRET_FILE_VARIABLE: ""}) is None
+    assert load_client_secret({SECRET_VARIABLE: "of the variable"}) == "of the variable"
+    both = {SECRET_VARIABLE: "of the variable", SECRET_FILE_VARIABLE: str(file)}
+    assert load_client_secret(both) == "of the file"
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff" * 40])
+def test_an_unreadable_or_empty_file_of_the_secret_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{SECRET_FILE_VARIABLE}='{file}'.*secret of the provider's client"):
+        load_client_secret({SECRET_VARIABLE: "of the variable", SECRET_FILE_VARIABLE: str(file)})
 
 
 @pytest.fixture
@@ -117,36 +130,42 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-class Pool:
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.enabled = True
-
-    def account(self, sub: str) -> Account | None:
-        self.asked.append(sub)
-        return None if sub == "deleted" else Account(sub, "", self.enabled, frozenset())
+def claims(owner: str, *, is_operator: bool) -> TokenClaims:
+    return TokenClaims(owner, f"{owner}@example.org", True, is_operator, BEGIN, 0)
 
 
-def test_an_account_is_fetched_once_a_minute_even_if_deleted_or_disabled_meanwhile(clock: ManualClock) -> None:
-    pool = Pool()
-    known = AccountCache(cast(UserPool, pool), clock)
-    for _ in range(2):
-        assert known.find("ada") is not None
-        assert known.find("deleted") is None
-        pool.enabled = False
-    assert pool.asked == ["ada", "deleted"]
-    clock.advance(ACCOUNT_LIFETIME_SECONDS)
-    assert known.find("ada") is None
-    assert pool.asked == ["ada", "deleted", "ada"]
+def test_a_profile_is_read_once_a_minute_even_if_there_is_none(table: Table, clock: ManualClock) -> None:
+    here, elsewhere = ProfileCache(Profiles(table), clock), ProfileCache(Profiles(table), clock)
+    elsewhere.put(claims("ada", is_operator=True))
+    seen = here.find("ada")
+    assert seen == Profile("ada", "ada@example.org", True, True)
+    assert here.find("bob") is None
+    elsewhere.put(claims("ada", is_operator=False))
+    elsewhere.put(claims("bob", is_operator=True))
+    assert (here.find("ada"), here.find("bob")) == (seen, None)
+    clock.advance(PROFILE_LIFETIME_SECONDS)
+    assert here.find("ada") == Profile("ada", "ada@example.org", True, False)
+    assert here.find("bob") is not None
 
 
-def test_the_account_cache_is_bounded(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "MAX_ACCOUNTS", 2)
-    pool = Pool()
-    known = AccountCache(cast(UserPool, pool), clock)
-    for sub in ("ada", "bob", "eve", "bob", "ada"):
-        known.find(sub)
-    assert pool.asked == ["ada", "bob", "eve", "ada"]
+def test_a_process_acts_by_the_profile_that_it_has_stored_at_once(table: Table, clock: ManualClock) -> None:
+    cache = ProfileCache(Profiles(table), clock)
+    for is_operator in (True, False):
+        cache.put(claims("ada", is_operator=is_operator))
+        assert cache.find("ada") == Profile("ada", "ada@example.org", True, is_operator)
+
+
+def test_the_oldest_profile_is_evicted_from_a_full_cache(
+    table: Table, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "MAX_PROFILES", 2)
+    cache = ProfileCache(Profiles(table), clock)
+    for owner in ("ada", "bob", "eve"):
+        cache.find(owner)
+    elsewhere = ProfileCache(Profiles(table), clock)
+    for owner in ("ada", "bob", "eve"):
+        elsewhere.put(claims(owner, is_operator=False))
+    assert [cache.find(owner) is not None for owner in ("eve", "bob", "ada")] == [False, False, True]
 
 
 HERE = "https://here.example/sign-in"

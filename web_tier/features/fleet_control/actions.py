@@ -23,8 +23,7 @@ def pause_fleet(reason: str) -> tuple[FleetPause, bool]:
 
 def resume_fleet() -> bool:
     """Resume the fleet; return whether it was paused."""
-    identity = current_identity()
-    return current_backend().fleet.resume(identity.email or identity.owner or "ops") is not None
+    return current_backend().fleet.resume(current_identity().name or "ops") is not None
 
 
 def set_fleet_limits(wanted: SetLimits) -> LimitsOverride:

@@ -172,8 +172,7 @@ def roll_back() -> Response:
 
 def _editor() -> str:
     """Return the operator who sent the current request."""
-    identity = current_identity()
-    return identity.email or identity.owner
+    return current_identity().name
 
 
 def _changed(change: Callable[[ModelCatalog], ModelCatalog]) -> Response:

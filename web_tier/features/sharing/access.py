@@ -10,7 +10,7 @@ from flask import request
 from core.credentials import Revocation
 from core.jobs.models import Job, Share
 from core.jobs.store import JobStore
-from services.users import normalise_email
+from services.emails import normalise_email
 from web_tier.auth.context import LINK_COOKIE, AuthServices, ShareOf, current_auth, signs_in
 from web_tier.auth.identity import VIEWER, current_identity
 from web_tier.auth.job_access import UserJobs
@@ -48,8 +48,8 @@ class Viewer:
 
     @cached_property
     def _is_verified(self) -> bool:
-        account = self.auth.accounts.find(self.owner)
-        return account is not None and account.is_verified and normalise_email(account.email) == self.email
+        profile = self.auth.profiles.find(self.owner)
+        return profile is not None and profile.is_verified and normalise_email(profile.email) == self.email
 
 
 def shares_in_force(auth: AuthServices, owner: str, shares: Sequence[Share]) -> list[Share]:

@@ -10,7 +10,7 @@ from werkzeug.exceptions import UnprocessableEntity
 
 from core.ids import new_id
 from core.jobs.models import Share
-from services.users import MAX_EMAIL_CHARACTERS, normalise_email
+from services.emails import MAX_EMAIL_CHARACTERS, normalise_email
 from web_tier.api.schemas import ROOT
 from web_tier.auth.audit import audit_details
 from web_tier.auth.context import current_auth
@@ -106,7 +106,7 @@ def make_share(job_id: str, wanted: CreateShare) -> NewShareBody:
 def list_shares(job_id: str) -> Response:
     """List the shares of a job.
 
-    With a token of the user pool only, not with a personal one. Where there is no sign-in there are no shares: 404.
+    With a token of the provider only, not with a personal one. Where there is no sign-in there are no shares: 404.
     """
     job = user_jobs().job(known_id("job", job_id))
     shares = shares_in_force(current_auth(), job.owner, job.shares)
@@ -120,7 +120,7 @@ def share_job(job_id: str) -> ResponseReturnValue:
 
     With `email` the user with that verified address reads it at its ordinary address. Without it, everybody who has
     the link does. A share permits no changes. It ends after its days, when you end it, and with the sign-in that it
-    was made from. With a token of the user pool only. Up to 20 at a time.
+    was made from. With a token of the provider only. Up to 20 at a time.
     """
     made = make_share(known_id("job", job_id), parse_body(CreateShare, '{"days": 7}'))
     return json_response(made, 201), {"Location": f"{ROOT}/jobs/{job_id}/shares/{made.share_id}"}

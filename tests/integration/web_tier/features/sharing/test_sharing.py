@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -20,7 +19,7 @@ from tests.support.jobs import NOW, UNKNOWN_ID, done
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, SignInSite
 from web_tier.app import create_app
-from web_tier.auth.context import ACCOUNT_LIFETIME_SECONDS, LINK_COOKIE
+from web_tier.auth.context import LINK_COOKIE
 from web_tier.features.sharing.store import MAX_DAYS, MAX_SHARES
 from web_tier.http.backend import current_backend
 
@@ -31,8 +30,8 @@ table = memory_table
 
 
 def asks(site: SignInSite, sub: str, method: str, path: str, **sent: Any) -> TestResponse:
-    """Send a request of a user with a token of the pool."""
-    site.pool.accounts.get(sub) or site.pool.add(sub)
+    """Send a request of a user, who has signed in once, with a token of the provider."""
+    site.sign_in_once(sub)
     headers = {"Authorization": f"Bearer id.{sub}.1"}
     return site.anonymous().open(path, method=method, headers=headers, **sent)
 
@@ -116,7 +115,7 @@ def test_a_share_that_is_over_opens_what_a_missing_job_does(
     if email is None:
         viewer.set_cookie(LINK_COOKIE, made["path"].partition(".")[2])
     else:
-        site.pool.add("bert")
+        site.sign_in_once("bert")
         viewer.environ_base["HTTP_AUTHORIZATION"] = "Bearer id.bert.1"
     assert [viewer.get(path.format(job.job_id)).status_code for path in paths] == [200] * 3
     end(site, job, made)
@@ -136,15 +135,17 @@ def test_a_link_that_is_wrong_is_answered_like_one_to_a_missing_job(site: SignIn
     assert not any("Set-Cookie" in answer.headers for answer in answers)
 
 
-def test_an_address_is_that_of_an_account_and_verified_by_the_pool(site: SignInSite, job: Job) -> None:
+def test_an_address_is_that_of_a_user_and_verified_by_the_provider(site: SignInSite, job: Job) -> None:
     share(site, job, email=" Bert@Example.org ")
     path = f"/api/v1/jobs/{job.job_id}/results"
+    site.provider.add("bert")
+    token = {"Authorization": "Bearer id.bert.1"}
+    assert site.anonymous().get(path, headers=token).status_code == 404, "bert has never signed in here"
     assert [asks(site, sub, "GET", path).status_code for sub in ("bert", "carl")] == [200, 404]
     assert asks(site, "bert", "GET", "/api/v1/jobs").get_json()["jobs"] == []
     shown = [asks(site, sub, "GET", "/jobs").text for sub in ("bert", "carl")]
     assert ["holiday" in page and "read-only" in page for page in shown] == [True, False]
-    site.pool.accounts["bert"] = replace(site.pool.accounts["bert"], is_verified=False)
-    site.clock.advance(ACCOUNT_LIFETIME_SECONDS)
+    site.provider.add("bert", is_verified=False)
     assert asks(site, "bert", "GET", path).status_code == 404
     assert "holiday" not in asks(site, "bert", "GET", "/jobs").text
 

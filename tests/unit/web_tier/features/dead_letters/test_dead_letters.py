@@ -19,7 +19,7 @@ from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.features.dead_letters.desk import DeadLetterDesk, address, give_up
 from tests.support.jobs import NOW, client_error, done, failed, statuses_of
-from tests.support.people import PlayedPool, SignInSite, access_of
+from tests.support.people import PlayedProvider, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.features.dead_letters import pages as dead_letter_pages
 from web_tier.features.dead_letters import redrive
@@ -211,9 +211,9 @@ def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeyp
 def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(
     desk: DeadLetterDesk, make_app: AppMaker, table: Table
 ) -> None:
-    pool = PlayedPool()
-    access = access_of(table, pool)
-    site = SignInSite(make_app(auth=access), access, pool)
+    provider = PlayedProvider()
+    access = access_of(table, provider)
+    site = SignInSite(make_app(auth=access), access, provider)
     [own], [others] = desk.given_up("mine.jpg", owner="ops"), desk.given_up("theirs.jpg", owner="ann")
     page = site.operator().get("/dead-letters", base_url="https://localhost").text
     assert f'href="/jobs/{own.ref.job_id}/images/{own.ref.image_id}"' in page
