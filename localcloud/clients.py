@@ -5,13 +5,11 @@ It needs only the standard library: the hypervisor must start faster than an SDK
 
 import http.client
 import json
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from localcloud.access_keys import owner_key
-from localcloud.cognito.mailbox import Mail
 
 
 class CloudUnreachableError(OSError):
@@ -78,13 +76,3 @@ class ControlClient:
         if response.status != http.HTTPStatus.OK:
             raise CloudUnreachableError(f"{method} /_embedded/{path}: {response.status} {answer.get('error')}")
         return answer
-
-
-def mails(endpoint_url: str) -> list[Mail]:
-    """Return the mails of the user pools in a cloud, oldest first.
-
-    Raises:
-        CloudUnreachableError: no answer, or an error.
-    """
-    with closing(ControlClient(endpoint_url)) as client:
-        return [Mail(**mail) for mail in client.get("mail")["mail"]]

@@ -10,7 +10,6 @@ GET    /_embedded/instances/ID/credentials     the credentials of its role
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
 GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
-GET    /_embedded/mail                         {"mail"}: the mails of user pools, oldest first
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """
@@ -28,7 +27,6 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from localcloud.access_keys import instance_key, owner_key
-from localcloud.cognito.mailbox import mailbox
 from localcloud.dispatch import call_counter
 from localcloud.ec2.fleet import Ec2Fleet, LaunchedInstance, UnknownInstanceError
 from localcloud.options import InvalidSwitchError
@@ -47,7 +45,6 @@ _ROUTES = Map(
         Rule(f"{_ONE}/events", endpoint="event", methods=["POST"]),
         Rule(f"{_ONE}/spot-notice", endpoint="spot notice", methods=["PUT"]),
         Rule("/_embedded/calls", endpoint="calls", methods=["GET"]),
-        Rule("/_embedded/mail", endpoint="mail", methods=["GET"]),
         Rule("/_embedded/switches", endpoint="switches", methods=["GET", "PUT"]),
     ]
 )
@@ -88,8 +85,6 @@ class ControlApplication:
                 return {"epoch": fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
             case "calls":
                 return {**call_counter.figures(), "faults": fleet.call_faults.figures()}
-            case "mail":
-                return {"mail": [asdict(mail) for mail in mailbox.mails()]}
             case "switches":
                 if request.method == "PUT":
                     fleet.set_switches(fleet.switches.changed(_body(request)))

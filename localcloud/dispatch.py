@@ -237,9 +237,6 @@ CACHED_SERVICES = frozenset(
 )
 """Services for which the scope decides the application: others share a signing name, or need the path, too."""
 
-COGNITO_TARGET = "AWSCognitoIdentityProviderService."
-"""Prefix of the target header of calls of user pools."""
-
 _NEVER_CACHED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
 
 
@@ -268,10 +265,7 @@ class CachedDispatcher:
 
 def cache_key(environ: dict[str, Any]) -> str | None:
     """Return the key that decides the application of a request, or None if more than its scope decides it."""
-    authorization, path = environ.get("HTTP_AUTHORIZATION", ""), environ.get("PATH_INFO", "")
-    if not authorization and path == "/" and environ.get("HTTP_X_AMZ_TARGET", "").startswith(COGNITO_TARGET):
-        return "cognito-idp"
-    service = service_of(environ)
+    service, path = service_of(environ), environ.get("PATH_INFO", "")
     if not service or path.startswith(_NEVER_CACHED):
         return None
     if service == "s3":

@@ -162,11 +162,6 @@ def _remedy(problem: str) -> str:
 
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
-    "cognitoidp": (
-        "localcloud.cognito.pools",
-        "localcloud.cognito.passwords",
-        "localcloud.cognito.sign_in",
-    ),
     "core": ("localcloud.patches",),
     "s3": ("localcloud.s3.objects",),
     "sqs": ("localcloud.sqs.backend",),

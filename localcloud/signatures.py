@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote_plus
 
 from localcloud.access_keys import secret_of, signing_key
-from localcloud.dispatch import COGNITO_TARGET, ErrorReason, error_response, read_body
+from localcloud.dispatch import ErrorReason, error_response, read_body
 from localcloud.page_guard import WsgiApp, is_form
 
 MAX_SKEW_SECONDS = 15 * 60
@@ -37,8 +37,6 @@ _HEADER = re.compile(rf"{_ALGORITHM} Credential={_SCOPE}, ?SignedHeaders=([a-z0-
 _CREDENTIAL = re.compile(_SCOPE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LIFETIME = re.compile(r"[0-9]{1,6}")
-_KEY_SETS = re.compile(r"/[^/]+/\.well-known/(jwks\.json|openid-configuration)")
-"""Public keys of user pools: https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html"""
 
 
 class UntrustedError(Exception):
@@ -122,7 +120,7 @@ def check(environ: dict[str, Any], signature: Signature | None, now: float) -> N
         UntrustedError: the signature is missing, invalid or too old.
     """
     if signature is None:
-        if _may_be_unsigned(environ):
+        if is_form(environ):
             return
         raise UntrustedError(ErrorReason.UNSIGNED, "Missing Authentication Token")
     key, day, region, service = signature.scope
@@ -185,28 +183,6 @@ def _payload(environ: dict[str, Any], signature: Signature) -> str:
     if signature.service == "s3" and (in_chunks or not _DIGEST.fullmatch(declared)):
         return declared
     return hashlib.sha256(read_body(environ)).hexdigest()
-
-
-def _may_be_unsigned(environ: dict[str, Any]) -> bool:
-    """Return True for a form, for a public call of a user pool, and for a pool's public keys."""
-    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
-    if target.startswith(COGNITO_TARGET) and target.removeprefix(COGNITO_TARGET) in public_cognito_operations():
-        return True
-    is_get = environ["REQUEST_METHOD"] == "GET"
-    return is_form(environ) or (is_get and _KEY_SETS.fullmatch(environ.get("PATH_INFO", "")) is not None)
-
-
-@functools.cache
-def public_cognito_operations() -> frozenset[str]:
-    """Return the operations of user pools that need no signature, from AWS's own description of the service.
-
-    AWS checks no policy for these calls, signed or not:
-    https://docs.aws.amazon.com/cognito/latest/developerguide/authentication-flows-public-server-side.html
-    """
-    import botocore.session
-
-    service: Any = botocore.session.get_session().get_service_model("cognito-idp")
-    return frozenset(name for name in service.operation_names if service.operation_model(name).auth_type == "none")
 
 
 def _mismatch(message: str) -> UntrustedError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from localcloud.dispatch import COGNITO_TARGET, INLINE, ErrorReason, error_response, operation_of, service_of
+from localcloud.dispatch import INLINE, ErrorReason, error_response, operation_of, service_of
 from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
 from localcloud.state import resources
@@ -42,13 +42,7 @@ _NOT_RECORDED: Final[Mapping[str, frozenset[str]]] = {
             *("ExportTableToPointInTime", "PutResourcePolicy", "RestoreTableFromBackup", "RestoreTableToPointInTime"),
             *("UpdateContinuousBackups", "UpdateTable"),
         }
-    ),
-    "cognito-idp": frozenset(
-        {
-            *("AddCustomAttributes", "CreateIdentityProvider", "CreateResourceServer", "CreateUserPoolDomain"),
-            *("UpdateIdentityProvider", "UpdateResourceServer", "UpdateUserPoolDomain"),
-        }
-    ),
+    )
 }
 """Calls with effects that a state does not hold, so they are refused."""
 
@@ -230,8 +224,6 @@ class RecordedCalls:
 
 
 def _service(environ: Mapping[str, Any]) -> str:
-    if environ.get("HTTP_X_AMZ_TARGET", "").startswith(COGNITO_TARGET):
-        return "cognito-idp"
     return service_of(dict(environ)) or "s3"  # presigned addresses and forms have no header
 
 

@@ -1,4 +1,4 @@
-"""What a state holds of each service: buckets, objects, queues, messages, tables, items, user pools and accounts.
+"""What a state holds of each service: buckets, objects, queues, messages, tables, items and instances.
 
 A resource is recorded as JSON of its own form, not as moto's objects, so that a later version of moto can restore it.
 `DESCRIBED` has the resources of each service that change seldom: the recorder compares them after each call.
@@ -250,113 +250,6 @@ def restore_item(key: Key, value: Any) -> None:
     dynamodb_backends[account][region].tables[table].put_item(value, overwrite=True)
 
 
-def _pools() -> Iterator[tuple[Key, Any]]:
-    for account, region, backend in backends_of("moto.cognitoidp.models", "cognitoidp_backends"):
-        for pool in list(backend.user_pools.values()):
-            name = (account, region, pool.id)
-            yield (
-                ("pool", *name),
-                fields_of(pool)
-                | {
-                    "settings": pool.extended_config,
-                    "sms": pool.sms_mfa_config,
-                    "app": pool.token_mfa_config,
-                    "clients": [
-                        fields_of(client) | {"settings": client.extended_config}
-                        for client in list(pool.clients.values())
-                    ],
-                    "groups": [fields_of(group) for group in list(pool.groups.values())],
-                },
-            )
-            for user in list(pool.users.values()):
-                yield ("user", *name, user.username), _described_user(user)
-            for kind in _TOKENS:
-                for token, issued in list(getattr(pool, kind).items()):
-                    yield ("token", *name, kind, token), issued
-    if "localcloud.cognito.pools" in sys.modules:
-        from localcloud.cognito.pools import saved_signing_key
-
-        if (key := saved_signing_key()) is not None:
-            yield ("signing key",), key
-
-
-_TOKENS: Final = ("access_tokens", "refresh_tokens")
-"""The tokens that the calls of a pool read again."""
-
-_AUTHENTICATORS: Final = ("authenticator", "new_authenticator")
-
-
-def _described_user(user: Any) -> dict[str, Any]:
-    apps = {name: app.saved() for name in _AUTHENTICATORS if (app := getattr(user, name, None)) is not None}
-    return fields_of(user) | {
-        "status": str(getattr(user.status, "value", user.status)),
-        "attributes": user.attributes,
-        "groups": sorted(group.group_name for group in user.groups),
-        "apps": apps,
-    }
-
-
-def restore_pool(key: Key, value: Any) -> None:
-    """Create a user pool with its clients and groups."""
-    from moto.cognitoidp.models import (
-        CognitoIdpGroup,
-        CognitoIdpUserPool,
-        CognitoIdpUserPoolClient,
-        cognitoidp_backends,
-    )
-
-    account, region, pool_id = key
-    pool = CognitoIdpUserPool(account, region, value["fields"]["name"], dict(value["settings"]))
-    set_fields(pool, value)
-    pool.extended_config = value["settings"]
-    pool.sms_mfa_config, pool.token_mfa_config = value["sms"], value["app"]
-    for each in value["clients"]:
-        client = CognitoIdpUserPoolClient(pool_id, False, each["settings"])
-        set_fields(client, each)
-        pool.clients[client.id] = client
-    for each in value["groups"]:
-        group = CognitoIdpGroup(pool_id, each["fields"]["group_name"], "", "", 0)
-        set_fields(group, each)
-        pool.groups[group.group_name] = group
-    cognitoidp_backends[account][region].user_pools[pool_id] = pool
-
-
-def restore_user(key: Key, value: Any) -> None:
-    """Create an account in its pool."""
-    from moto.cognitoidp.models import CognitoIdpUser, UserStatus, cognitoidp_backends
-
-    from localcloud.cognito.sign_in import Authenticator
-
-    account, region, pool_id, name = key
-    pool = cognitoidp_backends[account][region].user_pools[pool_id]
-    user = CognitoIdpUser(pool_id, name, None, UserStatus(value["status"]), value["attributes"])
-    user.attributes = value["attributes"]
-    user.update_attributes([])
-    set_fields(user, value)
-    for each, saved in value["apps"].items():
-        setattr(user, each, Authenticator.restored(saved))
-    for group_name in value["groups"]:
-        user.groups.add(pool.groups[group_name])
-        pool.groups[group_name].users.add(user)
-    pool.users[name] = user
-
-
-def restore_token(key: Key, value: Any) -> None:
-    """Let a pool know a token that it has issued; None if the token was revoked."""
-    from moto.cognitoidp.models import cognitoidp_backends
-
-    account, region, pool_id, kind, token = key
-    pool = cognitoidp_backends[account][region].user_pools[pool_id]
-    getattr(pool, kind)[token] = None if value is None else tuple(value)
-
-
-def restore_signing_key(_key: Key, value: Any) -> None:
-    """Set the key with which pools sign tokens."""
-    from localcloud.cognito.pools import restore_signing_key as restore
-
-    restore(value)
-
-
 DESCRIBED_AFTER_END: Final = timedelta(hours=1)
 """How long an instance is recorded after its launch once it has ended, as long as EC2 describes it."""
 
@@ -404,7 +297,6 @@ DESCRIBED: Final[Mapping[str, Callable[[], Iterator[tuple[Key, Any]]]]] = {
     "s3": _buckets,
     "sqs": _queues,
     "dynamodb": _tables,
-    "cognito-idp": _pools,
     "ec2": _instances,
 }
 """By service, a function that yields each resource that changes seldom, with its key."""
@@ -413,10 +305,6 @@ _RESTORED: Final[tuple[tuple[str, str, Callable[[Key, Any], None]], ...]] = (
     ("bucket", "s3", restore_bucket),
     ("table", "dynamodb", restore_table),
     ("item", "dynamodb", restore_item),
-    ("signing key", "cognitoidp", restore_signing_key),
-    ("pool", "cognitoidp", restore_pool),
-    ("user", "cognitoidp", restore_user),
-    ("token", "cognitoidp", restore_token),
     ("instance", "ec2", restore_instance),
 )
 """The kinds with one function for each resource, in the order in which they are restored, with moto's service."""
@@ -428,8 +316,6 @@ _OWNERS: Final[Mapping[str, str]] = {
     "message": "queue",
     "delivery": "queue",
     "duplicate": "queue",
-    "user": "pool",
-    "token": "pool",  # nosec B105 (a kind of records)
 }
 """The kind of the resource that each kind belongs to; its key begins with the three parts of that resource's key."""
 

@@ -18,6 +18,7 @@ from scripts.run.images import images_in, sample_images
 from scripts.run.model import model_setting, with_photos
 from scripts.run.prometheus import CONTROLLER_PORT_VARIABLE, prometheus_instructions
 from scripts.run.session import RunSession
+from scripts.run.sign_in import provider_settings
 from scripts.run.state import open_state
 from scripts.run.system import System, free_port
 from scripts.standard_options import CONTEXT, version_option
@@ -46,9 +47,15 @@ from services.errors import FleetsightError
     "state_path",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep jobs, images and accounts in this folder; a later run with it continues.",
+    help="Keep jobs, images and sessions in this folder; a later run with it continues.",
 )
-@click.option("--sign-in", is_flag=True, help="Ask users to sign in, with a user pool of the local cloud.")
+@click.option("--sign-in", is_flag=True, help="Ask users to sign in, at a development provider on this machine.")
+@click.option("--issuer", metavar="URL", help="Ask users to sign in at this OpenID provider; serves without a batch.")
+@click.option(
+    "--client-id",
+    metavar="ID",
+    help="Fleetsight's client at --issuer. FLEETSIGHT_CLIENT_SECRET may have its secret.",
+)
 @click.option("--metrics", is_flag=True, help="Serve metrics, and say how to look at them with Prometheus.")
 @click.option(
     "--switch",
@@ -72,13 +79,18 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
     port: int | None,
     state_path: Path | None,
     sign_in: bool,
+    issuer: str | None,
+    client_id: str | None,
     metrics: bool,
     switches: tuple[str, ...],
     scenario: Path | None,
 ) -> None:
     """Run Fleetsight on this machine and classify 100 drawn road signs, or the images of a folder."""
-    if no_batch and (once or json_file is not None or folder is not None):
-        raise click.UsageError("--no-batch classifies nothing: leave out --once, --json and --images")
+    if (issuer is None) is not (client_id is None):
+        raise click.UsageError("--issuer and --client-id belong together: give both, or --sign-in alone")
+    if (no_batch or issuer) and (once or json_file is not None or folder is not None):
+        option = "--no-batch" if no_batch else "--issuer"
+        raise click.UsageError(f"{option} classifies nothing: leave out --once, --json and --images")
     logging.basicConfig(level=logging.WARNING, format="fleetsight: %(message)s")
     stop, console = _stop_on_signals(), Console()
     try:
@@ -88,20 +100,20 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
         switches = (*format_switches(scenario_values), *switches)
         parse_switches(switches)
         overrides = {} if port is None else {"FLEETSIGHT__WEB__PORT": str(port)}
-        overrides |= {"FLEETSIGHT__AUTH__MODE": "cognito"} if sign_in else {}
+        overrides |= provider_settings(issuer, client_id) if issuer and client_id else {}
         overrides |= {CONTROLLER_PORT_VARIABLE: str(free_port())} if metrics else {}
         overrides |= model_setting(model, console.print, stop) if model is not None else {}
         state = None if state_path is None else open_state(state_path)
         if state is not None:
             console.print(state.sentence, soft_wrap=True)
-        system = System(HOME, overrides, switches=switches, state=state)
+        system = System(HOME, overrides, switches=switches, state=state, has_provider=sign_in and not issuer)
         if folder is not None:
             images_in(folder)  # before a model is built
         system, bundle, offered = with_photos(system, console.print, stop)
         images = None
         if folder is not None:
             images = images_in(folder, bundle.labels)
-        elif not no_batch:
+        elif not no_batch and not issuer:
             images = sample_images(HOME / "samples", (offered or bundle).labels)
         session = RunSession(
             system,
@@ -109,8 +121,8 @@ def main(  # noqa: PLR0913, PLR0917 - click calls it by name
             console,
             stop,
             instructions=prometheus_instructions if metrics else None,
-            offered=offered,
-            is_batch_for_offered=folder is None and not no_batch,
+            offered=None if issuer else offered,  # only an operator may offer a model
+            is_batch_for_offered=folder is None and images is not None,
         )
         sys.exit(session.run(once=once, json_file=json_file))
     except InvalidSwitchError as error:

@@ -36,10 +36,13 @@ def prometheus_config(page: str, controller_port: int, token_file: str | None) -
 
 def prometheus_instructions(system: System) -> str:
     """Write the configuration for a running system into its folder; return how to use it, for its user."""
-    folder, token_file = system.state_dir, None
-    if system.sign_in is not None:
+    folder, token_file, before = system.state_dir, None, ""
+    if system.config.auth.mode != "none":
         token_file = folder / "prometheus-token"
-        write_private(token_file, system.sign_in.token)
+        if system.token is not None:
+            write_private(token_file, system.token)
+        else:
+            before = f"First put a personal token with the scope operate into {token_file}.\n"
     port = system.config.metrics.controller_port
     config = prometheus_config(system.url, port, None if token_file is None else str(token_file))
     path = folder / "prometheus.yml"
@@ -52,7 +55,7 @@ def prometheus_instructions(system: System) -> str:
         )
     )
     return (
-        "Metrics: install Prometheus (on Debian the package prometheus), then run in another terminal:\n"
+        f"{before}Metrics: install Prometheus (on Debian the package prometheus), then run in another terminal:\n"
         f"  {command}\n"
         f"Then open http://{listens}/alerts; docs/operate.md explains the metrics."
     )

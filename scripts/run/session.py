@@ -18,7 +18,6 @@ from core.format import plural
 from fleetsight_client.api import ApiClient, ApiError
 from fleetsight_client.console import Console
 from fleetsight_client.retries import GaveUpError, PatientCalls, StoppedError
-from localcloud.clients import CloudUnreachableError
 from scripts.client import FleetClient
 from scripts.run.batch import (
     PATIENCE_SECONDS,
@@ -30,7 +29,7 @@ from scripts.run.batch import (
     job_cost,
 )
 from scripts.run.images import ImageSet
-from scripts.run.sign_in import MailPrinter, sign_in_instructions
+from scripts.run.sign_in import sign_in_instructions
 from scripts.run.system import ROOT, StartError, System
 
 FLEET_END_SECONDS = 30.0
@@ -123,13 +122,11 @@ class RunSession:
     offered: Bundle | None = None
     is_batch_for_offered: bool = False
     client: ApiClient = field(init=False)
-    _mails: MailPrinter = field(init=False)
     _batch_model: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        """Create the client of the API; with sign-in, `run` replaces it by the operator's client."""
+        """Create the client of the API; with a development provider, `run` replaces it by the operator's client."""
         self.client = self.system.api()
-        self._mails = MailPrinter(self.system.mails, self._print)
 
     def run(self, *, once: bool = False, json_file: Path | None = None) -> int:
         """Run everything; return the exit status.
@@ -165,7 +162,6 @@ class RunSession:
                 self._await_scale_down(float("inf"))
             while not self.stop.wait(0.5):
                 self._check()
-                self._show_mails()
             return 0
         finally:
             self.client.close()
@@ -179,8 +175,8 @@ class RunSession:
         batch = f" Classifying {plural(len(self.images.files), 'image')}." if self.images is not None else ""
         self._print(f"Fleetsight is at {self.system.url}.{batch}")
         self._print(self.system.fleet_words)
-        if self.system.sign_in is not None:
-            self._print(sign_in_instructions(self.system.sign_in))
+        if (issuer := self.system.config.auth.issuer) is not None:
+            self._print(sign_in_instructions(issuer, self.system.token))
         if self.instructions is not None:
             self._print(self.instructions(self.system))
         if self.offered is not None:
@@ -248,11 +244,6 @@ class RunSession:
             if is_known or time.monotonic() > deadline or self.stop.wait(0.1):
                 return cost
 
-    def _show_mails(self) -> None:
-        if self.system.sign_in is not None:
-            with suppress(CloudUnreachableError):  # it may be slow for a while; a later call shows them
-                self._mails.print_new()
-
     def _await_scale_down(self, seconds: float) -> None:
         """Wait up to `seconds` until the fleet has scaled down to its minimum, and report it."""
         started = time.monotonic()
@@ -260,7 +251,6 @@ class RunSession:
             if self.stop.wait(0.1):
                 return
             self._check()
-            self._show_mails()
             try:
                 fleet = self.client.fleet()
             except ApiError:

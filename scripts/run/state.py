@@ -14,7 +14,7 @@ LOCK_SECONDS: Final = 15.0
 """Longest wait in seconds for a local cloud that ends since the command that started it was killed."""
 
 
-_SHOWN: Final = {"object": "object", "item": "item", "message": "message", "user": "account"}
+_SHOWN: Final = {"object": "object", "item": "item", "message": "message"}
 """Kinds of records that a start counts, with the names that it prints."""
 
 

@@ -23,18 +23,19 @@ from core.provision import provision
 from core.sandbox.pool import require_limits
 from fleetsight_client.api import ApiClient
 from localcloud.access_keys import owner_key, write_private
-from localcloud.clients import CloudUnreachableError, ControlClient, mails
-from localcloud.cognito.mailbox import Mail
+from localcloud.clients import CloudUnreachableError, ControlClient
 from localcloud.parent_watch import Lifeline
 from localcloud.state.folder import LOGS
 from scripts.client import web_url
 from scripts.home import HOME_VARIABLE
 from scripts.run import log_files
-from scripts.run.sign_in import LocalSignIn, prepare_sign_in
+from scripts.run.sign_in import CLIENT_SECRET_VARIABLES, development_settings, operator_token, session_keys
 from scripts.run.state import OpenState
 from scripts.run.supervisor import ManagedProcess, Supervisor
 from services.clients import Clients, new_session
 from services.errors import FleetsightError
+from services.table import Table
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 from web_tier.http.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,7 @@ class System:
         overrides: configuration that overrides the environment's, as `FLEETSIGHT__SECTION__KEY`.
         switches: of the local cloud, each ``NAME=VALUE``; the cloud does not start with an invalid one.
         state: in which the local cloud keeps everything; None keeps it until the end of the system.
+        has_provider: whether users sign in at a development provider, which is a process of the system.
     """
 
     home: Path
@@ -76,8 +78,9 @@ class System:
     lifeline: Lifeline = field(default_factory=Lifeline)
     switches: Sequence[str] = ()
     state: OpenState | None = None
-    sign_in: LocalSignIn | None = field(default=None, init=False)
-    """Set when the system has started with sign-in."""
+    has_provider: bool = False
+    token: str | None = field(default=None, init=False)
+    """A personal token of the development provider's operator, once a system with one has started."""
     _stopping: Event = field(default_factory=Event, init=False)
 
     @cached_property
@@ -89,7 +92,8 @@ class System:
         defaults = dict(_PROCESSES)
         if collector := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             defaults["FLEETSIGHT__TRACING__ENDPOINT"] = collector  # workers do not inherit this environment
-        settings = {**defaults, **ours, **self.overrides, **endpoint, PATH_VARIABLE: config_file}
+        sign_in = development_settings(self.provider_url) if self.has_provider else {}
+        settings = {**defaults, **ours, **self.overrides, **endpoint, **sign_in, PATH_VARIABLE: config_file}
         # Limits that config.yaml gives itself are read again while the system runs, so only `auto` is set here.
         config = load_config(Path(config_file), settings)
         settings[AUTO_WORKERS_VARIABLE] = str(max(config.fleet.min_workers, _fitting(config.worker, this_machine())))
@@ -106,6 +110,11 @@ class System:
     @cached_property
     def endpoint_url(self) -> str:
         """Address of the local cloud, on a port that was free."""
+        return f"http://127.0.0.1:{free_port()}"
+
+    @cached_property
+    def provider_url(self) -> str:
+        """Address of the development provider, on a port that was free."""
         return f"http://127.0.0.1:{free_port()}"
 
     @cached_property
@@ -172,11 +181,10 @@ class System:
         seconds = READY_SECONDS if self.state is None else RESTORE_SECONDS
         self._await(self._cloud_answers, "the local cloud", "cloud", seconds)
         provision(self.clients, self.config)
-        if self.config.auth.mode == "cognito":
-            required = self.config.auth.require_second_factor != "none"
-            keys = self.state_dir if self.state is None else self.state.folder.path
-            self.sign_in = prepare_sign_in(self.clients, self.config.names.job_table, keys, second_factor=required)
-            self.sign_in.write_names(self.state_dir)
+        if self.has_provider:
+            self.token = operator_token(Table(self.clients.dynamodb, self.config.names.job_table))
+            self._start("provider", "-m", "scripts.run.provider", "--port", self.provider_url.rpartition(":")[2])
+            self._await(self._provider_answers, "the development provider", "provider")
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))
         self._start("hypervisor", "-m", "localcloud", "hypervisor", *where)
         self._start("controller", "-m", "web_tier.controller")
@@ -184,16 +192,8 @@ class System:
         self._await(self._page_answers, "the web tier", "web")
 
     def api(self) -> ApiClient:
-        """Return a client of the API; with sign-in it is the operator's."""
-        return ApiClient(self.url, token=self.sign_in.token if self.sign_in else None)
-
-    def mails(self) -> list[Mail]:
-        """Return the mails that the user pool would have sent, oldest first."""
-        return mails(self.endpoint_url)
-
-    def mailed(self, email: str) -> list[str]:
-        """Return the temporary passwords and codes in the mails to `email`, oldest first."""
-        return [mail.content for mail in self.mails() if mail.to == email]
+        """Return a client of the API; with a development provider it is the operator's."""
+        return ApiClient(self.url, token=self.token)
 
     def stop(self) -> None:
         """End all processes, the workers included."""
@@ -205,12 +205,12 @@ class System:
         is_local_cloud = name in {"cloud", "hypervisor"}
         lock = (self.state.lock,) if self.state is not None and name == "cloud" else ()
         line = ("--lifeline-fd", str(self.lifeline.read_end)) if is_local_cloud else ()
-        counts = {FOLDER_VARIABLE: str(self.state_dir)} if name == "web" else {}
+        own = self._web_environment() if name == "web" else {}
         self.supervisor.start(
             ManagedProcess(
                 name,
                 (sys.executable, *arguments, *line),
-                self._environment() | counts,
+                self._environment() | own,
                 self.logs / f"{name}.log",
                 essential=name == "cloud" and self.state is None,
                 inherited=((self.lifeline.read_end,) if is_local_cloud else ()) + lock,
@@ -218,15 +218,28 @@ class System:
         )
 
     def _environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "AWS_"))}
+        others = (PREFIX, "AWS_", *CLIENT_SECRET_VARIABLES)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         # The user data of an instance starts its worker.
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self._settings.items()))
         checkout, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
         user_data = f"#!/bin/sh\ncd {checkout}\n{exports}exec {python} -m app_tier\n"
         # The value is read as YAML, where the script's first line would be a comment; JSON is part of YAML.
         script = {"FLEETSIGHT__FLEET__USER_DATA": json.dumps(user_data)}
-        sign_in = {} if self.sign_in is None else {**self.sign_in.settings, **self.sign_in.environment}
-        return inherited | owner_key().environment | script | self._settings | sign_in | {"PYTHONPATH": str(ROOT)}
+        return inherited | owner_key().environment | script | self._settings | {"PYTHONPATH": str(ROOT)}
+
+    def _web_environment(self) -> dict[str, str]:
+        """Return the variables that only the web tier gets."""
+        own = {FOLDER_VARIABLE: str(self.state_dir)}
+        if self.config.auth.mode != "none":
+            folder = self.state_dir if self.state is None else self.state.folder.path
+            own[KEYS_FILE_VARIABLE] = str(session_keys(folder))
+        if not self.has_provider:  # whose client has no secret
+            own |= {name: os.environ[name] for name in CLIENT_SECRET_VARIABLES if name in os.environ}
+        return own
+
+    def _provider_answers(self) -> bool:
+        return _answers(f"{self.provider_url}/jwks")
 
     def _cloud_answers(self) -> bool:
         try:
@@ -237,10 +250,7 @@ class System:
 
     def _page_answers(self) -> bool:
         """Return whether the web tier serves pages; a scenario may let a service fail that it needs to be ready."""
-        try:
-            return urllib3.request("GET", f"{self.url}/healthz", timeout=2.0, retries=False).status == 200
-        except urllib3.exceptions.HTTPError:
-            return False
+        return _answers(f"{self.url}/healthz")
 
     def _await(self, condition: Callable[[], bool], what: str, name: str, seconds: float = READY_SECONDS) -> None:
         deadline, log = time.monotonic() + seconds, self.logs / f"{name}.log"
@@ -253,6 +263,13 @@ class System:
             if time.monotonic() > deadline:
                 raise StartError(f"{what} does not answer after {seconds:.0f} s; its log is {log}")
             time.sleep(0.02)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urllib3.request("GET", url, timeout=2.0, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
 
 
 def _fitting(worker: WorkerSettings, machine: HostResources) -> int:

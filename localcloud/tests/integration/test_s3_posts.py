@@ -111,7 +111,7 @@ def test_s1_no_service_answers_a_page(apis: CloudClients, service: str, page: di
 
 
 @pytest.mark.parametrize("page", PAGES, ids=["origin", "fetch metadata", "another host"])
-@pytest.mark.parametrize("path", ["health", "mail", "instances", "switches", "calls"])
+@pytest.mark.parametrize("path", ["health", "instances", "switches", "calls"])
 def test_s1_the_control_endpoint_answers_no_page(apis: CloudClients, path: str, page: dict[str, str]) -> None:
     url = f"{apis('s3').meta.endpoint_url}/_embedded/{path}"
     token = {"Authorization": owner_key().control_authorization}
@@ -121,7 +121,7 @@ def test_s1_the_control_endpoint_answers_no_page(apis: CloudClients, path: str, 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer guessed"}], ids=["no token", "wrong token"])
 def test_s1_the_control_endpoint_wants_its_token(apis: CloudClients, headers: dict[str, str]) -> None:
-    for path in ("health", "mail", "instances", "switches", "calls"):
+    for path in ("health", "instances", "switches", "calls"):
         url = f"{apis('s3').meta.endpoint_url}/_embedded/{path}"
         assert requests.get(url, headers=headers, timeout=120).status_code == 401
 

@@ -152,47 +152,6 @@ def a_fifo_queue_drops_duplicates_of_before_and_keeps_its_order(kept: KeptCloud)
 
 
 @story
-def accounts_sign_in_with_their_passwords_and_refresh_with_their_tokens(kept: KeptCloud) -> Iterator[None]:
-    cognito = kept.clients("cognito-idp")
-    pool = cognito.create_user_pool(
-        PoolName="p", UsernameAttributes=["email"], AdminCreateUserConfig={"AllowAdminCreateUserOnly": True}
-    )["UserPool"]["Id"]
-    client = cognito.create_user_pool_client(
-        UserPoolId=pool,
-        ClientName="c",
-        ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
-    )["UserPoolClient"]["ClientId"]
-    cognito.create_group(UserPoolId=pool, GroupName="operators")
-    ada, gone = "ada@example.org", "gone@example.org"
-    for name in (ada, gone):
-        cognito.admin_create_user(UserPoolId=pool, Username=name, MessageAction="SUPPRESS")
-        cognito.admin_set_user_password(UserPoolId=pool, Username=name, Password="Secret-password-1", Permanent=True)
-    cognito.admin_add_user_to_group(UserPoolId=pool, Username=ada, GroupName="operators")
-    cognito.admin_delete_user(UserPoolId=pool, Username=gone)
-
-    def sign_in() -> dict[str, Any]:
-        parameters = {"USERNAME": ada, "PASSWORD": "Secret-password-1"}
-        answer = cognito.initiate_auth(ClientId=client, AuthFlow="USER_PASSWORD_AUTH", AuthParameters=parameters)
-        return dict(answer["AuthenticationResult"])
-
-    tokens = sign_in()
-    before = cognito.get_user(AccessToken=tokens["AccessToken"])
-    keys = requests.get(f"{kept.cloud.endpoint_url}/{pool}/.well-known/jwks.json", timeout=30).json()
-    yield
-    cognito = kept.clients("cognito-idp")
-    assert requests.get(f"{kept.cloud.endpoint_url}/{pool}/.well-known/jwks.json", timeout=30).json() == keys
-    after = cognito.get_user(AccessToken=tokens["AccessToken"])
-    assert (after["Username"], after["UserAttributes"]) == (before["Username"], before["UserAttributes"])
-    cognito.initiate_auth(
-        ClientId=client, AuthFlow="REFRESH_TOKEN", AuthParameters={"REFRESH_TOKEN": tokens["RefreshToken"]}
-    )
-    assert sign_in()["AccessToken"]
-    [member] = cognito.list_users_in_group(UserPoolId=pool, GroupName="operators")["Users"]
-    assert member["Username"] == before["Username"]
-    assert error_of(cognito.admin_get_user, UserPoolId=pool, Username=gone)[0] == "UserNotFoundException"
-
-
-@story
 def an_instance_of_before_is_terminated_and_keeps_its_tags(kept: KeptCloud) -> Iterator[None]:
     ec2 = kept.clients("ec2")
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "worker"}]}]

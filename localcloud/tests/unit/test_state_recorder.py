@@ -205,7 +205,6 @@ def test_what_any_calls_changed_is_restored_twice(before: list[Any], after: list
         ("s3", "PUT /b?versioning&acl", None, "the S3 call with ?versioning is not available"),
         ("", "POST /b?acl", None, "<Error><Code>NotImplemented</Code><Message>the S3 call with ?acl is"),
         ("dynamodb", "POST /", "DynamoDB_20120810.UpdateTable", '"message": "UpdateTable is not available'),
-        ("", "POST /", "AWSCognitoIdentityProviderService.CreateUserPoolDomain", "CreateUserPoolDomain is not"),
         ("dynamodb", "POST /", "DynamoDB_20120810.PutItem", None),
         ("s3", "PUT /b/k?partNumber=1&uploadId=2&X-Amz-Signature=0", None, None),
         *(("s3", f"{method} /b?versioning", None, None) for method in ("GET", "HEAD", "OPTIONS")),
