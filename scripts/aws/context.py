@@ -112,7 +112,6 @@ class AwsAccount:
     logs: "ClassVar[ServiceClient[CloudWatchLogsClient]]" = ServiceClient("logs")
     quotas: "ClassVar[ServiceClient[Any]]" = ServiceClient("service-quotas")
     s3: "ClassVar[ServiceClient[S3Client]]" = ServiceClient("s3")
-    ses: "ClassVar[ServiceClient[Any]]" = ServiceClient("sesv2")
     sqs: "ClassVar[ServiceClient[SQSClient]]" = ServiceClient("sqs")
     ssm: "ClassVar[ServiceClient[SSMClient]]" = ServiceClient("ssm")
     sts: "ClassVar[ServiceClient[STSClient]]" = ServiceClient("sts")

@@ -180,10 +180,14 @@ def user_pools(account: AwsAccount, prefix: str) -> "list[UserPoolTypeTypeDef]":
 
 def delete_user_pool(account: AwsAccount, one: str) -> None:
     """Delete a user pool with its accounts."""
-    # The pool is protected from deletion. UpdateUserPool resets all that it does not name: the call names the tags,
-    # so that a run after a crash between these calls finds the pool again.
-    tags = account.cognito.describe_user_pool(UserPoolId=one)["UserPool"].get("UserPoolTags", {})
+    # The pool is protected from deletion, and cannot be deleted with a domain, which a failed stack leaves.
+    # UpdateUserPool resets all that it does not name: the call names the tags, so that a run after a crash between
+    # these calls finds the pool again.
+    pool = account.cognito.describe_user_pool(UserPoolId=one)["UserPool"]
+    tags = pool.get("UserPoolTags", {})
     account.cognito.update_user_pool(UserPoolId=one, DeletionProtection="INACTIVE", UserPoolTags=tags)
+    if domain := pool.get("Domain"):
+        account.cognito.delete_user_pool_domain(Domain=domain, UserPoolId=one)
     account.cognito.delete_user_pool(UserPoolId=one)
 
 

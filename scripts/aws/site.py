@@ -83,7 +83,7 @@ def export_site(folder: Path, config: Config, address: str) -> tuple[SiteFile, .
     auth = config.auth.model_copy(update={"mode": "none", "open": False})
     web = config.web.model_copy(update={"hosts": [urlsplit(address).hostname]})
     app = create_app(config.model_copy(update={"auth": auth, "web": web}), store=JobStore(_EmptyTable()))
-    if config.auth.mode == "cognito":
+    if config.auth.mode == "oidc":
         app.jinja_env.globals["visitor"] = lambda: UNKNOWN
     files = []
     for file, body in _render(app, address):
@@ -213,7 +213,7 @@ def deployed_config(stack: StackDescription) -> Config:
         SettingError: it is not valid; the images may be of another release than this checkout.
     """
     config = validated_config(stack_config(stack))
-    mode = "cognito" if "UserPoolId" in stack.outputs else "none"
+    mode = "oidc" if "Issuer" in stack.outputs else "none"
     auth = config.auth.model_copy(update={"mode": mode})
     worker = config.worker.model_copy(update={"bundle": Path(stack.parameters["BundleAddress"])})
     return config.model_copy(update={"auth": auth, "worker": worker})

@@ -28,11 +28,11 @@ from scripts.cli import fleetsight
 from scripts.demo_model import DEMO_NAME
 from scripts.run.batch import Batch
 from scripts.run.images import ImageSet, sample_images
+from scripts.run.sign_in import operator_token
 from services.accounts import Accounts
-from services.users import NewPasswordRequired, PoolTokens, UserPool
+from services.table import Table
 from tests.support.aws_record import AwsRecord
 
-EMAIL: Final = "fleetsight-test@example.org"
 SPOT_SECONDS: Final = 900.0
 """For a Spot worker to be there: Spot capacity may be short for a while."""
 
@@ -41,6 +41,8 @@ pytestmark = [
     # Without a name of its own the page has a certificate that the instance has made itself.
     pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning"),
 ]
+
+EMAIL = "ops@example.org"
 
 
 class PageClient(ApiClient):
@@ -57,7 +59,6 @@ class Life:
 
     account: AwsAccount
     prefix: str
-    password: str
     record: AwsRecord
 
     @property
@@ -84,23 +85,18 @@ class Life:
         """Bring the stack up; return the address of its page."""
         return self.run("up", "--yes", *arguments).rsplit("Fleetsight is at ", 1)[1].strip()
 
-    def register(self) -> None:
-        """Create the account of an operator and choose its password."""
-        temporary = self.run("users", "add", EMAIL, "--operator").strip().rsplit(" ", 1)[1]
-        wanted = self._pool.sign_in(EMAIL, temporary)
-        assert isinstance(wanted, NewPasswordRequired)
-        assert isinstance(self._pool.set_first_password(EMAIL, wanted.session, self.password), PoolTokens)
-
     def sign_in(self, address: str) -> PageClient:
-        """Return a client of the page with a token of the account."""
-        tokens = self._pool.sign_in(EMAIL, self.password)
-        assert isinstance(tokens, PoolTokens)
-        asked = {"name": "a test", "scopes": ["classify", "read", "operate"], "days": 1}
-        headers = {"Authorization": tokens.id_token}
-        pool = urllib3.PoolManager(cert_reqs="CERT_NONE")
-        answer = pool.request("POST", f"{address}/api/v1/tokens", json=asked, headers=headers, timeout=60)
-        assert answer.status == 201, answer.data
-        return PageClient(address, token=answer.json()["token"])
+        """Return a client of the page with a token of the operator.
+
+        Only a browser can use Cognito's page. It must be shown.
+        """
+        asked = urllib3.PoolManager(cert_reqs="CERT_NONE").request(
+            "GET", f"{address}/sign-in", timeout=60, retries=10
+        )
+        assert asked.status == 200, asked.data
+        assert ".amazoncognito.com/" in str(asked.geturl())
+        table = Table(self.account.dynamodb, self.stack.outputs["JobTableName"])
+        return PageClient(address, token=operator_token(table, self.accounts.sub_of(EMAIL)))
 
     def instances(self) -> list[Any]:
         pages = self.account.ec2.get_paginator("describe_instances").paginate(
@@ -109,16 +105,15 @@ class Life:
         return [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
 
     @property
-    def _pool(self) -> UserPool:
-        outputs = self.stack.outputs
-        return UserPool(self.account.cognito, outputs["UserPoolId"], outputs["UserPoolClientId"])
+    def accounts(self) -> Accounts:
+        return Accounts(self.account.cognito, self.stack.outputs["UserPoolId"])
 
 
 @pytest.fixture
 def life(tmp_path: Path) -> Iterator[Life]:
     account = AwsAccount(os.environ.get("FLEETSIGHT_AWS_REGION"), os.environ.get("AWS_PROFILE"))
     record = AwsRecord(tmp_path / "record.jsonl")
-    made = Life(account, f"fs-{new_id()[-8:].lower()}", f"A-passw0rd-{new_id()}", record)
+    made = Life(account, f"fs-{new_id()[-8:].lower()}", record)
     click.echo(f"The record is in {record.path}")
     undo = ["down", "--yes", "--delete-data"]
     click.echo(" ".join(["\nIf this is killed, run: ./scripts/fleetsight", *undo, *made.where]))
@@ -146,7 +141,7 @@ def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> N
     life.run("aws", "check")
     address = life.up("--open-to", open_to, "--demo", "--config", "fleet.max_workers=2")
     life.run("up", "--dry-run")
-    life.register()
+    life.run("users", "add", EMAIL, "--operator")
     client = life.sign_in(address)
     first_job = classify(client, images)
     life.run("status")
@@ -177,5 +172,4 @@ def test_a_stack_lives_twice_and_keeps_its_data(life: Life, tmp_path: Path) -> N
     assert len(kept) == len(images.files)
     assert all(each["status"] == "done" for each in kept)
     classify(client, images)
-    emails = [each.email for each in Accounts(life.account.cognito, life.stack.outputs["UserPoolId"]).list()]
-    assert emails == [EMAIL]
+    assert [each.email for each in life.accounts.list()] == [EMAIL]

@@ -34,7 +34,7 @@ class WebTier(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         REACHED.append(self.path)
         size = len(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
-        body = json.dumps({"path": self.path, "bytes": size}).encode()
+        body = json.dumps({"path": self.path, "bytes": size, "host": self.headers["Host"]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -144,7 +144,9 @@ answers = {
     "anonymous page": exchanged("Content-Length: 500000", bytes(400_000), "/"),
     "chunked": exchanged("Transfer-Encoding: chunked", chunk * 16),
     "wrong token": exchanged("Authorization: Bearer bad\r\nContent-Length: 500000000", bytes(PART)),
-    "small": exchanged("Content-Length: 5", b"a=b&c", "/sign-in"),
+    "small": exchanged("Content-Length: 5", b"a=b&c", "/sign-out"),
+    "site": exchanged("Content-Length: 0\r\nX-Forwarded-Host: photos.example.org", b"", "/sign-out"),
+    "other site": exchanged("Content-Length: 0\r\nX-Forwarded-Host: evil.example", b"", "/sign-out"),
     "http/2 POST": by_http_2("POST"),
     "http/2 GET": by_http_2("GET"),
     "inside": exchanged("Content-Length: 5", b"a=b&c", "/.large-body/api"),

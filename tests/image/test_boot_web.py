@@ -1,6 +1,6 @@
 """The web image boots, and what it serves through nginx works, with workers that boot their own image.
 
-People sign in there, as on AWS. Row 42 of the fault list: the keys of sessions are in no log, process or setting.
+Users must sign in, as on AWS. Row 42 of the fault list: the keys of sessions are in no log, process or setting.
 """
 
 import contextlib
@@ -21,20 +21,22 @@ from localcloud.machines.machine import Machine
 from localcloud.tests.support.cloud_clients import CloudClients as Apis
 from localcloud.tests.support.cloud_clients import launch_instances, wait_for_state
 from scripts.demo_model.signs import samples
+from scripts.run.sign_in import operator_token
 from services.clients import Clients
+from services.table import Table
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
 from tests.support.account import ACCOUNT_APIS
 from tests.support.booted.images import LocalImage
 from tests.support.booted.machines import BootedCloud
 from tests.support.booted.network import in_network_of
-from tests.support.operator_account import EMAIL, PASSWORD, Operator
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 
 URL = "https://fleet.example"
 SESSION_KEY = "k3y-of-sessions" * 4
+CLIENT_SECRET = "s3cret-of-the-client"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class WebMachine:
     """A machine that boots the web image, seen by a client in its own network, which trusts its certificate.
 
     Attributes:
-        signed_in: the header of a user who has an account.
+        signed_in: the header of an operator.
         endpoint_url: of the cloud that the machine is an instance of.
     """
 
@@ -129,7 +131,7 @@ class WebMachine:
         return context
 
 
-def user_data(endpoint_url: str, worker_image: LocalImage, sign_in: Mapping[str, str]) -> str:
+def user_data(endpoint_url: str, worker_image: LocalImage) -> str:
     """Return what the stack's user data is here: settings, then the image's own start."""
     worker = f"#!/bin/sh\nexport FLEETSIGHT__AWS__ENDPOINT_URL={endpoint_url}\nexec /opt/fleetsight/start worker\n"
     settings = {
@@ -137,10 +139,12 @@ def user_data(endpoint_url: str, worker_image: LocalImage, sign_in: Mapping[str,
         "FLEETSIGHT__FLEET__IMAGE_ID": worker_image.image_id,
         "FLEETSIGHT__FLEET__USER_DATA": json.dumps(worker),
         "FLEETSIGHT__WEB__HOSTS": '["fleet.example"]',
-        "FLEETSIGHT__AUTH__MODE": "cognito",
+        "FLEETSIGHT__AUTH__MODE": "oidc",
+        "FLEETSIGHT__AUTH__ISSUER": "https://id.example",
+        "FLEETSIGHT__AUTH__CLIENT_ID": "fleetsight",
         "FLEETSIGHT_SESSION_KEYS_PARAMETER": "/fleetsight/session-keys",
+        "FLEETSIGHT_CLIENT_SECRET_PARAMETER": "/fleetsight/client-secret",
         "FLEETSIGHT_STACK": "no-such-stack",
-        **sign_in,
     }
     exports = "".join(f"export {name}='{value}'\n" for name, value in settings.items())
     return f"#!/bin/sh\n{exports}exec /opt/fleetsight/start web\n"
@@ -155,11 +159,12 @@ def web(
         config = config_of(cloud.endpoint_url)
         clients, apis = Clients(config.aws.endpoint()), Apis(cloud.endpoint_url)
         provision(clients, config)
-        operator = Operator.of_a_new_pool(clients)
-        apis("ssm").put_parameter(Name="/fleetsight/session-keys", Value=SESSION_KEY, Type="SecureString")
-        script = user_data(cloud.endpoint_url, worker_image, operator.settings)
+        for name, value in (("session-keys", SESSION_KEY), ("client-secret", CLIENT_SECRET)):
+            apis("ssm").put_parameter(Name=f"/fleetsight/{name}", Value=value, Type="SecureString")
+        script = user_data(cloud.endpoint_url, worker_image)
         (instance_id,) = launch_instances(apis("ec2"), script, ImageId=web_image.image_id)
-        signed_in = {"Authorization": f"Bearer {operator.id_token()}"}
+        token = operator_token(Table(clients.dynamodb, config.names.job_table))
+        signed_in = {"Authorization": f"Bearer {token}"}
         machine = WebMachine(machine_of(cloud, instance_id), signed_in, cloud.endpoint_url)
         wait_until(machine.machine.process, "it has a process")
         wait_until(machine.ready, "its page answers")
@@ -242,32 +247,29 @@ def test_an_upload_that_is_too_large_is_refused_by_nginx_in_the_apis_words(web: 
     assert json.loads(refused.body)["type"]
 
 
-def test_an_anonymous_user_is_asked_to_sign_in_and_has_a_session(web: WebMachine) -> None:
+def test_an_anonymous_user_is_asked_to_sign_in(web: WebMachine) -> None:
     asked = web.ask_as({}, "GET", "/jobs")
     assert (asked.status, asked.headers["location"]) == (303, "/sign-in?next=%2Fjobs")
     assert web.ask_as({}, "GET", "/api/v1/jobs").status == 401
-    done = web.ask_as({}, "POST", "/sign-in", data={"email": EMAIL, "password": PASSWORD})
-    assert done.status == 303, done.body
-    cookie, _, how = done.headers["set-cookie"].partition("; ")
-    assert cookie.startswith("__Host-fleetsight=")
-    assert {"Secure", "HttpOnly"} <= set(how.split("; "))
-    assert EMAIL.encode() in web.ask_as({"Cookie": cookie}, "GET", "/").body
 
 
-def test_the_key_of_sessions_is_roots_and_the_web_tiers_and_is_not_shown(web: WebMachine) -> None:
+@pytest.mark.parametrize(("name", "value"), [("session-keys", SESSION_KEY), ("client-secret", CLIENT_SECRET)])
+def test_secrets_of_sign_in_are_roots_and_the_web_tiers_and_are_not_shown(
+    web: WebMachine, name: str, value: str
+) -> None:
     machine = web.machine
-    kept = Path(machine.disk / "upper/etc/fleetsight/session-keys")
-    assert (kept.read_text(), kept.stat().st_mode & 0o777, kept.stat().st_uid) == (SESSION_KEY, 0o600, 0)
+    kept = Path(machine.disk / "upper/etc/fleetsight" / name)
+    assert (kept.read_text(), kept.stat().st_mode & 0o777, kept.stat().st_uid) == (value, 0o600, 0)
     texts = [(machine.disk / "upper/etc/fleetsight/stack.env").read_text(), console_of(machine)]
     for pid in left_of(machine.directory):
-        for name in ("environ", "cmdline"):
+        for file in ("environ", "cmdline"):
             with contextlib.suppress(OSError):  # it has ended
-                texts.append(Path(f"/proc/{pid}/{name}").read_text(errors="replace"))
+                texts.append(Path(f"/proc/{pid}/{file}").read_text(errors="replace"))
     assert any("gunicorn" in each for each in texts)
-    assert not [each for each in texts if SESSION_KEY in each]
+    assert not [each for each in texts if value in each]
 
 
 def test_the_machine_holds_no_keys_but_those_of_its_metadata_service(web: WebMachine) -> None:
     settings = Path(web.machine.disk / "upper/etc/fleetsight/stack.env").read_text()
     assert "FLEETSIGHT__AWS__ENDPOINT_URL" in settings
-    assert not re.search("SECRET|ACCESS_KEY|TOKEN", settings)
+    assert not re.search("SECRET(?!_PARAMETER)|ACCESS_KEY|TOKEN", settings)

@@ -19,12 +19,14 @@ from fleetsight_client.api import UploadResult
 from localcloud.launch import REGION
 from scripts.client import FleetClient
 from scripts.demo_model.signs import samples
+from scripts.run.sign_in import operator_token
 from scripts.run.system import free_port
 from services.clients import Clients
 from services.ec2 import STACK_TAG, Fleet
 from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
+from services.table import Table
 from tests.conftest import keys_in
 from tests.support.account import ACCOUNT_APIS
 from tests.support.bundles import relabelled_bundle
@@ -40,7 +42,6 @@ from tests.support.least_privilege import (
     web_command,
     worker_command,
 )
-from tests.support.operator_account import Operator
 from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, statements
 from tests.support.waiting import wait_until
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
@@ -78,7 +79,6 @@ class Deployed:
     stack: DeployedStack
     clients: Clients
     api: FleetClient
-    operator: Operator
     truth: dict[str, str] = field(default_factory=dict)
     judged: dict[str, dict[str, tuple[PermissionCheck, Verdict]]] = field(default_factory=dict)
     denied: dict[str, bool] = field(default_factory=dict)
@@ -171,10 +171,10 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         put_bundle(stack)
         stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
         clients, page = Clients(Endpoint(REGION, url)), f"http://127.0.0.1:{port}"
-        operator = Operator(clients, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
         wait_until(FleetClient(page).ready, "the page of the stack's web instance")
-        api = FleetClient(page, token=operator.personal_token(page))
-        yield Deployed(stack, clients, api, operator)
+        table = Table(clients.dynamodb, stack.outputs["JobTableName"])
+        api = FleetClient(page, token=operator_token(table))
+        yield Deployed(stack, clients, api)
         api.close()
 
 
@@ -227,9 +227,6 @@ def lived(deployed: Deployed) -> Deployed:
     )
     wait_until(lambda: idle not in deployed.workers(), "the unhealthy instance is terminated")
     assert "lines" in deployed.api.console(idle)
-    deployed.operator.invites(deployed.api.base_url, "ann@example.org")
-    deployed.operator.forgets(deployed.api.base_url)
-    deployed.operator.loses_their_app(deployed.api.base_url, deployed.stack.outputs["JobTableName"])
     judge_roles(deployed)
     return deployed
 
@@ -425,8 +422,8 @@ ELSEWHERE = {
     },
     ("WebRole", "ReadTheCertificate"): "the image's `start` reads it, before there is a web tier",
     ("WebRole", "DecryptTheCertificate"): "Systems Manager needs it in the web role's name, at that moment",
-    ("WebRole", "ReadTheSessionKeys"): "the image's `start` reads them, before there is a web tier",
-    ("WebRole", "DecryptTheSessionKeys"): "Systems Manager needs it in the web role's name, at that moment",
+    ("WebRole", "ReadTheKeysOfSignIn"): "the image's `start` reads them, before there is a web tier",
+    ("WebRole", "DecryptTheKeysOfSignIn"): "Systems Manager needs it in the web role's name, at that moment",
 }
 """Statements that the day does not use; `tests/unit/infra/test_roles.py` has their resources and conditions."""
 STATEMENTS = [(role, sid) for role in SERVER_ROLES for sid in statements(role)]

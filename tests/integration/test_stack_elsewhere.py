@@ -32,6 +32,7 @@ _RESOURCE = r"^  {}:\n(?:    .*\n|\n(?=    ))+"
 GAPS: dict[str, tuple[str, str]] = {
     "no type AWS::Budgets::Budget": (_RESOURCE.format("MonthlyCost"), ""),
     "no type AWS::EC2::SecurityGroupIngress": (_RESOURCE.format("WebFrom\\w+"), ""),
+    "no type AWS::Cognito::ManagedLoginBranding": (_RESOURCE.format("ManagedLogin"), ""),
     "no type AWS::EC2::EIP": (_RESOURCE.format("(?:PageIp|PageAddressPolicy)"), ""),
     "no type AWS::EC2::EIP, in the user data": (r"!Select \[1, \[!Ref PageAddressPolicy, .*?\]\]", '"none"'),
     "no type AWS::EC2::EIP, in the outputs": (r"https://\$\{PageIp\}", "https://127.0.0.1"),

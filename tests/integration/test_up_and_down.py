@@ -14,16 +14,14 @@ from typing import Any
 
 import pytest
 
-from localcloud.clients import mails
 from localcloud.launch import LocalCloud
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_parameters
 from scripts.aws.deploy.stack import find_stack
 from scripts.aws.instances import instances_tagged, select_instance, session_command
 from scripts.aws.preflight.permissions import boundary_policy
-from scripts.aws.resources import user_pools
 from scripts.aws.status import read_status
-from services.users import NewPasswordRequired, PoolTokens, UserPool
+from services.accounts import Accounts
 from tests.conftest import ROOT
 from tests.support.aws_stage import WITH_SITE, Stage, data_buckets, launch_workers, left, make_belongings
 from tests.support.iam.commands import PrintedPolicy, calls_in_source
@@ -36,16 +34,14 @@ OWN = [each for each in FOLDER.rglob("*.py") if not {"bake", "rollout.py"} & set
 
 WITH_STUBS = {
     ("cloudformation", "DescribeEvents"),
+    ("cognito-idp", "DeleteUserPoolDomain"),
     ("cognito-idp", "ListUsers"),
     ("iam", "SimulatePrincipalPolicy"),
     ("kms", "DescribeKey"),
     ("s3", "DeleteObject"),
     ("s3", "HeadObject"),
-    ("sesv2", "GetAccount"),
 }
 """Calls that follow an answer which the local cloud does not give; `tests/unit/scripts` makes them, and the bake."""
-
-PASSWORD = "A-password-of-0ne-who-signs-in"
 
 
 def test_each_call_in_the_source_is_made_from_up_to_down_and_is_in_the_policy_and_nothing_is_left(
@@ -118,7 +114,8 @@ def use_the_stack(stage: RunningStage) -> None:
     assert status is not None
     assert (status.stack, status.page, status.template) == ("CREATE_COMPLETE", address, (1, 1))
     assert json.dumps(asdict(status))
-    sign_in_as_a_new_user(stage, "a@example.org")
+    accounts_of(stage).add("a@example.org")
+    user = accounts_of(stage).sub_of("a@example.org")
     roles = [each["RoleName"] for each in account.iam.list_roles()["Roles"] if each["RoleName"].startswith("fsx-")]
     bounds = [account.iam.get_role(RoleName=each)["Role"]["PermissionsBoundary"] for each in roles]
     assert [each["PermissionsBoundaryArn"] for each in bounds] == [boundary] * 3
@@ -145,32 +142,19 @@ def use_the_stack(stage: RunningStage) -> None:
     account.logs.create_log_group(logGroupName="/fsx/worker")  # by a worker's last words
     stage.down()
     assert "deleted the log group /fsx/worker" in stage.steps
-    for pool in user_pools(account, "fsx"):
-        account.cognito.set_user_pool_mfa_config(UserPoolId=pool["Id"], MfaConfiguration="OFF")
     # The local CloudFormation imports nothing.
     account.dynamodb.update_table(TableName="fsx-jobs", DeletionProtectionEnabled=False)
     account.dynamodb.delete_table(TableName="fsx-jobs")
     stage.up(settings=StackSettings({"DeletionProtection": "true"}))
-    assert isinstance(pool_of(stage).sign_in("a@example.org", PASSWORD), PoolTokens)
+    assert accounts_of(stage).sub_of("a@example.org") == user
     stage.down(delete_data=True)
 
 
-def pool_of(stage: Stage) -> UserPool:
-    """Return the stack's pool, as the web tier uses it."""
+def accounts_of(stage: Stage) -> Accounts:
+    """Return the accounts of the stack's pool."""
     stack = find_stack(stage.account, stage.prefix)
     assert stack is not None
-    return UserPool(stage.account.cognito, stack.outputs["UserPoolId"], stack.outputs["UserPoolClientId"])
-
-
-def sign_in_as_a_new_user(stage: Stage, email: str) -> None:
-    """Create an account by invitation, and sign in."""
-    pool, endpoint_url = pool_of(stage), stage.account.endpoint_url
-    assert endpoint_url is not None
-    pool.invite(email)
-    wanted = pool.sign_in(email, next(mail.content for mail in mails(endpoint_url) if mail.to == email))
-    assert isinstance(wanted, NewPasswordRequired)
-    pool.set_first_password(email, wanted.session, PASSWORD)
-    assert isinstance(pool.sign_in(email, PASSWORD), PoolTokens)
+    return Accounts(stage.account.cognito, stack.outputs["UserPoolId"])
 
 
 TEMPLATES = ("WebTemplate", "WorkerTemplate")

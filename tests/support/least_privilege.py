@@ -242,9 +242,6 @@ DENIED_CALLS = {
         "ControllerRole", "sqs", "receive_message", {"QueueUrl": "{requests}"}
     ),
     "web writes no results": Attempt("WebRole", "s3", "put_object", {**_RESULT, "Body": b""}),
-    "web knows no accounts of other pools": Attempt(
-        "WebRole", "cognito-idp", "admin_get_user", {"UserPoolId": "us-east-1_Another1", "Username": "me"}
-    ),
     "web reads no other parameter": Attempt("WebRole", "ssm", "get_parameter", {"Name": "/fleetsight/config"}),
     # It puts images of jobs from S3, which this stack allows: `SourcePolicy`.
     "the controller reads nothing else of a source's bucket": Attempt(

@@ -1,6 +1,5 @@
 """The stack's template as plain data, and what its functions make of the parameters' defaults."""
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from typing import Any
 from core.config import Config, parse_config
 from scripts.aws.deploy.settings import TEMPLATE_PATH
 from services.cloudformation import parse_template
-from tests.conftest import ROOT, shipped_values
+from tests.conftest import shipped_values
 
 GIVEN: dict[str, Any] = {
     "AWS::AccountId": "123456789012",
@@ -138,28 +137,6 @@ def allowed(role: str) -> set[tuple[str, str]]:
         for action in listed(statement["Action"])
         for resource in listed(value_of(statement["Resource"]))
     }
-
-
-ACTION_NAMES = {
-    "AdminSetUserMfaPreference": "AdminSetUserMFAPreference",
-    "SetUserMfaPreference": "SetUserMFAPreference",
-    "SendMessageBatch": "SendMessage",
-    "DeleteMessageBatch": "DeleteMessage",
-    "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
-}
-"""Actions of calls that botocore names otherwise; SQS knows no action for a batch."""
-
-
-def calls_of(module: str, service: str) -> set[str]:
-    """Return the actions of all calls that a module of `services/` makes of its client, by the code."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / "services" / module).read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            method, owner = node.func.attr, ast.unparse(node.func.value)
-            if owner.endswith("client"):
-                name = str(ast.literal_eval(node.args[0])) if method == "get_paginator" else method
-                found.add(name.title().replace("_", ""))
-    return {f"{service}:{ACTION_NAMES.get(name, name)}" for name in found}
 
 
 def user_data(template: str) -> str:

@@ -1,7 +1,6 @@
-"""Sign-in of a stack: its user pool, and the keys by which sessions are signed and encrypted."""
+"""Sign-in of a stack: its provider, and the keys by which sessions are signed and encrypted."""
 
 import secrets
-from typing import TYPE_CHECKING
 
 from scripts.aws.context import TAG, AwsAccount, AwsContext
 from scripts.aws.deploy.settings import SettingError, StackSettings, parameter_values
@@ -9,17 +8,17 @@ from scripts.aws.deploy.stack import StackDescription
 from scripts.aws.resources import user_pools
 from services.accounts import OPERATORS, USERS
 
-if TYPE_CHECKING:
-    from mypy_boto3_cognito_idp.type_defs import UserPoolTypeTypeDef
-
 GROUPS = (USERS, OPERATORS)
 """The groups of the stack's user pool."""
 
-OTHER_FACTORS = ("SmsMfaConfiguration", "EmailMfaConfiguration")
-"""Second factors that the page does not support; a call without them would turn them off."""
-
-CREATE_POOL, KEPT_POOL, SENDER, SENDER_ADDRESS = "CreateUserPool", "KeptUserPool", "SenderArn", "SenderAddress"
+CREATE_POOL, KEPT_POOL, POOL_TIER, POOL_DOMAIN = "CreateUserPool", "KeptUserPool", "UserPoolTier", "SignInDomain"
+ISSUER, CLIENT, OPERATORS_GROUP = "Issuer", "ClientId", "OperatorsGroupName"
 """Parameters of the stack."""
+
+RESERVED = ("aws", "amazon", "cognito")
+"""Words that no domain of a user pool contains:
+https://docs.aws.amazon.com/cognito/latest/developerguide/cognito-user-pools-assign-domain-prefix.html
+"""
 
 MAX_KEYS = 2
 """The number of keys after a rotation: sessions of the last key stay valid."""
@@ -29,8 +28,31 @@ KEY_BYTES = 48
 
 
 def has_sign_in(settings: StackSettings, stack: StackDescription | None) -> bool:
-    """Return whether users sign in: the given value, else the stack's, else the template's default."""
-    return parameter_values(settings, stack)[CREATE_POOL] == "true"
+    """Return whether users sign in, by the given values, else the stack's, else the template's defaults."""
+    values = parameter_values(settings, stack)
+    return values[CREATE_POOL] == "true" or bool(values[ISSUER])
+
+
+def check_provider(prefix: str, settings: StackSettings, stack: StackDescription | None) -> None:
+    """Check that the stack has one provider of sign-in, and that the pages of a user pool can have their address.
+
+    Raises:
+        SettingError: a user pool is wanted beside another provider, or the prefix has a word that Cognito reserves.
+    """
+    values = parameter_values(settings, stack)
+    if values[ISSUER]:
+        if settings.parameters.get(CREATE_POOL) == "true":
+            raise SettingError(
+                f"{CREATE_POOL}=true: users sign in at {ISSUER}={values[ISSUER]}, and a stack has one provider: "
+                f"leave out {CREATE_POOL}, or give --set {ISSUER}= --set {CLIENT}= for the user pool"
+            )
+        return
+    word = next((each for each in RESERVED if each in prefix), None)
+    if word and values[CREATE_POOL] == "true" and not values[POOL_DOMAIN]:
+        raise SettingError(
+            f"the prefix {prefix} contains {word}, which the address of a user pool's pages must not: give another "
+            f"first part of the address, as --set {POOL_DOMAIN}=NAME"
+        )
 
 
 def kept_pool_parameters(
@@ -40,75 +62,31 @@ def kept_pool_parameters(
 
     Jobs belong to accounts, and the next stack adopts buckets and table too. Of several pools it adopts the one with
     the most accounts: the pool of a failed creation has none.
-
-    Raises:
-        SettingError: anyone can register an account for any address in the pool.
-    """
-    if not has_sign_in(settings, stack):
-        return {}
-    pool: UserPoolTypeTypeDef | None = None
-    if (stack is None or "UserPoolId" not in stack.outputs) and KEPT_POOL not in settings.parameters:
-        left = user_pools(account, prefix)
-        pool = max(left, key=lambda each: (each.get("EstimatedNumberOfUsers", 0), each["CreationDate"]), default=None)
-    elif pool_id := parameter_values(settings, stack)[KEPT_POOL]:
-        pool = account.cognito.describe_user_pool(UserPoolId=pool_id)["UserPool"]
-    if pool is None:
-        return {}
-    if not pool.get("AdminCreateUserConfig", {}).get("AllowAdminCreateUserOnly"):
-        raise SettingError(
-            f"{KEPT_POOL}={pool['Id']}: self-registration of this user pool is on, so anyone can choose the "
-            "password of an account for an address that is not theirs: turn it off in the Cognito console, then run "
-            "this again"
-        )
-    return {KEPT_POOL: pool["Id"]}
-
-
-def check_sender(settings: StackSettings, stack: StackDescription | None) -> None:
-    """Check that mail has a sender: an identity of SES is an address, or a domain that needs an address.
-
-    Raises:
-        SettingError: the identity is a domain, and no address of it or of a subdomain is given.
     """
     values = parameter_values(settings, stack)
-    sender, address = values[SENDER], values[SENDER_ADDRESS].rstrip(">")
-    domain = sender.rpartition("/")[2]
-    if sender and "@" not in sender and not f".{address.rpartition('@')[2]}".endswith(f".{domain}"):
-        raise SettingError(
-            f"{SENDER}={sender}: this identity of SES is a domain: give the address that mails come from, of the "
-            f"domain or a subdomain, as --set {SENDER_ADDRESS}=fleetsight@{domain}"
-        )
-
-
-def complete_kept_pool(context: AwsContext, stack: StackDescription) -> None:
-    """Complete an adopted user pool: create groups, and allow authenticator apps as second factor."""
-    account, pool_id = context.account, stack.parameters.get(KEPT_POOL, "")
-    if not pool_id:
-        return
-    factors = account.cognito.get_user_pool_mfa_config(UserPoolId=pool_id)
-    if not factors.get("SoftwareTokenMfaConfiguration", {}).get("Enabled"):
-        others = {name: factors[name] for name in OTHER_FACTORS if factors.get(name)}  # type: ignore[literal-required]
-        account.cognito.set_user_pool_mfa_config(
-            UserPoolId=pool_id,
-            SoftwareTokenMfaConfiguration={"Enabled": True},
-            MfaConfiguration="ON" if factors.get("MfaConfiguration") == "ON" else "OPTIONAL",
-            **others,
-        )
-        context.report_change(f"turned on second factors, for those who want one, of the user pool {pool_id}")
-    for name in GROUPS:
-        try:
-            account.cognito.create_group(UserPoolId=pool_id, GroupName=name)
-        except account.cognito.exceptions.GroupExistsException:
-            continue
-        context.report_change(f"made the group {name} of the user pool {pool_id}")
+    if values[ISSUER] or values[CREATE_POOL] != "true" or KEPT_POOL in settings.parameters:
+        return {}
+    if stack is not None and "UserPoolId" in stack.outputs:
+        return {}
+    left = user_pools(account, prefix)
+    pool = max(left, key=lambda each: (each.get("EstimatedNumberOfUsers", 0), each["CreationDate"]), default=None)
+    return {} if pool is None else {KEPT_POOL: pool["Id"], POOL_TIER: pool.get("UserPoolTier", "ESSENTIALS")}
 
 
 def report_access(context: AwsContext, stack: StackDescription) -> None:
-    """Report how to create an operator if there is none, or that there is no sign-in."""
-    account, pool = context.account, stack.outputs.get("UserPoolId")
-    if pool is None:
+    """Report how to create the first operator, what another provider must know, or that there is no sign-in."""
+    account, outputs = context.account, stack.outputs
+    if "Issuer" not in outputs:
         context.report(
             "There is no sign-in: all who reach the page may see and do everything. "
             f"`fleetsight up --set {CREATE_POOL}=true` changes that."
+        )
+    elif (pool := outputs.get("UserPoolId")) is None:
+        address = outputs.get("SiteAddress", outputs["PageAddress"])
+        context.report(
+            f"Users sign in at {outputs['Issuer']}. Register there, for the client {stack.parameters[CLIENT]}, the "
+            f"redirect URI {address}/sign-in/callback and the sign-out URI {address}/signed-out. Users of its group "
+            f"{stack.parameters[OPERATORS_GROUP]} manage the fleet."
         )
     elif not account.cognito.list_users_in_group(UserPoolId=pool, GroupName=OPERATORS, Limit=1)["Users"]:
         at = f"--prefix {context.prefix} --region {account.region_name}"

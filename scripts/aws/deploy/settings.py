@@ -52,11 +52,13 @@ STACK_KEYS = {
     "queues.max_message_bytes": "give --set MaxMessageBytes=1024 to 1048576",
     "worker.bundle": "give --set BundleAddress=…",
     "web.hosts": "give --set PageNames=NAME,NAME",
-    "auth.mode": "give --set CreateUserPool=true or false",
+    "auth.mode": "give --set CreateUserPool=true or false, or --set Issuer=URL",
     "auth.open": "give --set CreateUserPool=true or false",
-    "auth.user_pool_id": "the stack makes it",
-    "auth.client_id": "the stack makes it",
-    "auth.sign_up": "give --set OpenSignUp=true or false",
+    "auth.issuer": "give --set Issuer=URL",
+    "auth.client_id": "give --set ClientId=ID",
+    "auth.scopes": "give --set Scopes=openid,email",
+    "auth.groups_claim": "give --set GroupsClaim=NAME",
+    "auth.operators_group": "give --set OperatorsGroupName=NAME",
     "metrics.cloudwatch_namespace": "it is the prefix, where its alarms find the metrics",
 }
 """Keys that the stack sets itself, and what to do instead of overriding them."""
@@ -220,7 +222,9 @@ def template_for(parameters: Mapping[str, str]) -> str:
         return load_template().body
     is_off = re.compile(rf"^(?:    |  \w+: \{{)Condition: (?:{'|'.join(off)})\b", re.MULTILINE)
     entries = re.split(r"^(?=  \w|\w)", load_template().body, flags=re.MULTILINE)
-    return "".join(each for each in entries if not is_off.search(each))
+    left = "".join(each for each in entries if not is_off.search(each))
+    # A condition leaves these lines out, too, and yet CloudFormation wants the resource to exist.
+    return re.sub(r"^.*!GetAtt Site[.].*\n", "", left, flags=re.MULTILINE) if "HasSite" in off else left
 
 
 def upload_template(context: AwsContext, body: str) -> str:

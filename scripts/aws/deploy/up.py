@@ -22,8 +22,7 @@ from scripts.aws.bake.spec import BUNDLE_TAG, ROLES, Role, base_image, disk_gib
 from scripts.aws.buckets import bucket_exists, delete_bucket, delete_objects
 from scripts.aws.context import TAG, AwsContext, DeclinedError
 from scripts.aws.deploy.auth import (
-    check_sender,
-    complete_kept_pool,
+    check_provider,
     ensure_session_key,
     has_sign_in,
     kept_pool_parameters,
@@ -291,6 +290,8 @@ def _plan(
     wanted = parameter_values(options.settings, stack)
     if not wanted["PermissionsBoundaryArn"] and "PermissionsBoundaryArn" not in options.settings.parameters:
         wanted["PermissionsBoundaryArn"] = existing_boundary(context.account, context.prefix)
+    if wanted["Issuer"]:
+        wanted["CreateUserPool"] = "false"  # the template makes none, and its rights are not needed
     is_new = stack is None or stack.is_deleted
     role = options.service_role or ("" if stack is None else stack.service_role)  # which the stack keeps
     return StackPlan(
@@ -312,7 +313,7 @@ def _validate(context: AwsContext, options: UpOptions, stack: StackDescription |
     config = validated_config(merge_config(stack_config(stack), options.settings.config))
     unkept_days(config.retention, options.settings, stack)
     source_parameters(config, context.account.partition)
-    check_sender(options.settings, stack)
+    check_provider(context.prefix, options.settings, stack)
     return config
 
 
@@ -509,7 +510,6 @@ def _finish(context: AwsContext, prompts: Prompts, offered: Sequence[Path]) -> s
             f"Workers are launched from version {versions[0]} of their template; {versions[1]} is the newest: "
             "`fleetsight roll` takes them there."
         )
-    complete_kept_pool(context, stack)
     report_access(context, stack)
     context.report(f"Fleetsight is at {stack.outputs.get('SiteAddress', address)}")
     return address

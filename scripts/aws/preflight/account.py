@@ -7,7 +7,7 @@ from functools import cache
 
 from botocore.exceptions import ClientError
 
-from scripts.aws.deploy.settings import OFF, template_for
+from scripts.aws.deploy.settings import template_for
 from scripts.aws.preflight.findings import Finding, Level, PreflightCheck, StackPlan
 from scripts.aws.preflight.permissions import (
     Permission,
@@ -127,21 +127,6 @@ def check_public_access(plan: StackPlan) -> Iterable[Finding]:
     )
 
 
-def check_mail(plan: StackPlan) -> Iterable[Finding]:
-    """Check that SES sends the codes of sign-up to every address, if the sender is in the region of the stack.
-
-    https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_GetAccount.html
-    """
-    sender, region = plan.parameters["SenderArn"], plan.account.region_name
-    if f":{region}:" not in sender or plan.parameters["CreateUserPool"] in OFF:
-        return
-    if plan.account.ses.get_account()["ProductionAccessEnabled"]:
-        yield Finding(Level.OK, f"SES in {region} sends to every address")
-    else:
-        words = f"SES in {region} is in the sandbox, and sends codes to verified addresses only"
-        yield Finding(Level.WARNING, words, "Ask for production access in the console of SES")
-
-
 ACCOUNT_CHECKS: Mapping[str, PreflightCheck] = {
     "rights": check_rights,
     "region": check_region,
@@ -149,5 +134,4 @@ ACCOUNT_CHECKS: Mapping[str, PreflightCheck] = {
     "addresses": check_addresses,
     "disk key": check_disk_key,
     "public access": check_public_access,
-    "mail": check_mail,
 }

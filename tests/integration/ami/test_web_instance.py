@@ -30,16 +30,20 @@ from scripts.run.system import free_port
 from tests.conftest import ROOT
 from tests.support.aws_stage import stubbed
 from tests.support.servers import INSTANCE_ID, MetadataService, serving
+from web_tier.auth.provider import SECRET_FILE_VARIABLE, load_client_secret
 from web_tier.controller.previous_end import PREVIOUS_END, last_words
 
 UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"
 OPEN = {"FLEETSIGHT__AUTH__OPEN": "true"}
 BALANCED = {"FLEETSIGHT_BEHIND_LOAD_BALANCER": "true"}
 SIGN_IN = {
-    "FLEETSIGHT__AUTH__MODE": "cognito",
-    "FLEETSIGHT__AUTH__USER_POOL_ID": "us-east-1_Example1",
+    "FLEETSIGHT__AUTH__MODE": "oidc",
+    "FLEETSIGHT__AUTH__ISSUER": "https://id.example.org",
     "FLEETSIGHT__AUTH__CLIENT_ID": "example",
+    "FLEETSIGHT_SESSION_KEYS_PARAMETER": "/mine/session-keys",
 }
+OF_A_CLIENT = {"FLEETSIGHT_CLIENT_SECRET_PARAMETER": "/mine/client-secret"}
+KEYS = f"{'new' * 20}\n{'old' * 20}"
 SECRET = "-----BEGIN PRIVATE KEY-----not to be shown"
 
 
@@ -104,6 +108,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(prepare_web, "LIMITS", tmp_path / "limits.conf")
     monkeypatch.setattr(prepare_web, "LARGE_BODIES", tmp_path / "large-bodies.conf")
     monkeypatch.setattr(prepare_web, "SESSION_KEYS", tmp_path / "session-keys")
+    monkeypatch.setattr(prepare_web, "CLIENT_SECRET", tmp_path / "client-secret")
+    monkeypatch.setattr(prepare_web, "SIGN_IN", tmp_path / "sign-in.env")
     monkeypatch.setattr("shutil.chown", lambda *_: None)
     monkeypatch.syspath_prepend(str(ROOT))
     return tmp_path
@@ -134,17 +140,18 @@ def test_a_configuration_that_is_not_valid_stops_the_start_with_the_key(places: 
 
 
 class Store:
-    """A client of the parameter store, which holds one parameter."""
+    """A client of the parameter store, which holds these parameters; it refuses every call with `refusal`."""
 
-    def __init__(self, value: str | None, name: str = "/mine/tls") -> None:
-        self._value, self._name = value, name
+    def __init__(self, values: dict[str, str], refusal: str = "") -> None:
+        self._values, self._refusal = values, refusal
 
     def get_parameter(self, **asked: Any) -> Any:
         """Return the parameter as SSM does."""
-        if self._value is None:
-            raise ClientError({"Error": {"Code": "ParameterNotFound", "Message": "none"}}, "GetParameter")
-        assert asked == {"Name": self._name, "WithDecryption": True}
-        return {"Parameter": {"Value": self._value}}
+        code = self._refusal if asked["Name"] not in self._values else ""
+        if code or asked["Name"] not in self._values:
+            raise ClientError({"Error": {"Code": code or "ParameterNotFound", "Message": "none"}}, "GetParameter")
+        assert asked == {"Name": asked["Name"], "WithDecryption": True}
+        return {"Parameter": {"Value": self._values[asked["Name"]]}}
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
@@ -154,13 +161,13 @@ def offer(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
 
 def test_the_parameter_is_read_decrypted(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, key = pair(places / "made")
-    offer(monkeypatch, Store(json.dumps({"certificate": certificate, "key": key})))
+    offer(monkeypatch, Store({"/mine/tls": json.dumps({"certificate": certificate, "key": key})}))
     prepare_web.main(OPEN | {"FLEETSIGHT_TLS_PARAMETER": "/mine/tls"})
     assert (places / "tls" / "certificate.pem").read_text() == certificate
 
 
 def test_a_parameter_that_is_not_there_is_named(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    offer(monkeypatch, Store(None))
+    offer(monkeypatch, Store({}))
     with pytest.raises(NotPreparedError, match=r"/mine/tls .*ParameterNotFound"):
         prepare_web.main(OPEN | {"FLEETSIGHT_TLS_PARAMETER": "/mine/tls"})
 
@@ -179,10 +186,9 @@ def test_a_page_without_sign_in_is_not_served_unless_the_settings_open_it(places
 def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
     places: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    keys = f"{'new' * 20}\n{'old' * 20}"
-    offer(monkeypatch, Store(keys, "/mine/session-keys"))
-    prepare_web.main(SIGN_IN | {"FLEETSIGHT_SESSION_KEYS_PARAMETER": "/mine/session-keys"})
-    assert (places / "session-keys").read_text() == keys
+    offer(monkeypatch, Store({"/mine/session-keys": KEYS}))
+    prepare_web.main(SIGN_IN)
+    assert (places / "session-keys").read_text() == KEYS
     assert (places / "session-keys").stat().st_mode & 0o777 == 0o600
     assert "new" not in "".join(capfd.readouterr())
 
@@ -200,11 +206,51 @@ def test_the_keys_of_sessions_become_a_file_that_root_alone_reads(
 def test_without_keys_of_sessions_nothing_is_served_and_the_error_says_why(
     places: Path, monkeypatch: pytest.MonkeyPatch, named: str, held: str | None, message: str
 ) -> None:
-    offer(monkeypatch, Store(held, "/mine/session-keys"))
+    offer(monkeypatch, Store({} if held is None else {"/mine/session-keys": held}))
     with pytest.raises(NotPreparedError, match=message) as caught:
         prepare_web.main(SIGN_IN | {"FLEETSIGHT_SESSION_KEYS_PARAMETER": named})
     assert "short-secret" not in str(caught.value)
     assert not (places / "session-keys").exists()
+
+
+@pytest.mark.parametrize("named", [{}, OF_A_CLIENT], ids=["user pool", "other provider"])
+def test_a_client_without_a_secret_is_public(
+    places: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    offer(monkeypatch, Store({"/mine/session-keys": KEYS}))
+    prepare_web.main(SIGN_IN | named)
+    assert (places / "client-secret").read_text() == ""  # systemd wants a file
+    assert web_tiers_secret(places) is None
+
+
+def test_the_secret_of_the_client_becomes_a_file_that_root_alone_reads(
+    places: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    offer(monkeypatch, Store({"/mine/session-keys": KEYS, "/mine/client-secret": f"{SECRET}\n"}))
+    prepare_web.main(SIGN_IN | OF_A_CLIENT)
+    assert (places / "client-secret").stat().st_mode & 0o777 == 0o600
+    assert web_tiers_secret(places) == SECRET
+    assert SECRET not in "".join(capfd.readouterr()) + (places / "sign-in.env").read_text()
+
+
+def web_tiers_secret(places: Path) -> str | None:
+    """Return the secret that the web tier's unit is started with."""
+    service = unit("fleetsight-web.service")["Service"]
+    name, source = service["LoadCredential"].split(":")  # the last one
+    assert (name, Path(source).name) == ("client-secret", "client-secret")
+    lines = (places / "sign-in.env").read_text().splitlines()
+    environment = dict(line.split("=", 1) for line in lines)
+    if path := environment.get(SECRET_FILE_VARIABLE):
+        # Where systemd gives a unit its credentials: https://systemd.io/CREDENTIALS/
+        assert path == "/run/credentials/fleetsight-web.service/client-secret"
+        environment[SECRET_FILE_VARIABLE] = str(places / "client-secret")
+    return load_client_secret(environment)
+
+
+def test_a_secret_that_may_not_be_read_stops_the_start(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, Store({"/mine/session-keys": KEYS}, refusal="AccessDeniedException"))
+    with pytest.raises(NotPreparedError, match=r"/mine/client-secret .*AccessDeniedException"):
+        prepare_web.main(SIGN_IN | OF_A_CLIENT)
 
 
 # ---- The end of a controller

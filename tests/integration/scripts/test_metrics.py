@@ -33,11 +33,11 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with sign-in that serves its metrics and has classified some images."""
     settings = {
         "FLEETSIGHT__FLEET__MAX_WORKERS": "1",
-        "FLEETSIGHT__AUTH__MODE": "cognito",
         CONTROLLER_PORT_VARIABLE: str(free_port()),
     }
     # Not forked: such a worker may have labelled all images before the controller has seen it boot.
-    with running_system(tmp_path_factory.mktemp("home"), settings, supervisor=Supervisor()) as system:
+    home, supervisor = tmp_path_factory.mktemp("home"), Supervisor()
+    with running_system(home, settings, supervisor=supervisor, has_provider=True) as system:
         client = system.api()
         job = client.create_job("metrics")
         client.add_images(job, [(f"{number}.jpg", picture(shade=number)) for number in range(IMAGES)])

@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -17,10 +17,10 @@ from localcloud.launch import LocalCloud
 from scripts.aws.bake.spec import BUNDLE_TAG
 from scripts.aws.context import TAG, AwsAccount, DeclinedError
 from scripts.aws.deploy import up as ups
-from scripts.aws.deploy.auth import complete_kept_pool, kept_pool_parameters, rotate_session_key
+from scripts.aws.deploy.auth import rotate_session_key
 from scripts.aws.deploy.network import NetworkError, find_network
 from scripts.aws.deploy.settings import SettingError, StackSettings
-from scripts.aws.deploy.stack import StackDescription, find_stack
+from scripts.aws.deploy.stack import find_stack
 from scripts.aws.deploy.up import NotReadyError
 from scripts.cli import fleetsight
 from services.table import Table
@@ -308,9 +308,9 @@ def test_a_rotated_key_is_first_and_the_last_one_stays_valid(stage: Stage) -> No
 def test_the_next_stack_adopts_the_accounts_of_the_last_one(stage: Stage) -> None:
     stage.store_images()
     cognito, tags = stage.account.cognito, {TAG: stage.prefix}
-    closed: Any = {"AllowAdminCreateUserOnly": True}
+    lite: Any = "LITE"
     pools = [
-        cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags=tags, AdminCreateUserConfig=closed)["UserPool"]
+        cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags=tags, UserPoolTier=lite)["UserPool"]
         for _ in range(2)  # a creation that has failed leaves a pool without accounts
     ]
     pool = pools[0]["Id"]
@@ -321,32 +321,23 @@ def test_the_next_stack_adopts_the_accounts_of_the_last_one(stage: Stage) -> Non
         stage.up()
         assert pool_of(stage) == pool
         assert len(cognito.list_users_in_group(UserPoolId=pool, GroupName="operators")["Users"]) == 1
-    assert f"made the group users of the user pool {pool}" in stage.steps
+    assert stack(stage).parameters["UserPoolTier"] == "LITE"
     stage.down(delete_data=True)
     assert not left(stage)
 
 
-@pytest.mark.parametrize(("had", "has"), [("OFF", "OPTIONAL"), ("ON", "ON")])
-def test_an_adopted_pool_gets_authenticator_apps(stage: Stage, had: Literal["OFF", "ON"], has: str) -> None:
-    pool_id = stage.account.cognito.create_user_pool(PoolName=stage.prefix)["UserPool"]["Id"]
-    sms: Any = {"SmsConfiguration": {"SnsCallerArn": "arn:aws:iam::123456789012:role/sms"}}
-    stage.account.cognito.set_user_pool_mfa_config(UserPoolId=pool_id, SmsMfaConfiguration=sms, MfaConfiguration=had)
-    kept = StackDescription(stage.prefix, "arn", "CREATE_COMPLETE", parameters={"KeptUserPool": pool_id})
-    for _ in range(2):
-        complete_kept_pool(stage.context, kept)
-    settings = stage.account.cognito.get_user_pool_mfa_config(UserPoolId=pool_id)
-    assert settings["MfaConfiguration"] == has
-    assert settings["SmsMfaConfiguration"] == sms
-    assert settings["SoftwareTokenMfaConfiguration"] == {"Enabled": True}
-    assert len([step for step in stage.steps if "turned on second factors" in step]) == 1
-    stage.account.cognito.delete_user_pool(UserPoolId=pool_id)
-
-
-def test_s4_an_adopted_pool_with_self_registration_is_rejected(stage: Stage) -> None:
-    made = stage.account.cognito.create_user_pool(PoolName=stage.prefix, UserPoolTags={TAG: stage.prefix})
-    with pytest.raises(SettingError, match=f"{made['UserPool']['Id']}: self-registration"):
-        kept_pool_parameters(stage.account, stage.prefix, StackSettings(), None)
-    stage.down(delete_data=True)
+def test_a_stack_with_another_provider_has_no_pool_and_says_what_to_register_there(stage: Stage) -> None:
+    stage.store_images()
+    provider = {"Issuer": "https://id.example.org", "ClientId": "fleet", "OperatorsGroupName": "admins"}
+    with pytest.raises(SettingError, match="leave out CreateUserPool"):
+        stage.up(settings=StackSettings({**provider, "CreateUserPool": "true"}))
+    address = stage.up(settings=StackSettings(provider))
+    outputs = stack(stage).outputs
+    assert (outputs["Issuer"], outputs.get("UserPoolId")) == (provider["Issuer"], None)
+    assert key_of(stage)
+    seen = " ".join(stage.seen.split())
+    assert f"{address}/sign-in/callback and the sign-out URI {address}/signed-out" in seen
+    assert "Users of its group admins manage the fleet" in seen
 
 
 @pytest.mark.parametrize(

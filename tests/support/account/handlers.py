@@ -185,12 +185,12 @@ def create_instance_profile(services: StackServices, resource: Resource) -> Crea
 def create_user_pool(services: StackServices, resource: Resource) -> Created:
     """Create a user pool."""
     wanted = dict(resource.properties)
-    name, factors, mode = (wanted.pop(key) for key in ("UserPoolName", "EnabledMfas", "MfaConfiguration"))
+    name, mode, factors = wanted.pop("UserPoolName"), wanted.pop("MfaConfiguration"), wanted.pop("EnabledMfas", [])
     wanted["UserPoolTags"] = services.tags(resource, "UserPoolTags")
     pool = services.call("cognito-idp", "create_user_pool", PoolName=name, **wanted)["UserPool"]
     services.call(
         "cognito-idp", "set_user_pool_mfa_config", UserPoolId=pool["Id"], MfaConfiguration=mode,
-        SoftwareTokenMfaConfiguration={"Enabled": "SOFTWARE_TOKEN_MFA" in factors},
+        **({"SoftwareTokenMfaConfiguration": {"Enabled": True}} if factors else {}),
     )  # fmt: skip
     return pool["Id"], {"Arn": pool["Arn"]}
 
@@ -203,6 +203,16 @@ def create_user_pool_client(services: StackServices, resource: Resource) -> Crea
     """Create a client of a user pool."""
     wanted = {**resource.properties, "ClientName": services.name(resource, "ClientName", 128)}
     return services.call("cognito-idp", "create_user_pool_client", **wanted)["UserPoolClient"]["ClientId"], {}
+
+
+@handles(
+    "AWS::Cognito::UserPoolDomain", by_call("cognito-idp", "delete_user_pool_domain", "Domain", also=("UserPoolId",))
+)
+def create_user_pool_domain(services: StackServices, resource: Resource) -> Created:
+    """Create the domain of a user pool; no pages are there."""
+    named = {name: resource.properties[name] for name in ("Domain", "UserPoolId")}
+    services.call("cognito-idp", "create_user_pool_domain", **named)
+    return named["Domain"], {}
 
 
 @handles("AWS::Cognito::UserPoolGroup", by_call("cognito-idp", "delete_group", "GroupName", also=("UserPoolId",)))

@@ -87,7 +87,9 @@ UNTAGGED = {
     "AWS::CloudFront::Function",
     "AWS::CloudFront::OriginAccessControl",
     "AWS::CloudFront::ResponseHeadersPolicy",
+    "AWS::Cognito::ManagedLoginBranding",
     "AWS::Cognito::UserPoolClient",
+    "AWS::Cognito::UserPoolDomain",
     "AWS::Cognito::UserPoolGroup",
     "AWS::EC2::SecurityGroupIngress",
     "AWS::IAM::InstanceProfile",
@@ -136,7 +138,13 @@ SITE = NAMED | {"StaticSite": "true", "WebCidr": "0.0.0.0/0"}
     [
         ({}, []),
         ({"WebInstances": "2"}, ["WebInstances above 1 needs CertificateArn"]),
-        ({"WebInstances": "2", "CertificateArn": NAMED["CertificateArn"]}, []),
+        (NAMED | {"WebInstances": "2"}, []),
+        ({"CertificateArn": NAMED["CertificateArn"]}, ["Sign-in at a load balancer needs the name"]),
+        ({"CertificateArn": NAMED["CertificateArn"], "PageNames": "a.example.org"}, []),
+        ({"CertificateArn": NAMED["CertificateArn"], "CreateUserPool": "false"}, []),
+        ({"Issuer": "https://id.example.org"}, ["Issuer and ClientId belong together"]),
+        ({"ClientId": "fleet"}, ["Issuer and ClientId belong together"]),
+        ({"Issuer": "https://id.example.org", "ClientId": "fleet"}, []),
         (SITE, []),
         (
             {"StaticSite": "true"},
@@ -547,6 +555,9 @@ def test_the_cdn_caches_no_web_tier_response_and_forwards_all_but_the_host_heade
     default = DISTRIBUTION["DefaultCacheBehavior"]
     assert default["CachePolicyId"] == CACHING_DISABLED
     assert default["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST
+    assert (
+        default["FunctionAssociations"] == BY_PATTERN["/"]["FunctionAssociations"]
+    )  # passes the name of the site on
     assert set(default["AllowedMethods"]) == EVERY_METHOD
     assert "ResponseHeadersPolicyId" not in default  # the web tier sets them itself
     (web,) = [each for each in DISTRIBUTION["Origins"] if each["Id"] == "web"]

@@ -53,6 +53,7 @@ UNUSED = [
     *("logs:DeleteIndexPolicy", "logs:DeleteRetentionPolicy", "logs:PutLogGroupDeletionProtection"),
     "s3:UpdateBucketMetadata*",
     "iam:DeleteRolePermissionsBoundary",  # the user who deploys could take the boundary away
+    "cloudfront:updateDistribution",  # of a user pool's domain of your own
     *("cloudfront:CreateConnectionGroup", "autoscaling:*Metrics*", "autoscaling:PutNotificationConfiguration"),
 ]
 """What schemas name for properties that the template does not use."""

@@ -19,7 +19,6 @@ from scripts.aws.deploy.settings import load_template
 from scripts.aws.instances import InstanceType
 from scripts.aws.preflight.account import (
     check_disk_key,
-    check_mail,
     check_public_access,
     check_region,
     check_rights,
@@ -38,7 +37,6 @@ from scripts.aws.preflight.quotas import check_addresses, check_quota, quota_cod
 from services.clock import utc_now
 from tests.support.aws_stage import USER, StubbedAccount, stubbed_account
 
-SENDER = "arn:aws:ses:us-east-1:123456789012:identity/a@example.org"
 GIVEN_ROLE, STACKS_ROLE = (f"arn:aws:iam::123456789012:role/{name}" for name in ("given", "of-the-stack"))
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
@@ -138,28 +136,6 @@ def test_blocked_internet_gateways_are_a_warning(mode: str, level: str, words: s
         at.stubs["ec2"].add_response("describe_vpc_block_public_access_options", answer)
         ((reported, found, _),) = at.found(check_public_access)
     assert (reported, words in found) == (level, True)
-
-
-@pytest.mark.parametrize(
-    ("parameters", "in_production", "levels"),
-    [
-        ({"SenderArn": SENDER}, True, ["ok"]),
-        ({"SenderArn": SENDER}, False, ["warning"]),
-        ({}, None, []),
-        ({"SenderArn": SENDER, "CreateUserPool": "false"}, None, []),
-        ({"SenderArn": SENDER.replace("us-east-1", "eu-west-1")}, None, []),
-    ],
-    ids=["production", "sandbox", "no sender", "no sign-in", "another region"],
-)
-def test_the_ses_sandbox_of_the_sender_is_a_warning(
-    parameters: dict[str, str], in_production: bool | None, levels: list[str]
-) -> None:
-    with stubbed_account("sesv2", parameters=parameters) as at:
-        if in_production is not None:
-            at.stubs["sesv2"].add_response("get_account", {"ProductionAccessEnabled": in_production})
-        found = at.found(check_mail)
-    assert [level for level, _, _ in found] == levels
-    assert any("verified addresses only" in words for _, words, _ in found) == (in_production is False)
 
 
 @pytest.mark.parametrize(

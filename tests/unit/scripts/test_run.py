@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +14,16 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from click.testing import CliRunner
 
 from app_tier.sizing import HostResources
 from core.config import DEMO_BUNDLE, PATH_VARIABLE
+from core.credentials import PersonalTokens, Profiles, Revocations, Scope
 from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
 from fleetsight_client.console import Console
 from fleetsight_client.retries import GaveUpError, PatientCalls
 from scripts.run import session
-from scripts.run.__main__ import _stop_on_signals
+from scripts.run.__main__ import _stop_on_signals, main
 from scripts.run.batch import (
     STALLED_SECONDS,
     AwsCost,
@@ -32,9 +34,13 @@ from scripts.run.batch import (
 from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
 from scripts.run.model import model_setting
 from scripts.run.session import show_summary
+from scripts.run.sign_in import operator_token, provider_settings, sign_in_instructions
+from scripts.run.supervisor import ManagedProcess, Supervisor
 from scripts.run.system import ROOT, StartError, System, free_port
+from services.table import Table
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.fake_client import FakeUploads
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
 MODEL = {"name": "demo", "digest": "0123456789abcdef"}
 
@@ -374,7 +380,8 @@ def test_a_model_is_offered_as_soon_as_the_system_can_and_no_batch_gets_another(
     operator = Operator(stop, error)
     monkeypatch.setattr(session, "FleetClient", lambda _url, *, token: operator)
     monkeypatch.setattr(PatientCalls, "wait", lambda _self, _seconds: False)
-    system: Any = MagicMock(sign_in=None, switches=(), state=None)
+    system: Any = MagicMock(switches=(), state=None)
+    system.config.auth.issuer = None
     bundle: Any = SimpleNamespace(name="demo", folder=Path("demo"))
     images = ImageSet("signs", [Path("sign.png")], {}) if has_batch else None
     run = session.RunSession(system, images, Console(), stop, offered=bundle, is_batch_for_offered=has_batch)
@@ -426,7 +433,8 @@ def test_a_run_once_shows_and_writes_its_figures_and_ends_by_them(
     answer: str, status: int, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = images_in(images(tmp_path, "stop/1.jpg"), ["stop"])
-    system: Any = MagicMock(sign_in=None, switches=("boot_delay_seconds=1",), state=None, endpoint_url="the cloud")
+    system: Any = MagicMock(switches=("boot_delay_seconds=1",), state=None, endpoint_url="the cloud")
+    system.config.auth.issuer = None
     system.api.return_value = Finished({"stop/1.jpg": answer})
     system.config.worker.idle_seconds = system.config.fleet.min_workers = 0
     system.supervisor.failed = threading.Event()
@@ -437,3 +445,88 @@ def test_a_run_once_shows_and_writes_its_figures_and_ends_by_them(
         assert words in printed
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["images"], figures["failed"], figures["cost_dollars"]) == (1, status, 0.0047)
+
+
+class StartedProcesses(Supervisor):
+    """Starts nothing, and keeps what it is told to start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: dict[str, ManagedProcess] = {}
+
+    def start(self, managed: ManagedProcess) -> None:
+        self.started[managed.name] = managed
+
+
+SECRET = "FLEETSIGHT_CLIENT_SECRET"
+
+
+def environments(system: System, names: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    """Return the environment of each process."""
+    for name in names:
+        system._start(name)
+    assert isinstance(system.supervisor, StartedProcesses)
+    return {name: process.environment for name, process in system.supervisor.started.items()}
+
+
+def test_only_the_web_tier_gets_the_key_of_sessions_and_the_secret_of_a_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET, "a secret")
+    issuer = "https://id.example.org"
+    system = System(tmp_path, provider_settings(issuer, "a-client"), StartedProcesses())
+    system.state_dir.mkdir()
+    assert (system.config.auth.issuer, system.config.auth.client_id) == (issuer, "a-client")
+    found = environments(system, ["cloud", "hypervisor", "controller", "web"])
+    assert [name for name, each in found.items() if SECRET in each] == ["web"]
+    assert [name for name, each in found.items() if KEYS_FILE_VARIABLE in each] == ["web"]
+    keys = Path(found["web"][KEYS_FILE_VARIABLE])
+    assert keys.stat().st_mode & 0o777 == 0o600
+    key = keys.read_text()
+    assert environments(system, ["web"])["web"][KEYS_FILE_VARIABLE] == str(keys)
+    assert keys.read_text() == key
+
+
+def test_a_development_provider_is_on_loopback_and_its_client_has_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET, "a secret")
+    system = System(tmp_path, {}, StartedProcesses(), has_provider=True)
+    system.state_dir.mkdir()
+    auth = system.config.auth
+    assert (auth.mode, auth.client_id, auth.groups_claim) == ("oidc", "fleetsight", "groups")
+    assert (auth.issuer or "").startswith("http://127.0.0.1:")
+    assert SECRET not in environments(system, ["web"])["web"]
+
+
+def test_the_printed_token_acts_as_the_operator_of_the_development_provider(table: Table) -> None:
+    token = PersonalTokens(table, Revocations(table)).find(text := operator_token(table))
+    assert token is not None
+    assert (token.owner, token.email, token.scopes) == (
+        "operator",
+        "operator@example.org",
+        frozenset(map(str, Scope)),
+    )
+    profile = Profiles(table).find(token.owner)
+    assert profile is not None
+    assert (profile.email, profile.is_verified, profile.is_operator) == (token.email, True, True)
+    issuer = "http://127.0.0.1:21000"
+    printed = sign_in_instructions(issuer, text)
+    assert f"export FLEETSIGHT_TOKEN={text}" in printed
+    assert f"development provider {issuer}, which asks for no password" in printed
+    assert "FLEETSIGHT_TOKEN" not in sign_in_instructions("https://id.example.org", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--issuer", "https://id.example.org"], "--issuer and --client-id belong together"),
+        (["--sign-in", "--client-id", "a"], "--issuer and --client-id belong together"),
+        (["--issuer", "https://id.example.org", "--client-id", "a", "--once"], "--issuer classifies nothing"),
+        (["--no-batch", "--images", "."], "--no-batch classifies nothing"),
+    ],
+)
+def test_options_that_exclude_each_other_are_named(options: list[str], words: str) -> None:
+    refused = CliRunner().invoke(main, options)
+    assert refused.exit_code == 2
+    assert words in refused.output

@@ -13,8 +13,10 @@ from moto import mock_aws
 from core.config import parse_config
 from scripts.aws.commands import site_plan
 from scripts.aws.context import AwsAccount
+from scripts.aws.deploy.stack import StackDescription
 from scripts.aws.site import (
     SiteFile,
+    deployed_config,
     export_site,
     publish_site,
 )
@@ -73,11 +75,11 @@ def test_the_pages_have_the_deployed_settings_and_address_and_load_changing_data
     assert "localhost" not in api
 
 
-@pytest.mark.parametrize("mode", ["none", "cognito"])
+@pytest.mark.parametrize("mode", ["none", "oidc"])
 def test_each_link_of_the_site_leads_to_a_file_or_to_the_web_tier(mode: str, tmp_path: Path) -> None:
     values = shipped_values()
     routes = create_app(parse_config(values)).url_map
-    values["auth"] |= {"mode": mode, "user_pool_id": "us-east-1_Example1", "client_id": "example"}
+    values["auth"] |= {"mode": mode, "issuer": "https://id.example.org", "client_id": "example"}
     files = export_site(tmp_path, parse_config(values), ADDRESS)
     texts = {each.address: (each.content_type, (tmp_path / each.name).read_text(errors="replace")) for each in files}
     assert len(texts) > 30
@@ -184,3 +186,10 @@ def test_a_dry_run_of_site_changes_nothing(account: AwsAccount) -> None:
     printed = site_plan(account, "fleetsight")
     assert re.match(r"\d+ files would be put into fleetsight-site, 0 would be deleted there", printed)
     assert (keys(account), invalidations(account)) == (set(), 0)
+
+
+@pytest.mark.parametrize(("outputs", "mode"), [({}, "none"), ({"Issuer": "https://id.example.org"}, "oidc")])
+def test_the_site_of_a_stack_with_a_provider_shows_that_users_sign_in(outputs: dict[str, str], mode: str) -> None:
+    parameters = {"WebSettings": "", "BundleAddress": "/opt/fleetsight/bundle"}
+    stack = StackDescription("fs", "arn", "CREATE_COMPLETE", parameters=parameters, outputs=outputs)
+    assert deployed_config(stack).auth.mode == mode

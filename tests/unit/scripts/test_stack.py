@@ -253,7 +253,7 @@ def test_prepare_stack_deletes_a_stack_that_was_never_complete(status: str) -> N
 @pytest.mark.parametrize("has_accounts", [False, True])
 def test_the_user_pool_of_an_incomplete_stack_is_deleted_unless_it_has_accounts(has_accounts: bool) -> None:
     cloud = CloudFormation(["ROLLBACK_FAILED"], resources=(("AWS::Cognito::UserPool", "us-east-1_a"),))
-    pool = {"Id": "us-east-1_a", "Name": "fs", "UserPoolTags": {TAG: "fs"}}
+    pool = {"Id": "us-east-1_a", "Name": "fs", "UserPoolTags": {TAG: "fs"}, "Domain": "fs-1"}
     with stubbed("cognito-idp") as cognito:
         one = {"UserPoolId": "us-east-1_a"}
         cognito.add_response("list_user_pools", {"UserPools": [{"Id": "us-east-1_a", "Name": "fs"}]})
@@ -264,6 +264,7 @@ def test_the_user_pool_of_an_incomplete_stack_is_deleted_unless_it_has_accounts(
             cognito.add_response("describe_user_pool", {"UserPool": pool}, one)
             unprotected = one | {"DeletionProtection": "INACTIVE", "UserPoolTags": {TAG: "fs"}}
             cognito.add_response("update_user_pool", {}, unprotected)
+            cognito.add_response("delete_user_pool_domain", {}, one | {"Domain": "fs-1"})
             cognito.add_response("delete_user_pool", {}, one)
         account = AwsAccount("us-east-1", _clients={"cloudformation": cloud, "cognito-idp": cognito.client})
         on = Stage(account, "fs", time=Time(pause=0))

@@ -8,6 +8,7 @@ import pytest
 from cfnlint.api import ManualArgs, lint  # type: ignore[import-untyped]
 
 from core.config import RetentionSettings, WebSettings, parse_config
+from scripts.aws.deploy.auth import check_provider, has_sign_in
 from scripts.aws.deploy.settings import (
     STACK_KEYS,
     STACK_SECTIONS,
@@ -38,6 +39,8 @@ SMALL = StackTemplate(
     "", {"VpcId": TemplateParameter("Where"), "ScaleIn": TemplateParameter("What", "terminate")}, {}
 )
 
+OTHER = {"Issuer": "https://id.example.org", "ClientId": "fleet"}
+
 
 def stack(**parameters: str) -> StackDescription:
     return StackDescription("fs", "arn", "CREATE_COMPLETE", parameters=parameters)
@@ -63,7 +66,7 @@ def test_an_invalid_parameter_is_rejected_with_the_allowed_values(name: str, val
 
 
 def test_a_rule_also_applies_to_the_stacks_values() -> None:
-    check_parameters(StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn"))
+    check_parameters(StackSettings({"WebInstances": "3"}), stack(CertificateArn="arn", PageNames="a.example"))
     with pytest.raises(SettingError, match="needs CertificateArn"):
         check_parameters(StackSettings({"CertificateArn": ""}), stack(WebInstances="3"))
 
@@ -73,15 +76,46 @@ def test_a_rule_also_applies_to_the_stacks_values() -> None:
     [
         ("auth.mode", "CreateUserPool"),
         ("auth.open", "CreateUserPool"),
-        ("auth.sign_up", "OpenSignUp"),
-        ("auth.user_pool_id", "the stack makes it"),
-        ("auth.client_id", "the stack makes it"),
+        ("auth.issuer", "Issuer"),
+        ("auth.client_id", "ClientId"),
+        ("auth.scopes", "Scopes"),
+        ("auth.groups_claim", "GroupsClaim"),
+        ("auth.operators_group", "OperatorsGroupName"),
         ("web.hosts", "PageNames"),
     ],
 )
 def test_sign_in_and_host_names_are_parameters_of_the_stack(key: str, way: str) -> None:
     with pytest.raises(SettingError, match=f"--config {key}: the stack says that itself; .*{way}"):
         validated_config({key: "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "had", "prefix", "remedy"),
+    [
+        ({"CreateUserPool": "true"} | OTHER, {}, "fs", "leave out CreateUserPool"),
+        ({"CreateUserPool": "true"}, OTHER, "fs", "--set Issuer= --set ClientId="),
+        ({}, {}, "aws-fleet", "--set SignInDomain="),
+    ],
+)
+def test_contradicting_settings_of_sign_in_are_rejected_with_the_remedy(
+    given: dict[str, str], had: dict[str, str], prefix: str, remedy: str
+) -> None:
+    with pytest.raises(SettingError, match=remedy):
+        check_provider(prefix, StackSettings(given), stack(**had))
+
+
+@pytest.mark.parametrize(
+    ("given", "had", "prefix"),
+    [
+        (OTHER, {"CreateUserPool": "true"}, "fs"),
+        ({"CreateUserPool": "true", "Issuer": "", "ClientId": ""}, OTHER, "fs"),
+        ({"SignInDomain": "photos"}, {}, "aws-fleet"),
+        (OTHER, {}, "aws-fleet"),
+    ],
+)
+def test_settings_of_one_provider_are_accepted(given: dict[str, str], had: dict[str, str], prefix: str) -> None:
+    check_provider(prefix, StackSettings(given), stack(**had))
+    assert has_sign_in(StackSettings(given), stack(**had))
 
 
 def test_a_required_parameter_without_value_is_an_error() -> None:
@@ -179,7 +213,7 @@ def test_a_template_without_budget_and_site_names_no_type_that_the_region_lacks(
     kinds = ("CloudFront", "Budgets")
     gone = {name for name, each in RESOURCES.items() if each["Type"].split("::")[1] in kinds}
     assert RESOURCES.keys() - left["Resources"].keys() == gone | {"SiteBucket", "SiteBucketPolicy", "SiteRecord"}
-    assert all(each == RESOURCES[name] for name, each in left["Resources"].items())
+    assert all(value_of(each) == value_of(RESOURCES[name]) for name, each in left["Resources"].items())
     of_site = {"SiteAddress", "SiteBucketName", "SiteDistributionId"}
     assert TEMPLATE["Outputs"].keys() - left["Outputs"].keys() == of_site
     only_budget = parse_template(template_for({**has, "MonthlyBudget": "0"}))["Resources"]

@@ -3,8 +3,9 @@
 `start web` starts the unit `fleetsight-prepare`. It runs this script with the settings of the user data, retries
 it if it fails, and then starts the other units. The certificate comes from the SSM parameter named by
 `FLEETSIGHT_TLS_PARAMETER` (a SecureString with the JSON `{"certificate": PEM, "key": PEM}`), or this instance signs
-one itself. With sign-in, the session keys come from the SecureString named by `FLEETSIGHT_SESSION_KEYS_PARAMETER`.
-The script never prints a secret.
+one itself. With sign-in, the session keys come from the SecureString named by `FLEETSIGHT_SESSION_KEYS_PARAMETER`,
+and the client's secret from the one named by `FLEETSIGHT_CLIENT_SECRET_PARAMETER`, if there is one. The script never
+prints a secret.
 """
 
 import json
@@ -20,7 +21,10 @@ from typing import Any
 HOME = Path("/opt/fleetsight")
 TLS = Path("/etc/fleetsight/tls")
 SESSION_KEYS = Path("/etc/fleetsight/session-keys")
-"""Readable only by root. systemd passes it to the web tier's unit in memory (`LoadCredential=`)."""
+CLIENT_SECRET = Path("/etc/fleetsight/client-secret")
+"""Both are readable only by root. systemd passes them to the web tier's unit in memory (`LoadCredential=`)."""
+SIGN_IN = Path("/etc/fleetsight/sign-in.env")
+"""The environment of the web tier's unit that follows from them."""
 LIMITS = Path("/etc/nginx/fleetsight/limits.conf")
 LARGE_BODIES = Path("/etc/nginx/fleetsight/large-bodies.conf")
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
@@ -51,11 +55,17 @@ def main(environment: Mapping[str, str]) -> None:
             "everything (`fleetsight up --set CreateUserPool=false`, which sets auth.open to true)"
         )
     place = (config.aws.region, config.aws.endpoint_url)
-    if config.auth.mode == "cognito":
+    if config.auth.mode == "oidc":
         name = environment.get("FLEETSIGHT_SESSION_KEYS_PARAMETER", "")
         keep_session_keys(SESSION_KEYS, name, lambda: _parameter(name, "FLEETSIGHT_SESSION_KEYS_PARAMETER", *place))
     else:
         write(SESSION_KEYS, "", 0o600)  # LoadCredential= of the unit needs the file, also without sign-in
+    name = environment.get("FLEETSIGHT_CLIENT_SECRET_PARAMETER", "")
+    secret = _parameter(name, "FLEETSIGHT_CLIENT_SECRET_PARAMETER", *place, is_optional=True).strip() if name else ""
+    write(CLIENT_SECRET, secret, 0o600)
+    # The path of the credential: https://systemd.io/CREDENTIALS/
+    file = "FLEETSIGHT_CLIENT_SECRET_FILE=/run/credentials/fleetsight-web.service/client-secret\n"
+    write(SIGN_IN, file if secret else "", 0o644)
     said = limits(config.classic.wait_seconds, config.web.port, config.web.hosts)
     if environment.get("FLEETSIGHT_BEHIND_LOAD_BALANCER") == "true":
         said += client_addresses()
@@ -77,11 +87,14 @@ def limits(wait_seconds: float, port: int, hosts: Sequence[str]) -> str:
         hosts: host names of the page. nginx redirects only to these, to localhost and to IP addresses.
     """
     names = "".join(f'    "{name}" $host;\n' for name in dict.fromkeys(("localhost", *hosts)))
+    forwarded = "".join(f'    "{name}" "{name}";\n' for name in hosts)
     return (
         f"proxy_read_timeout {int(wait_seconds) + 30}s;\n"
         f"upstream web_tier {{\n    server 127.0.0.1:{port};\n    keepalive 64;\n    keepalive_timeout 20s;\n}}\n"
         'map $host $own_host {\n    default "";\n    "~^[0-9.]+$" $host;\n    "~^\\[[0-9a-f:.]+\\]$" $host;\n'
         f"{names}}}\n"
+        # CloudFront sends the name of the static site in this header.
+        f"map $http_x_forwarded_host $page_host {{\n    default $http_host;\n{forwarded}}}\n"
     )
 
 
@@ -148,7 +161,7 @@ def keep_session_keys(path: Path, name: str, get: Callable[[], str]) -> None:
 
     if not name:
         raise NotPreparedError(
-            "sign-in is enabled (auth.mode cognito), and FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter with "
+            "sign-in is enabled (auth.mode oidc), and FLEETSIGHT_SESSION_KEYS_PARAMETER names no parameter with "
             "the session keys: `fleetsight up` creates it, and the stack's user data names it"
         )
     write(path, get(), 0o600)
@@ -190,8 +203,10 @@ def write(path: Path, content: str, mode: int) -> None:
         file.write(content)
 
 
-def _parameter(name: str, variable: str, region: str, endpoint_url: str | None) -> str:
+def _parameter(name: str, variable: str, region: str, endpoint_url: str | None, *, is_optional: bool = False) -> str:
     """Return the decrypted value of the SSM parameter `name`, which the environment variable `variable` sets.
+
+    An optional parameter that does not exist is empty.
 
     Raises:
         NotPreparedError: it does not exist, or this instance's role is not allowed to read it.
@@ -206,6 +221,8 @@ def _parameter(name: str, variable: str, region: str, endpoint_url: str | None) 
         client: Any = session.create_client("ssm", region_name=region, endpoint_url=endpoint_url, config=patient)
         return str(client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
+        if is_optional and isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+            return ""
         raise NotPreparedError(
             f"the parameter {name} ({variable}) cannot be read: {error}; create it (`fleetsight up` creates the "
             "session keys), and allow the web role to read it"
