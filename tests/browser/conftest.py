@@ -9,8 +9,9 @@ What a test asks for:
 * `system`: the running system behind it: `system.url`, `system.config`, `system.supervisor`, and `api`, a client of
   its API. It is one for all tests of this folder, so each test makes jobs of its own; one that breaks the system asks
   for `own_system` and `own_page` instead.
-* `sign_in_system`: a system where people sign in, one for all tests that want it: each makes accounts of its own with
-  `person(sign_in_system, name)`, which returns address and password, and `signed_in(page, email, password)`.
+* `sign_in_system`: a system where people sign in, one for all tests that want it: each adds users of its own to the
+  provider with `person(sign_in_system, name)`, and has one in a browser with `signed_in(page, user)`. At the page of
+  the provider, `sign_in_at_provider(page, user)` signs in; `page_faults.expect_provider` lets its pages pass.
 * `faults_of`: `faults_of(page)` returns a line for each thing that is not accessible or does not fit; none is the
   promise. It checks the page in light, in dark and on a phone.
 * `drop(page, selector, files)`: drops files, each `(name, content)`, as a person does.
@@ -34,6 +35,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import (
     Browser,
@@ -54,13 +56,15 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import SizeShares, samples
+from scripts.run.sign_in import operator_token, provider_settings
 from scripts.run.system import System
 from services.table import Table
-from services.users import NewPasswordRequired, UserPool
 from tests.support.chromium import NO_BROWSER, find_chromium, launch_chromium
 from tests.support.jobs import LATEST_TOKEN, done, failed
+from tests.support.providers import CLIENT, SECRET, mock_provider
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.auth.provider import SECRET_VARIABLE
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
 SOURCE = "s3://photos/cases/"
@@ -77,6 +81,8 @@ MORE_RULES = {"target-size": {"enabled": True}}
 
 RULES_OF_COLORS = ("color-contrast", "link-in-text-block")
 """Those of axe that the color scheme can change; the dark page differs from the light one in nothing else."""
+
+STYLES_OF_PROVIDERS = ("https://cdn.jsdelivr.net/", "https://fonts.googleapis.com/")
 
 LOCAL_SCHEMES = frozenset({"data", "blob", "about"})
 
@@ -99,6 +105,10 @@ class PageFaults:
     def expect(self, text: str) -> None:
         """Let pass each fault that contains `text`."""
         self.expected.append(text)
+
+    def expect_provider(self, issuer: str) -> None:
+        """Let pass the pages of a provider, and the styles that those of `tests.support.providers` load."""
+        self.expected += [f"foreign request: {issuer}/", f"({issuer}/", *STYLES_OF_PROVIDERS]
 
     def watch(self, page: Page) -> None:
         """Note the errors and the foreign requests of `page` from now on."""
@@ -130,40 +140,38 @@ def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="package")
 def sign_in_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A whole system where people sign in."""
-    # All browsers of all tests come from one address.
-    more = {"FLEETSIGHT__AUTH__MODE": "cognito", "FLEETSIGHT__LIMITS__SIGN_IN_ATTEMPTS_PER_MINUTE": "0"}
-    more["FLEETSIGHT__FLEET__POLICY"] = "deadline"  # which offers *Finish by*
-    with running_system(tmp_path_factory.mktemp("sign-in"), FEW_WORKERS | more) as started:
-        yield started
+    """A whole system whose users sign in at PyPI's oidc-provider-mock."""
+    more = {"FLEETSIGHT__FLEET__POLICY": "deadline"}  # which offers *Finish by*
+    home = tmp_path_factory.mktemp("sign-in")
+    with mock_provider("") as provider, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SECRET_VARIABLE, SECRET)
+        with running_system(home, {**FEW_WORKERS, **more, **provider_settings(provider.issuer, CLIENT)}) as started:
+            started.token = operator_token(Table(started.clients.dynamodb, started.config.names.job_table))
+            yield started
 
 
-def person(system: System, name: str) -> tuple[str, str]:
-    """Create an account as people do, by the user pool itself; return its address and its password."""
-    assert system.sign_in is not None
-    email, password = f"{name}-{new_id().lower()}@example.org", f"Aa1-{new_id()}"
-    pool = UserPool(system.clients.cognito_idp, system.sign_in.pool_id, system.sign_in.client_id)
-    pool.invite(email)
-    wanted = pool.sign_in(email, system.mailed(email)[-1])
-    assert isinstance(wanted, NewPasswordRequired)
-    pool.set_first_password(email, wanted.session, password)
-    return email, password
+def person(system: System, name: str) -> str:
+    """Add a user to the provider of `sign_in_system`; return their `sub`, which is also in their address."""
+    sub = f"{name}-{new_id().lower()}"
+    claims = {"email": f"{sub}@example.org", "email_verified": True}
+    requests.put(f"{system.config.auth.issuer}/users/{sub}", json=claims, timeout=60).raise_for_status()
+    return sub
 
 
-def enter_credentials(page: Page, email: str, password: str) -> None:
-    """Fill in the form of the sign-in page, and send it."""
-    page.get_by_label("E-mail").fill(email)
-    page.get_by_label("Password", exact=True).fill(password)
-    page.locator("main").get_by_role("button", name="Sign in").click()
-
-
-def signed_in(page: Page, email: str, password: str) -> Page:
-    """Sign in on the page, and return it where that leads."""
-    page.goto("/sign-in")
-    enter_credentials(page, email, password)
+def signed_in(page: Page, sub: str) -> Page:
+    """Sign in a user by requests of the page's browser; return the page, with the first page in it."""
+    at_provider = page.request.get("/sign-in").url
+    page.request.post(at_provider, form={"sub": sub})
+    page.goto("/")
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
     page.wait_for_load_state()  # its scripts ignore what is dropped before
     return page
+
+
+def sign_in_at_provider(page: Page, sub: str) -> None:
+    """Do what a user does at the page of oidc-provider-mock."""
+    page.get_by_placeholder("sub").fill(sub)
+    page.get_by_role("button", name="Authorize").click()
 
 
 @pytest.fixture

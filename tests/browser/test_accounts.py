@@ -1,18 +1,18 @@
-"""Accounts in a browser: made, confirmed, signed in to and out of, and what open pages do after a sign-out."""
+"""Signed-in users in a browser: what is theirs alone, and what open pages do once the session has ended."""
 
 import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 from playwright.sync_api import Browser, Page, Route, expect
 
-from core.ids import new_id
-from scripts.run.sign_in import OPERATOR
+from localcloud.state.folder import SESSION_KEYS_FILE
 from scripts.run.system import System
-from services.users import UserPool
+from services.table import Table
 from tests.browser.conftest import (
     LARGER,
     FaultsOf,
@@ -22,14 +22,17 @@ from tests.browser.conftest import (
     drop,
     expect_live,
     person,
+    sign_in_at_provider,
     signed_in,
     signs,
 )
+from tests.support.providers import CLIENT, OPERATOR, SECRET
+from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.auth.context import COOKIE
+from web_tier.auth.session_keys import SessionKeys
+from web_tier.auth.sessions import SessionRecord, SessionStore
 
 pytestmark = pytest.mark.processes
-
-PASSWORD, ANOTHER = "Correct-horse-7-battery", "Another-horse-8-battery"
-COPYING = {"permissions": ["clipboard-write"]}
 
 
 @pytest.fixture
@@ -38,65 +41,37 @@ def page_address(sign_in_system: System) -> str:
     return sign_in_system.url
 
 
-def fill(page: Page, button: str, **fields: str) -> None:
-    """Fill in the form's fields, by their names, and press its button."""
-    for name, value in fields.items():
-        page.locator(f'main [name="{name}"]').fill(value)
-    page.locator("main").get_by_role("button", name=button, exact=True).click()
+@pytest.fixture
+def page_faults(sign_in_system: System) -> PageFaults:
+    """What goes wrong in `page`, which may lead to the provider."""
+    faults = PageFaults(sign_in_system.url)
+    faults.expect_provider(str(sign_in_system.config.auth.issuer))
+    return faults
 
 
-@pytest.mark.parametrize("page_options", [COPYING])
-def test_a_user_makes_an_account_with_one_form_and_one_code_makes_a_token_and_signs_out(
+def make_token(page: Page, name: str) -> str:
+    """Make a personal token on the account page; return its text."""
+    page.goto("/account")
+    page.get_by_label("Name").fill(name)
+    page.get_by_role("button", name="Make the token").click()
+    return page.get_by_label("Token", exact=True).input_value()
+
+
+def test_pages_of_an_account_are_accessible_and_fit(
     page: Page, page_faults: PageFaults, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
-    page_faults.expect("401")
-    email = f"ada-{new_id().lower()}@example.org"
-    page.goto("/jobs")
-    page.get_by_role("link", name="Create an account").click()
-    fill(page, "Mail me a code", email=email, password=PASSWORD)
-    expect(page.get_by_role("heading", name="Check your e-mail")).to_be_visible()
+    page_faults.expect("403")
+    signed_in(page, person(sign_in_system, f"{'a-very-long-name-' * 3}of-a-user"))
     assert faults_of(page) == []
-    fill(page, "Create the account", code="0000 0000 0000")
-    expect(page.get_by_role("alert")).to_contain_text("The code is wrong")
+    make_token(page, "a token")
     assert faults_of(page) == []
-    page.get_by_role("button", name="Mail me another code").click()
-    expect(page.get_by_role("status")).to_contain_text("Only its new code is good")
-    fill(page, "Create the account", code=sign_in_system.mailed(email)[-1])
-    page.wait_for_url("**/jobs")
-
-    page.get_by_role("link", name=email).click()
-    fill(page, "Make the token", name="nightly", password=PASSWORD)
-    made = page.get_by_label("Token", exact=True).input_value()
-    page.get_by_role("button", name="Copy").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    page.get_by_label("Name").press("ControlOrMeta+v")
-    expect(page.get_by_label("Name")).to_have_value(made)
-    page.goto("/account")
-    expect(page.get_by_role("cell", name="nightly", exact=True)).to_be_visible()
-    assert made not in page.content()
-
     page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_role("status")).to_have_text("You are signed out.")
-    page.go_back()
-    page.reload()
-    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-
-
-def test_account_pages_are_accessible_and_fit(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:
-    # The test above looks at the page for a code, with its messages.
-    for path in ("/sign-up", "/forgot", "/reset"):
-        page.goto(path)
-        assert faults_of(page) == []
-    email, password = person(sign_in_system, f"{'a-very-long-name-' * 3}of-a-user")
-    signed_in(page, email, password)
-    for path in ("/account/password", "/account/second-factor", "/account/delete"):
-        page.goto(path)
-        assert faults_of(page) == []
-    page.goto("/account")
-    fill(page, "Make the token", name="a token", password=password)
-    expect(page.get_by_role("heading", name="Your new token")).to_be_visible()
+    page.get_by_role("button", name="End session").click()
+    expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
     assert faults_of(page) == []
-    page.goto("/")
+    page.goto("/sign-in")
+    page.get_by_role("button", name="Deny").click()
+    expect(page.get_by_role("alert")).to_contain_text("start again")
     assert faults_of(page) == []
 
 
@@ -104,9 +79,8 @@ def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
     page: Page, page_faults: PageFaults, sign_in_system: System
 ) -> None:
     page_faults.expect("401")
-    email, password = person(sign_in_system, "ada")
-    signed_in(page, email, password)
-    page.goto("/")
+    sub = person(sign_in_system, "ada")
+    signed_in(page, sub)
     drop(page, "#drop", signs(40, seed=32, sizes=LARGER)[0])
     refused: list[str] = []
 
@@ -122,7 +96,7 @@ def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
     page.unroute(re.compile(r"/images$"))
     with page.expect_popup() as opened:
         page.locator("#signIn").click()
-    fill(opened.value, "Sign in", email=email, password=password)
+    sign_in_at_provider(opened.value, sub)
     expect(opened.value.get_by_role("heading", name="Account")).to_be_visible()
     opened.value.close()
     page.get_by_role("button", name="Retry 40 images").click()
@@ -132,16 +106,13 @@ def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
 
 
 def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
-    page: Page, page_faults: PageFaults, sign_in_system: System
+    page: Page, page_faults: PageFaults
 ) -> None:
     page_faults.expect("401")
-    assert sign_in_system.sign_in is not None
-    secret = sign_in_system.sign_in.password
-    signed_in(page, OPERATOR, secret)
+    signed_in(page, OPERATOR)
     page.goto("/fleet")
     page.context.clear_cookies()  # the page polls each second
-    expect(page.get_by_role("status")).to_contain_text("You were signed out meanwhile")
-    fill(page, "Sign in", email=OPERATOR, password=secret)
+    sign_in_at_provider(page, OPERATOR)
     page.wait_for_url("**/fleet")
 
     page.goto("/")
@@ -153,51 +124,62 @@ def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(
     expect_live(page)
     page.context.clear_cookies()
     page.locator("#list a.open").click()
-    page.wait_for_url("**/sign-in?**")
-    fill(page, "Sign in", email=OPERATOR, password=secret)
+    sign_in_at_provider(page, OPERATOR)
     page.wait_for_url(f"**/jobs/{job_id}?image=*")  # the image that was asked for
 
 
-COOKIE = "__Host-fleetsight"
-MADE = "#made"
+def id_token_of(system: System, sub: str) -> str:
+    """Return a token that the provider issues for the site, and that programs may send."""
+    issuer = str(system.config.auth.issuer)
+    query = {"response_type": "code", "client_id": CLIENT, "scope": "openid", "redirect_uri": system.url}
+    url, browser = f"{issuer}/oauth2/authorize", requests.Session()
+    sent = browser.post(url, {"sub": sub}, params=query, allow_redirects=False, timeout=DEADLINE_SECONDS)
+    [code] = parse_qs(urlsplit(sent.headers["Location"]).query)["code"]
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": system.url}
+    answer = browser.post(f"{issuer}/oauth2/token", form, auth=(CLIENT, SECRET), timeout=DEADLINE_SECONDS)
+    return str(answer.json()["id_token"])
+
+
+def refresh_token_of(system: System, cookie: str) -> str:
+    """Return the provider's refresh token in the session of a cookie."""
+    keys = SessionKeys((system.state_dir / SESSION_KEYS_FILE).read_text().split())
+    ids = keys.read(cookie)
+    assert ids is not None
+    found = SessionStore(Table(system.clients.dynamodb, system.config.names.job_table)).find(ids.own)
+    assert isinstance(found, SessionRecord)
+    return keys.decrypt(found.refresh_token) or ""
 
 
 @pytest.fixture
 def secrets(browser: Browser, sign_in_system: System) -> dict[str, str]:
     """Everything secret of a user who has signed in and made a token, and of the system; each was used once."""
-    assert sign_in_system.sign_in is not None
-    email, password = person(sign_in_system, "secretive")
-    with browser.new_context(base_url=sign_in_system.url) as context:
-        page = signed_in(context.new_page(), email, password)
-        page.goto("/account")
-        fill(page, "Make the token", name="for a script", password=password)
-        expect(page.locator(MADE)).to_be_visible()
-        token = page.locator(MADE).input_value()
+    system, sub = sign_in_system, person(sign_in_system, "secretive")
+    with browser.new_context(base_url=system.url) as context:
+        page = signed_in(context.new_page(), sub)
+        token = make_token(page, "for a script")
         [cookie] = [each["value"] for each in context.cookies() if each["name"] == COOKIE]
         headers = {"Sec-Fetch-Site": "same-origin"}
         job = page.request.post("/api/v1/jobs", headers=headers).json()["job_id"]
         page.goto(f"/jobs/{job}/share")
         page.get_by_role("button", name="Make a link").click()
         link = page.get_by_label("Link", exact=True).input_value()
-    with browser.new_context(base_url=sign_in_system.url) as context:
+    with browser.new_context(base_url=system.url) as context:
         viewer = context.new_page()
         viewer.goto(link)
         expect(viewer.get_by_text("Shared with you")).to_be_visible()
-    found = sign_in_system.sign_in
-    pool_tokens = UserPool(sign_in_system.clients.cognito_idp, found.pool_id, found.client_id)
-    of_the_pool = pool_tokens.sign_in(email, password)
-    return {
-        "password": password,
+    found = {
         "personal token": token,
         "cookie": cookie,
         "token of a link": link.rpartition(".")[2],
         "id of the session": cookie.split(".")[1],
-        "token of the pool": of_the_pool.id_token,  # type: ignore[union-attr]  # no first sign-in
-        "refresh token": of_the_pool.refresh_token,  # type: ignore[union-attr]
-        "key of the sessions": found.keys.read_text().strip(),
-        "the operator's password": found.password,
-        "the operator's token": found.token,
+        "ID token": id_token_of(system, sub),
+        "refresh token": refresh_token_of(system, cookie),
+        "secret of the client": SECRET,
+        "key of the sessions": (system.state_dir / SESSION_KEYS_FILE).read_text().strip(),
+        "the operator's token": str(system.token),
     }
+    assert all(found.values())
+    return found
 
 
 def error_pages(system: System, secrets: dict[str, str]) -> Iterator[str]:
@@ -209,8 +191,12 @@ def error_pages(system: System, secrets: dict[str, str]) -> Iterator[str]:
             for path in ("/api/v1/jobs/none", "/nowhere", "/jobs?before=1"):
                 answer = requests.get(f"{system.url}{path}", headers=headers, cookies=cookies, timeout=120)
                 yield answer.text + str(answer.headers)
-        form = {"email": "nobody@example.org", "password": secret}
-        yield requests.post(f"{system.url}/sign-in", data=form, headers={"Sec-Fetch-Site": "none"}, timeout=120).text
+        returned = {"state": secret, "code": secret, "error": secret}
+        yield requests.get(f"{system.url}/sign-in/callback", returned, timeout=120).text
+
+
+TOKEN_OF_PROVIDER = re.compile(r"\beyJ[\w-]+\.eyJ[\w-]+\.")
+"""The form of each of them, those that the site got itself too."""
 
 
 def command_lines() -> Iterator[str]:
@@ -228,18 +214,19 @@ def test_nothing_secret_is_shown(sign_in_system: System, secrets: dict[str, str]
     started = [each.managed for each in sign_in_system.supervisor._watchers]
     texts |= {f"command {each.name}": " ".join(each.arguments) for each in started}
     assert {"command web", "command controller"} <= texts.keys()
-    keys = sign_in_system.sign_in.keys if sign_in_system.sign_in else None
+    keys = sign_in_system.state_dir / SESSION_KEYS_FILE
     files = [path for path in sign_in_system.state_dir.rglob("*") if path.is_file() and path != keys]
     texts |= {str(path): path.read_text(errors="replace") for path in files}
     assert any(re.search(r"logs/web\.log$", name) for name in texts)
+    assert TOKEN_OF_PROVIDER.search(secrets["ID token"])
+    assert [where for where, said in texts.items() if TOKEN_OF_PROVIDER.search(said)] == []
     assert {
         (secret, where) for secret, text in secrets.items() for where, said in texts.items() if text in said
     } == set()
 
 
 def test_only_its_user_may_read_the_keys_of_the_sessions(sign_in_system: System) -> None:
-    assert sign_in_system.sign_in is not None
-    assert sign_in_system.sign_in.keys.stat().st_mode & 0o777 == 0o600
+    assert (sign_in_system.state_dir / SESSION_KEYS_FILE).stat().st_mode & 0o777 == 0o600
 
 
 NOTIFICATIONS = """
@@ -255,8 +242,7 @@ NOTIFICATIONS = """
 
 
 def test_a_job_that_is_done_notifies_in_the_browser(page: Page, sign_in_system: System, faults_of: FaultsOf) -> None:
-    email, password = person(sign_in_system, "adawithanamethatiswiderthanaphone")
-    signed_in(page, email, password)
+    signed_in(page, person(sign_in_system, "adawithanamethatiswiderthanaphone"))
     page.add_init_script(NOTIFICATIONS)
     token = page.evaluate("fetch('/account/visitor').then((reply) => reply.json())")["csrf_token"]
     headers = {"Origin": sign_in_system.url, "X-CSRF-Token": token}
@@ -277,7 +263,7 @@ def test_a_job_that_is_done_notifies_in_the_browser(page: Page, sign_in_system: 
 def test_the_border_of_doubt_and_the_time_to_finish_by_are_chosen_with_the_images_and_the_border_moves(
     page: Page, sign_in_system: System, faults_of: FaultsOf
 ) -> None:
-    signed_in(page, *person(sign_in_system, "mary"))
+    signed_in(page, person(sign_in_system, "mary"))
     drop(page, "#drop", signs(3, seed=53)[0])
     by = datetime.fromisoformat(str(page.evaluate("new Date(Date.now() + 7_200_000).toISOString()")))
     local = str(page.evaluate("time => new Date(time).toTimeString().slice(0, 5)", by.isoformat()))

@@ -99,7 +99,7 @@ def test_s1_a_foreign_page_reads_nothing_and_changes_nothing(
     context.set_default_timeout(DEADLINE_SECONDS * 1_000)
     try:
         if mode == "sign_in_system":
-            signed_in(context.new_page(), *person(system, "victim"))
+            signed_in(context.new_page(), person(system, "victim"))
         page = context.new_page()
         page.goto(foreign_origin)
         assert page.evaluate(READ, [[(f"http://127.0.0.1:{port}/", {}) for port in scanned(system)], SCAN_MS]) == []
@@ -146,7 +146,7 @@ def launch_of(mark: Path) -> dict[str, str]:
 
 
 def requests_to(system: System, job_id: str, launch: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return what a page may try to read: S3, SQS, EC2, DynamoDB, Cognito, metadata, control, API and pages."""
+    """Return what a page may try to read: S3, SQS, EC2, DynamoDB, metadata, control, API and pages."""
     cloud, names = system.endpoint_url, system.config.names
     encoded = urlencode(launch)
     plain = {"Content-Type": "text/plain"}
@@ -158,14 +158,14 @@ def requests_to(system: System, job_id: str, launch: dict[str, str]) -> list[tup
         (f"{cloud}/123456789012/{names.request_queue}?Action=PurgeQueue", {}),
         (f"{cloud}/moto-api/reset", {"method": "POST", "body": "x", "headers": plain}),
         (f"{cloud}/moto-api/data.json", {}),
-        *((f"{cloud}/_embedded/{name}", {}) for name in ("health", "mail", "instances", "calls", "switches")),
+        *((f"{cloud}/_embedded/{name}", {}) for name in ("health", "instances", "calls", "switches")),
         (f"{cloud}/_embedded/switches", {"method": "PUT", "body": json.dumps({"describe_failures": 9})}),
         *((f"{system.url}{path}", {}) for path in ("/", "/jobs", f"/jobs/{job_id}", "/fleet", "/api/v1/fleet")),
         *((f"{system.url}/api/v1/jobs{path}", {}) for path in ("", f"/{job_id}", f"/{job_id}/results")),
         (f"{system.url}/api/v1/jobs", {"method": "POST", "body": "{}", "headers": plain}),
         (f"{system.url}/api/v1/jobs/{job_id}", {"method": "DELETE"}),
     ]
-    for service in ("s3", "sqs", "ec2", "dynamodb", "cognito-idp"):
+    for service in ("s3", "sqs", "ec2", "dynamodb"):
         signed = {"Authorization": SIGNED.format(service), "Content-Type": URLENCODED}
         found.append((f"{cloud}/", {"method": "POST", "body": encoded, "headers": signed}))
     for port in metadata_ports(system):

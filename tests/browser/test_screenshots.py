@@ -144,8 +144,7 @@ def test_the_picture_of_sharing_can_be_taken(
     browser: Browser, sign_in_system: System, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with opened(browser, sign_in_system) as page:
-        signed_in(page, *person(sign_in_system, "ada"))
-        page.goto("/")
+        signed_in(page, person(sign_in_system, "ada"))
         upload(page, "road-signs", draw(tmp_path_factory.mktemp("signs"), 12))
         page.get_by_role("link", name="Share", exact=True).click()
         dialog = page.get_by_role("dialog", name="Share road-signs")

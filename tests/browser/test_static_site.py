@@ -21,8 +21,8 @@ from tests.browser.conftest import (
     _watched_page,
     arrived,
     classify,
-    enter_credentials,
     person,
+    sign_in_at_provider,
     signs,
 )
 from tests.support.bundles import relabelled_bundle
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.processes
 
 ASSETS = f"{STATIC}{assets_hash()}"
 
-NOT_HANDED_ON = frozenset({"connection", "host", "keep-alive", "transfer-encoding"})
+NOT_HANDED_ON = frozenset({"connection", "keep-alive", "transfer-encoding"})
 ANSWER_SECONDS = 60.0
 """As the distribution's origin has it."""
 
@@ -48,7 +48,10 @@ def headers_of_the_policy() -> dict[str, str]:
 
 
 class Front(QuietHandler):
-    """Serves files where GET or HEAD asks for one, and hands on everything else, with the origin's own Host."""
+    """Serves files where GET or HEAD asks for one, and hands on everything else, with the site's name as Host.
+
+    So do CloudFront and nginx together: the one sends X-Forwarded-Host, and the other makes it the Host.
+    """
 
     protocol_version = "HTTP/1.1"
     folder: Path
@@ -201,24 +204,28 @@ def site_with_sign_in(sign_in_system: System, tmp_path_factory: pytest.TempPathF
 
 
 @contextmanager
-def opened(browser: Browser, site: Site, options: Options) -> Iterator[Page]:
-    """A page at the address of a site, where nothing may go wrong."""
-    yield from _watched_page(browser, site.url, PageFaults(site.url), options)
+def opened(browser: Browser, site: Site, options: Options, issuer: str = "") -> Iterator[Page]:
+    """A page at the address of a site, where nothing may go wrong; its users may also go to the provider."""
+    faults = PageFaults(site.url)
+    if issuer:
+        faults.expect_provider(issuer)
+    yield from _watched_page(browser, site.url, faults, options)
 
 
 def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
     browser: Browser, site_with_sign_in: Site, sign_in_system: System, page_options: Options, faults_of: FaultsOf
 ) -> None:
-    email, password = person(sign_in_system, "static")
+    site, sub, issuer = site_with_sign_in, person(sign_in_system, "static"), str(sign_in_system.config.auth.issuer)
     files, truth = signs(2, seed=79)
-    with opened(browser, site_with_sign_in, page_options) as page:
+    with opened(browser, site, page_options, issuer) as page:
         page.goto("/")
         expect(page.locator("#account")).to_be_hidden()
         page.locator("#headerSignIn").click()
         with page.expect_response("**/api/v1/models") as models:
-            enter_credentials(page, email, password)
+            sign_in_at_provider(page, sub)
         assert models.value.json()["default"] == "demo"
-        expect(page.locator("#account")).to_have_text(email)
+        assert page.url == f"{site.url}/"  # not the web tier's own address
+        expect(page.locator("#account")).to_have_text(f"{sub}@example.org")
         expect(page.locator("#headerSignIn, #fleetLink").locator("visible=true")).to_have_count(0)
         assert faults_of(page) == []
         assert page.evaluate("document.cookie + localStorage.length + sessionStorage.length") == "00"
@@ -229,10 +236,12 @@ def test_a_person_signs_in_at_the_static_page_sends_images_and_signs_out(
             expect(page.locator("#main")).to_contain_text(label)
         page.goto("/")
         page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("button", name="End session").click()
+        page.wait_for_url(f"{site.url}/signed-out")
         page.goto("/")
         expect(page.locator("#headerSignIn")).to_be_visible()
         expect(page.locator("#account")).to_be_hidden()
-    assert {"/", f"{ASSETS}/visitor.js"} <= set(site_with_sign_in.served)
+    assert {"/", f"{ASSETS}/visitor.js"} <= set(site.served)
 
 
 @pytest.mark.parametrize("page_options", [{"java_script_enabled": False}])
@@ -240,9 +249,9 @@ def test_without_scripts_the_static_page_leads_to_a_form_of_the_persons_session(
     browser: Browser, site_with_sign_in: Site, sign_in_system: System, page_options: Options
 ) -> None:
     files, _ = signs(1, seed=80)
-    with opened(browser, site_with_sign_in, page_options) as page:
+    with opened(browser, site_with_sign_in, page_options, str(sign_in_system.config.auth.issuer)) as page:
         page.goto("/sign-in")
-        enter_credentials(page, *person(sign_in_system, "plain"))
+        sign_in_at_provider(page, person(sign_in_system, "plain"))
         page.get_by_role("link", name="This form").click()
         choose(page, files)
         page.get_by_role("button", name="Classify").click()

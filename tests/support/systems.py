@@ -25,6 +25,7 @@ def running_system(
     *,
     state: OpenState | None = None,
     supervisor: Supervisor | None = None,
+    has_provider: bool = False,
 ) -> Iterator[System]:
     """Run a system at a free port; its processes are forked, unless another supervisor starts them.
 
@@ -33,9 +34,11 @@ def running_system(
         settings: of the environment, above the shipped configuration.
         state: what the system keeps.
         supervisor: starts the processes.
+        has_provider: whether users sign in at a development provider.
     """
     port = {"FLEETSIGHT__WEB__PORT": str(free_port())}
-    system = System(home, port | dict(settings or {}), state=state, supervisor=supervisor or ForkingSupervisor())
+    overrides, starter = port | dict(settings or {}), supervisor or ForkingSupervisor()
+    system = System(home, overrides, state=state, supervisor=starter, has_provider=has_provider)
     try:
         system.start()
         yield system
