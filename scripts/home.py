@@ -14,10 +14,6 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 HOME_VARIABLE: Final = "FLEETSIGHT_HOME"
 """Names the folder where it is not the checkout's: a container cannot write to that one."""
 
-POOL_FILE: Final = "user-pool"
-JOB_TABLE_FILE: Final = "job-table"
-"""Files in the folder of a system with sign-in, with the id of its user pool and the name of its job table."""
-
 
 def home_of(checkout: Path, environment: Mapping[str, str]) -> Path:
     """Return the folder of a checkout."""

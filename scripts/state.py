@@ -25,7 +25,7 @@ def state() -> None:
 def snapshot_command(folder: Path, file: Path) -> None:
     """Write the state DIR, which no system may be using, into FILE.
 
-    FILE has images, results, accounts and keys: only its owner can read it.
+    FILE has images, results, sessions and keys: only its owner can read it.
     """
     # Imported here: it loads the whole configuration, which the other commands do not need.
     from core.format import file_size

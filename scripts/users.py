@@ -1,13 +1,11 @@
-"""``fleetsight users``: the users' accounts of a system on this machine, or on AWS.
+"""``fleetsight users``: the accounts of the user pool that a stack on AWS has.
 
-The commands change the user pool, and the job table if an account's sessions and tokens have to end.
+The commands change the pool, and the job table if an account's sessions and tokens have to end.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Concatenate, Final, ParamSpec
 
 import click
@@ -17,19 +15,16 @@ from rich.table import Table as TextTable
 from core.credentials import Revocations
 from fleetsight_client.cli import CommandGroup
 from fleetsight_client.console import Console
-from localcloud.access_keys import AccessKey
 from scripts.aws.context import AwsAccount, aws_command
 from scripts.aws.deploy.stack import find_stack
-from scripts.home import HOME, JOB_TABLE_FILE, POOL_FILE, AddressError, run_folder
-from scripts.standard_options import url_option
 from services.accounts import OPERATORS, USERS, Accounts
 from services.errors import FleetsightError
 from services.table import Table
 
 P = ParamSpec("P")
 
-AWS_OPTIONS: Final = ("prefix", "region", "profile", "endpoint_url")
-"""Parameters of `aws_command`: one that is given names a stack on AWS."""
+STACK_OPTIONS: Final = ("prefix", "region", "profile", "endpoint_url")
+"""Parameters of `aws_command`: at least one is given, so that a command is for the stack that its caller means."""
 
 
 class NoPoolError(FleetsightError):
@@ -37,49 +32,43 @@ class NoPoolError(FleetsightError):
 
 
 @dataclass(frozen=True)
-class SystemUsers:
-    """The users of a system: their accounts, and the revocations of their credentials."""
+class StackUsers:
+    """The users of a stack: their accounts, and the revocations of their credentials."""
 
     accounts: Accounts
     revocations: Revocations
 
 
-def _accounts_command(command: Callable[Concatenate[SystemUsers, P], None]) -> Callable[P, None]:
-    """Give a command `--url` and the options of AWS, and call it with the accounts of the system that they name."""
+def _accounts_command(command: Callable[Concatenate[StackUsers, P], None]) -> Callable[P, None]:
+    """Give a command the options of AWS, and call it with the accounts of the stack that they name."""
 
-    @url_option
     @wraps(command)
-    def on_either(account: AwsAccount, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        url, source = str(kwargs.pop("url")), click.get_current_context().get_parameter_source
-        if any(source(name) is ParameterSource.COMMANDLINE for name in AWS_OPTIONS):
-            if source("url") is ParameterSource.COMMANDLINE:
-                raise click.UsageError("--url names a system on this machine: omit --prefix, --region and --profile")
-            command(_stack(account, prefix), *args, **kwargs)
-            return
-        try:
-            folder = run_folder(HOME, url)
-        except AddressError as error:
-            raise NoPoolError(f"{error}; a stack on AWS is named by --prefix, --region or --profile") from error
-        command(_local(folder), *args, **kwargs)
+    def of_stack(account: AwsAccount, prefix: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        source = click.get_current_context().get_parameter_source
+        if all(source(name) is not ParameterSource.COMMANDLINE for name in STACK_OPTIONS):
+            raise NoPoolError(
+                "name the stack by --prefix, --region or --profile; "
+                "a local system has a development provider with two people, and no accounts"
+            )
+        command(_users_of(account, prefix), *args, **kwargs)
 
-    return aws_command(on_either)
+    return aws_command(of_stack)
 
 
 @click.group(cls=CommandGroup)
 def users() -> None:
-    """List, create and change accounts.
+    """List, create and change accounts of a stack on AWS.
 
-    They are the accounts of the system that ./scripts/run.sh runs on this machine. With --prefix, --region or
-    --profile they are those of a stack on AWS.
+    They are those of its user pool. --prefix, --region or --profile name the stack.
     """
 
 
 @users.command("list")
 @_accounts_command
-def list_command(system: SystemUsers) -> None:
+def list_command(stack: StackUsers) -> None:
     """List the accounts: e-mail, group, and whether they may sign in."""
     table = TextTable("E-mail", "Group", "State")
-    for account in system.accounts.list():
+    for account in stack.accounts.list():
         group = OPERATORS if OPERATORS in account.groups else USERS
         table.add_row(account.email, group, "active" if account.enabled else "disabled")
     Console().print(table)
@@ -89,11 +78,11 @@ def list_command(system: SystemUsers) -> None:
 @click.argument("email")
 @click.option("--operator", is_flag=True, help="Let the account view and manage the fleet.")
 @_accounts_command
-def add(system: SystemUsers, email: str, *, operator: bool) -> None:
+def add(stack: StackUsers, email: str, *, operator: bool) -> None:
     """Create an account, and print its first password, which the user must change."""
-    password = system.accounts.add(email)
+    password = stack.accounts.add(email)
     if operator:
-        system.accounts.set_operator(email, is_operator=True)
+        stack.accounts.set_operator(email, is_operator=True)
     click.echo(f"{email} signs in with this password, once, within three days: {password}")
 
 
@@ -101,84 +90,54 @@ def add(system: SystemUsers, email: str, *, operator: bool) -> None:
 @click.argument("email")
 @click.option("--remove", is_flag=True, help="Revoke the permission.")
 @_accounts_command
-def operator(system: SystemUsers, email: str, *, remove: bool) -> None:
+def operator(stack: StackUsers, email: str, *, remove: bool) -> None:
     """Let EMAIL view and manage the fleet. Takes effect with the next sign-in, or within 15 minutes."""
-    system.accounts.set_operator(email, is_operator=not remove)
+    stack.accounts.set_operator(email, is_operator=not remove)
     click.echo(f"{email} is {'no operator any more' if remove else 'an operator'}.")
 
 
 @users.command()
 @click.argument("email")
 @_accounts_command
-def disable(system: SystemUsers, email: str) -> None:
+def disable(stack: StackUsers, email: str) -> None:
     """Disable an account, and end its sessions and tokens (keeps its data)."""
-    system.accounts.set_enabled(email, is_enabled=False)
-    system.revocations.revoke_all_of(system.accounts.sub_of(email))
+    stack.accounts.set_enabled(email, is_enabled=False)
+    stack.revocations.revoke_all_of(stack.accounts.sub_of(email))
     click.echo(f"{email} cannot sign in; sessions and tokens have ended.")
 
 
 @users.command()
 @click.argument("email")
 @_accounts_command
-def enable(system: SystemUsers, email: str) -> None:
+def enable(stack: StackUsers, email: str) -> None:
     """Enable a disabled account."""
-    system.accounts.set_enabled(email, is_enabled=True)
+    stack.accounts.set_enabled(email, is_enabled=True)
     click.echo(f"{email} can sign in again.")
-
-
-@users.command("second-factor-off")
-@click.argument("email")
-@_accounts_command
-def second_factor_off(system: SystemUsers, email: str) -> None:
-    """Let EMAIL sign in by the password alone, after authenticator app and recovery codes were lost.
-
-    Be sure that it is really them who ask. Their sessions and tokens end.
-    """
-    system.accounts.turn_off_second_factor(email)
-    system.revocations.revoke_all_of(system.accounts.sub_of(email))
-    click.echo(f"{email} signs in by the password alone, and can set up a second factor again on the account page.")
 
 
 @users.command()
 @click.argument("email")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_accounts_command
-def remove(system: SystemUsers, email: str, *, yes: bool) -> None:
+def remove(stack: StackUsers, email: str, *, yes: bool) -> None:
     """Delete an account, sessions and tokens; its jobs have no owner then, and expire unless they are kept."""
     if not yes:
         click.confirm(f"Remove {email} for good?", abort=True)
-    sub = system.accounts.sub_of(email)
-    system.accounts.remove(email)
-    system.revocations.revoke_all_of(sub)
+    sub = stack.accounts.sub_of(email)
+    stack.accounts.remove(email)
+    stack.revocations.revoke_all_of(sub)
     click.echo(f"{email} is removed.")
 
 
-def _stack(account: AwsAccount, prefix: str) -> SystemUsers:
+def _users_of(account: AwsAccount, prefix: str) -> StackUsers:
     stack = find_stack(account, prefix)
     if stack is None:
         raise NoPoolError(f"there is no stack {prefix}: give --prefix and --region")
     pool_id = stack.outputs.get("UserPoolId")
     if pool_id is None:
         raise NoPoolError(
-            f"there is no sign-in at {prefix}: `fleetsight up --set CreateUserPool=true` makes a user pool"
+            f"the stack {prefix} has no user pool: its users are those of its OpenID provider, or `fleetsight up "
+            "--set CreateUserPool=true` makes a pool"
         )
-    return _system(account, pool_id, stack.outputs["JobTableName"])
-
-
-def _local(state_dir: Path) -> SystemUsers:
-    try:
-        endpoint = (state_dir / "endpoint").read_text(encoding="utf-8").strip()
-        pool_id = (state_dir / POOL_FILE).read_text(encoding="utf-8").strip()
-        job_table = (state_dir / JOB_TABLE_FILE).read_text(encoding="utf-8").strip()
-        key = AccessKey.load(state_dir)
-    except OSError as error:
-        raise NoPoolError(
-            "no system with sign-in runs here: start one with ./scripts/run.sh --sign-in, and give its --url; "
-            "a stack on AWS is named by --prefix, --region or --profile"
-        ) from error
-    os.environ |= key.environment
-    return _system(AwsAccount(pool_id.partition("_")[0], None, endpoint), pool_id, job_table)
-
-
-def _system(account: AwsAccount, pool_id: str, job_table: str) -> SystemUsers:
-    return SystemUsers(Accounts(account.cognito, pool_id), Revocations(Table(account.dynamodb, job_table)))
+    revocations = Revocations(Table(account.dynamodb, stack.outputs["JobTableName"]))
+    return StackUsers(Accounts(account.cognito, pool_id), revocations)

@@ -136,8 +136,8 @@ class ApiClient:
     """Calls `/api/v1` at `base_url`; threads may share it.
 
     `timeout_seconds` are to connect, and between two bytes of an answer. `token` is a personal token, or one of the
-    user pool; it is sent to `base_url` only, by TLS or to this machine. Proxies of the environment are not used, as
-    commands often call their own machine. No call is repeated, and no redirect followed.
+    sign-in provider; it is sent to `base_url` only, by TLS or to this machine. Proxies of the environment are not
+    used, as commands often call their own machine. No call is repeated, and no redirect followed.
 
     Raises:
         NotRunningError: `base_url` is no address.
