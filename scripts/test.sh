@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # The project's checks and tests.
-#   ./scripts/test.sh            all checks and tests, as in CI
+#   ./scripts/test.sh            checks and tests that prove every promise once, as in CI
+#   ./scripts/test.sh --all      these, and what is slow and rarely finds a fault: container and booted images, trained
+#                                networks, commands of documents, judges of npm, fuzzing, random examples
 #   ./scripts/test.sh --fast     checks and unit tests, for daily work
 #   ./scripts/test.sh PATH...    only these tests; passes all arguments to pytest: ./scripts/test.sh tests/unit -k lease
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly SOURCES="services core localcloud app_tier web_tier ami client scripts benchmarks" FUZZ_SECONDS=60 MIN_COVERAGE=90
+readonly SOURCES="services core localcloud app_tier web_tier ami client scripts benchmarks" FUZZ_INPUTS=5000 MIN_COVERAGE=90
 LOGS=$(mktemp -d)
+# What the tests of a run are: those of every run, with the same examples each time, or all, with others each time.
+SELECTION=(-m "not thorough")
+if [ "${1:-}" = --all ]; then SELECTION=(--hypothesis-profile=random); fi
 mkdir "$LOGS/covered"
 # With this variable, each of hundreds of processes would compile every module that it imports.
 unset PYTHONDONTWRITEBYTECODE
@@ -23,12 +28,13 @@ end_steps() {
 }
 trap end_steps EXIT
 
-# With NICENESS=10, tests that mostly compute leave the cores to tests that wait for processes: these take longest.
-pytest() { nice -n "${NICENESS:-0}" .venv/bin/python -m pytest "$@"; }
+pytest() { .venv/bin/python -m pytest "$@"; }
+# Of the run's tests, those in the given folders; the twenty that take longest are named at the end.
+selected() { pytest --durations=20 --durations-min=1 "${SELECTION[@]}" "$@"; }
 
 # Also measures branch coverage of pytest's own processes, of commands and of the local cloud. The tests of whole
 # systems reach nothing more.
-covered() { PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" pytest -p tests.support.coverage "$@"; }
+covered() { PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" selected -p tests.support.coverage "$@"; }
 
 # Compiles the tests, and what they import with the probes of their coverage. Otherwise each of a dozen processes of
 # pytest that start together would do so, which doubles the CPU time of their start.
@@ -39,7 +45,7 @@ compile_tests() {
 
 format() { .venv/bin/ruff format --check .; }
 lint() { .venv/bin/ruff check .; }
-types() { nice .venv/bin/mypy; }
+types() { .venv/bin/mypy; }
 imports() { .venv/bin/lint-imports; }
 security_lint() { .venv/bin/bandit --quiet --configfile pyproject.toml --recursive $SOURCES; }
 # By rules of our own, without the registry: offline, and nothing is sent. First it checks each rule by its examples.
@@ -50,19 +56,18 @@ own_rules() {
     --timeout 600 --config tests/semgrep/rules.yaml $SOURCES
 }
 audit() { .venv/bin/python -m scripts.audit; }
-# Runs at low priority, to use only CPU time that the parallel tests leave.
-fuzzing() { nice .venv/bin/python -m tests.fuzz all --seconds "$FUZZ_SECONDS"; }
+fuzzing() { .venv/bin/python -m tests.fuzz all --inputs "$FUZZ_INPUTS"; }
 coverage() { .venv/bin/python -m tests.support.coverage "$LOGS/covered" "$MIN_COVERAGE"; }
 
 readonly UNIT_TESTS="--numprocesses=auto --maxprocesses=8 tests/unit localcloud/tests/unit client/tests/unit"
 unit_tests() { pytest $UNIT_TESTS; }
-covered_unit_tests() { NICENESS=10 covered $UNIT_TESTS; }
+covered_unit_tests() { covered $UNIT_TESTS; }
 # The tests of a file share the processes that they start, so loadfile keeps them on one xdist worker. Each xdist worker
 # takes 15 s of CPU time to start, and three keep two cores busy beside the other steps. pytest-xdist's default order
 # would run the files with the fewest tests last: these take longest, so one worker would still run while others idle.
 integration_tests() { covered --numprocesses=3 --dist=loadfile --no-loadscope-reorder tests/integration \
   localcloud/tests/integration client/tests/integration; }
-simulations() { NICENESS=10 pytest --numprocesses=2 tests/simulation; }
+simulations() { selected --numprocesses=2 tests/simulation; }
 # Runs the rest of its arguments in a network of its own, where the user may make one. Chromium cancels its requests when
 # an interface of its network comes or goes (ERR_NETWORK_CHANGED), as the containers' interfaces do beside it.
 in_own_network() {
@@ -74,9 +79,10 @@ in_own_network() {
 }
 # Each of the two xdist workers has a system of its own.
 browser_tests() {
-  in_own_network .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser
+  in_own_network .venv/bin/python -m pytest --durations=20 --durations-min=1 "${SELECTION[@]}" \
+    --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/browser
 }
-chaos_tests() { pytest --numprocesses=2 --dist=loadfile tests/chaos; }
+chaos_tests() { selected --numprocesses=2 --dist=loadfile tests/chaos; }
 # The files with the longest waits come first; pytest itself would sort those of a folder.
 image_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder tests/image/test_container.py \
   tests/image/test_[!c]*.py; }
@@ -86,11 +92,13 @@ setup_torch() { ./scripts/setup.sh torch; }
 
 # STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {
-  local started=$SECONDS result=passed status=0 TIMEFORMAT="%0U + %0S"
-  { time "$1" >"$LOGS/$1" 2>&1; } 2>"$LOGS/$1.cpu" || status=$? result=FAILED
+  local started=$SECONDS result=passed status=0
+  { declare -f && declare -p SOURCES FUZZ_INPUTS MIN_COVERAGE LOGS SELECTION UNIT_TESTS; } >"$LOGS/$1.sh"
+  echo "set -euo pipefail; $1" >>"$LOGS/$1.sh"
+  .venv/bin/python -m tests.support.reaper "$LOGS/$1.cpu" bash "$LOGS/$1.sh" >"$LOGS/$1" 2>&1 || status=$? result=FAILED
   # An audit without its database is neither: the tests can run there, and a release needs another place.
   if [ "$1 $status" = "audit 2" ]; then result="NOT DONE"; fi
-  echo "== $1 $result after $((SECONDS - started)) s; CPU time of programs and kernel: $(<"$LOGS/$1.cpu") s" >>"$LOGS/$1"
+  echo "== $1 $result after $((SECONDS - started)) s; CPU time of all its processes: $(<"$LOGS/$1.cpu") s" >>"$LOGS/$1"
   flock "$LOGS" cat "$LOGS/$1"
   [ "$result" != FAILED ]
 }
@@ -112,29 +120,36 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
   return "$failed"
 }
 
-./scripts/setup.sh photos run test docs
-
 case "${1:-}" in
-  "")
-    images >/dev/null 2>&1 &
-    failed=0
-    in_turn setup_torch compile_tests || failed=1
+  "" | --all)
+    ./scripts/setup.sh photos run test docs
+    failed=0 slow=()
+    if [ -n "${1:-}" ]; then
+      images >/dev/null 2>&1 &
+      slow=(image_tests fuzzing)
+      in_turn setup_torch || failed=1
+    fi
+    in_turn compile_tests || failed=1
     # What mostly waits comes first. What computes comes last, to use both cores to the end: the simulations are few and
     # long, so that one xdist worker would end well before the other, and the unit tests after them are short.
     at_once \
       integration_tests \
-      image_tests \
       "browser_tests chaos_tests" \
       "format lint imports security_lint own_rules audit types simulations covered_unit_tests" \
-      fuzzing || failed=1
+      "${slow[@]}" || failed=1
     report coverage || failed=1
+    echo "== CPU time of all steps: $(cat "$LOGS"/*.cpu | awk '{ sum += $1 } END { print sum }') s in $SECONDS s"
     .venv/bin/python -m scripts.sizes
     grep "^== audit NOT DONE" "$LOGS/audit" || true
     exit "$failed"
     ;;
-  --fast) at_once "format lint imports security_lint own_rules types" unit_tests ;;
+  --fast)
+    ./scripts/setup.sh run test
+    at_once "format lint imports security_lint own_rules types" unit_tests ;;
   *)
-    setup_torch
+    ./scripts/setup.sh run test
+    # Only these need more, and tests that lack a package say which section has it.
+    case "$*" in *model* | *trained* | *tests/image* | *documented* | *fresh_clone*) ./scripts/setup.sh photos docs torch ;; esac
     pytest "$@"
     ;;
 esac

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from scripts.run.sign_in import provider_settings
 from scripts.run.system import System, free_port
 from tests.browser.conftest import FaultsOf, PageFaults, sign_in_at_provider
-from tests.support.providers import CLIENT, JUDGES, OPERATOR, SECRET, USER
+from tests.support.providers import CLIENT, EACH_JUDGE, JUDGES, OPERATOR, SECRET, USER
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.auth.provider import SECRET_VARIABLE
@@ -56,7 +56,7 @@ class Place:
             page.get_by_role("button", name="End session").or_(page.get_by_text("Yes, sign me out")).click()
 
 
-@pytest.fixture(scope="module", params=[*JUDGES, OURS])
+@pytest.fixture(scope="module", params=[*EACH_JUDGE, OURS])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     port, home = str(free_port()), tmp_path_factory.mktemp("place")
     settings = {"FLEETSIGHT__WEB__PORT": port, "FLEETSIGHT__FLEET__MAX_WORKERS": "1"}

@@ -36,7 +36,7 @@ from tests.support.lite0 import lite0_logits
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 IMAGES = {sample.filename: sample.data for sample in samples(12, seed=51)}
 LABELS = tuple(f"class {number}" for number in range(6))

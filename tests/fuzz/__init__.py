@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of everything that untrusted bytes reach first: `python -m tests.fuzz all --seconds 60`.
+"""Coverage-guided fuzzing of everything that untrusted bytes reach first: `python -m tests.fuzz all --inputs 20000`.
 
 A target is a module in `targets/` with
 

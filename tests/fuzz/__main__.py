@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz TARGET... --seconds N`: what was tried, and what broke; `all` stands for every target."""
+"""`python -m tests.fuzz TARGET... --inputs N`: what was tried, and what broke; `all` stands for every target."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         return int(bool(os.environ.get("CI")))
     targets = TARGETS if "all" in asked.targets else tuple(asked.targets)
     with tempfile.TemporaryDirectory(prefix="fleetsight-fuzz-") as folder:
-        outcomes = runner.fuzz(targets, asked.seconds, Path(folder))
+        outcomes = runner.fuzz(targets, asked.inputs, Path(folder))
         print("\n".join(_figures(outcomes)))
         broken = [each for each in outcomes if each.status]
         for each in broken:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.fuzz", description="Fuzz what untrusted bytes reach first."
     )
     parser.add_argument("targets", nargs="+", choices=[*TARGETS, "all"], metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--seconds", type=int, default=60, help="how long, for all targets at the same time")
+    parser.add_argument("--inputs", type=int, default=20_000, help="how many, for each target")
     return parser
 
 

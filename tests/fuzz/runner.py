@@ -17,12 +17,10 @@ FOUND = "found"
 """The folder, in that of a target, of inputs that reached something new."""
 
 SECONDS_AN_INPUT = 300
-"""Longest that one input may take. `./scripts/test.sh` fuzzes at low priority: beside much other work a process gets
-a hundredth of a core.
-"""
+"""Longest that one input may take, beside much other work."""
 
-SPARE_SECONDS = 3_600
-"""For the start of a process, which needs ten seconds of a core, and for an input that hangs."""
+PATIENCE_SECONDS = 3_600
+"""Longest that a target may take."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +45,19 @@ class Outcome:
     log: Path
 
 
-def fuzz(targets: Sequence[str], seconds: int, folder: Path) -> list[Outcome]:
-    """Fuzz `targets` for `seconds`, all at the same time; what they write goes into `folder`."""
+def fuzz(targets: Sequence[str], inputs: int, folder: Path) -> list[Outcome]:
+    """Fuzz each of `targets` by so many inputs, all at the same time; what they write goes into `folder`."""
     running = []
     for target in targets:
         own = folder / target
         (own / FOUND).mkdir(parents=True)
         (own / SEEDS).mkdir()
-        options = [f"-max_total_time={seconds}", f"-artifact_prefix={own}/broken-", "-print_final_stats=1"]
+        options = [f"-runs={inputs}", f"-artifact_prefix={own}/broken-", "-print_final_stats=1"]
         folders = [str(own / FOUND), str(own / SEEDS), str(CORPUS / target)]
         with (own / "log").open("wb") as log:
             command = [*_command(target, own), *options, *folders]
             running.append((target, own, subprocess.Popen(command, stdout=log, stderr=log)))
-    return [_outcome(target, own, process, seconds + SPARE_SECONDS) for target, own, process in running]
+    return [_outcome(target, own, process) for target, own, process in running]
 
 
 def _command(target: str, folder: Path) -> list[str]:
@@ -67,9 +65,9 @@ def _command(target: str, folder: Path) -> list[str]:
     return [sys.executable, "-m", "tests.fuzz.engine", target, str(folder), *limits]
 
 
-def _outcome(target: str, folder: Path, process: "subprocess.Popen[bytes]", patience_seconds: int) -> Outcome:
+def _outcome(target: str, folder: Path, process: "subprocess.Popen[bytes]") -> Outcome:
     try:
-        status = process.wait(patience_seconds)
+        status = process.wait(PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         status = process.wait()

@@ -26,7 +26,7 @@ from tests.support.booted.images import LocalImage
 from tests.support.booted.machines import BootedCloud, BootedSystem
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from tests.support.booted.machines import BootedCloud
 from tests.support.booted.network import in_network_of
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 URL = "https://fleet.example"
 SESSION_KEY = "k3y-of-sessions" * 4

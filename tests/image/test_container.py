@@ -20,6 +20,8 @@ from tests.support.container import copy_context, docker_by_podman, has_docker, 
 from tests.support.documents import command_blocks
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
+pytestmark = pytest.mark.thorough
+
 COMPOSE, ALONE, SNAPSHOT = [
     block.commands
     for block in command_blocks(ROOT / "docs" / "first-batch.md")

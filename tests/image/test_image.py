@@ -16,6 +16,8 @@ from tests.support.pins import sections
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.http.assets import IMMUTABLE, assets_hash
 
+pytestmark = pytest.mark.thorough
+
 HOME = "opt/fleetsight"
 OURS = {
     "worker": ("fleetsight-worker.service",),

@@ -12,6 +12,8 @@ from scripts.aws.preflight.permissions import boundary_policy, deploy_policies
 from tests.support.iam.checks import ACCOUNT
 from tests.support.iam.judge import PermissionCheck, judge
 
+pytestmark = pytest.mark.thorough
+
 REGION = "us-east-1"
 VALUES = {"partition": "aws", "region": REGION, "account": ACCOUNT}
 IAM, EC2 = f"arn:aws:iam::{ACCOUNT}", f"arn:aws:ec2:{REGION}:{ACCOUNT}"

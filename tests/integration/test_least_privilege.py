@@ -46,7 +46,7 @@ from tests.support.stack_template import GIVEN, SERVER_ROLES, listed, statements
 from tests.support.waiting import wait_until
 from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 HASTE = {
     "FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "0.4",

@@ -28,6 +28,8 @@ from tests.support.iam.commands import PrintedPolicy, calls_in_source
 from tests.support.iam.judge import PermissionCheck
 from tests.support.stack_template import GIVEN, user_data
 
+pytestmark = pytest.mark.thorough
+
 FOLDER = ROOT / "scripts" / "aws"
 OWN = [each for each in FOLDER.rglob("*.py") if not {"bake", "rollout.py"} & set(each.relative_to(FOLDER).parts)]
 """Modules of these commands; the others' are tested with them."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urljoin
 
+import pytest
 import requests
 
 from scripts.run.system import free_port
@@ -107,3 +108,6 @@ def _running(command: list[str], port: int) -> Iterator[None]:
 Judge = Callable[[str], AbstractContextManager[RunningProvider]]
 JUDGES: dict[str, Judge] = {"oidc-provider-mock": mock_provider, "oidc-provider": certified_provider}
 """Providers by their packages; each is given the address of the site."""
+
+EACH_JUDGE = ("oidc-provider-mock", pytest.param("oidc-provider", marks=pytest.mark.thorough))
+"""Parameters of tests; the second one installs packages of npm."""

@@ -113,6 +113,22 @@ def test_every_test_that_is_named_exists(document: Path) -> None:
     assert absent(document.read_text(encoding="utf-8")) == []
 
 
+def test_each_promise_says_which_run_of_the_tests_proves_it() -> None:
+    thorough = {
+        str(path.relative_to(ROOT))
+        for folder in ("tests", "localcloud/tests", "client/tests")
+        for path in (ROOT / folder).rglob("test_*.py")
+        if re.search(r"^pytestmark = .*pytest\.mark\.thorough", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    wrong = []
+    for row in (line for line in EVIDENCE.splitlines() if line.startswith("| ") and NAMED.search(line)):
+        files = set(re.findall(r"`((?:\w+/)+\w+\.py)", row))
+        run = row.rstrip(" |").rpartition("| ")[2]
+        if run != "every" if files - thorough else not re.fullmatch(r"`--all`: \w+ .+", run):
+            wrong.append(row[:60])
+    assert wrong == []
+
+
 def test_the_tests_of_promises_are_found() -> None:
     assert len(NAMED.findall(EVIDENCE)) > 200
 

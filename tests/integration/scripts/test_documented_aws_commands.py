@@ -38,7 +38,7 @@ from tests.support.clocks import PlayedClock
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
 from tests.support.servers import serving
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 PREFIX = "fleetsight"
 """The default of `--prefix`, which the documents' commands leave out."""

@@ -30,7 +30,7 @@ from tests.support.reader import Reader
 from tests.support.systems import crashed_images, running_system
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 BLOCKS = [block for document in DOCUMENTS for block in command_blocks(document)]
 

@@ -25,7 +25,7 @@ from tests.support.reader import (
     yaml_in,
 )
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 STARTS = re.compile(r"(?:FLEETSIGHT__\w+=\S+ )*\./scripts/run\.sh")
 

@@ -44,7 +44,7 @@ from tests.support.reader import (
 )
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 
 def expect_proxied(run: Run) -> None:

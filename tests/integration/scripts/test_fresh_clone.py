@@ -18,7 +18,7 @@ from tests.support.fresh_clone import FreshClone, clone_into
 from tests.support.reader import RUN, Reader, Run, copy_samples
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 EVERY_BENCHMARK = """
 from benchmarks.__main__ import BENCHMARKS, MissingPackageError, load

@@ -23,7 +23,7 @@ from tests.conftest import ConfigMaker
 from tests.support.fixtures import AuditLog, memory_table
 from tests.support.people import BROWSER, KEY, cookie_of
 from tests.support.provider_tokens import HEADER, JWKS, OTHER_KEY, rs256, token
-from tests.support.providers import CLIENT, JUDGES, OPERATOR, SECRET, USER, RunningProvider
+from tests.support.providers import CLIENT, EACH_JUDGE, JUDGES, OPERATOR, SECRET, USER, RunningProvider
 from tests.support.servers import served
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
@@ -53,7 +53,7 @@ def app_for(make_config: ConfigMaker, table: Table, tmp_path: Path, monkeypatch:
     return make
 
 
-@pytest.fixture(scope="module", params=JUDGES)
+@pytest.fixture(scope="module", params=EACH_JUDGE)
 def judge(request: pytest.FixtureRequest) -> Iterator[RunningProvider]:
     with JUDGES[request.param](SITE) as running:
         yield running
