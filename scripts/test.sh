@@ -127,9 +127,8 @@ case "${1:-}" in
     if [ -n "${1:-}" ]; then
       images >/dev/null 2>&1 &
       slow=(image_tests fuzzing)
-      in_turn setup_torch || failed=1
     fi
-    in_turn compile_tests || failed=1
+    in_turn setup_torch compile_tests || failed=1
     # What mostly waits comes first. What computes comes last, to use both cores to the end: the simulations are few and
     # long, so that one xdist worker would end well before the other, and the unit tests after them are short.
     at_once \

@@ -23,7 +23,9 @@ MESSAGES: Final = {
     "everywhere": "All your sessions and personal tokens have ended.",
     "deleted": "Your jobs, sessions and personal tokens are deleted.",
 }
-"""Message of the page by the query parameter `told`."""
+"""What the page of a user who is signed out says, by what has ended."""
+
+RETRY_AFTER_SECONDS: Final = 5
 
 NOT_AT_PROVIDER: Final = "You are signed out here, but the sign-in provider does not answer: sign out there, too."
 
@@ -76,7 +78,10 @@ def _place() -> Iterator[None]:
 
 def _failed(error: Exception, status: HTTPStatus) -> Response:
     _log.warning("a sign-in failed: %s", error)
-    return make_response(render_template("accounts/signed_out.html", fault=sentence(str(error))), status)
+    answer = make_response(render_template("accounts/signed_out.html", fault=sentence(str(error))), status)
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answer
 
 
 @sign_in_pages.post("/sign-out", right=Right.PUBLIC, audit="sign-out")
