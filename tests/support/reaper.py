@@ -27,7 +27,9 @@ def run(command: Sequence[str]) -> tuple[int, list[str], float]:
     """Run a command; return its exit status, the command lines that had to be killed, and the CPU seconds of all."""
     if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1) != 0:
         raise OSError("this kernel has no subreapers, which Linux has since 3.4")
-    status, killed = subprocess.run(command, check=False).returncode, list[str]()
+    with subprocess.Popen(command) as process:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command has its own, and is waited for
+        status, killed = process.wait(), list[str]()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while children := _children():
         if time.monotonic() > deadline:
