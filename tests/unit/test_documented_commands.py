@@ -105,11 +105,11 @@ def accept_sections(documented: Documented) -> None:
 
 
 def accept_tests(documented: Documented) -> None:
-    """Check that the tests exist: the arguments are `--fast`, or paths with pytest's options."""
+    """Check that the tests exist: the arguments are `--all`, `--fast`, or paths with options of pytest."""
     paths = [word for word in documented.arguments if word.startswith("tests/")]
     assert [path for path in paths if not (ROOT / path).exists()] == []
     options = {word for word in documented.arguments if word.startswith("-")}
-    assert options <= {"--fast", "-k", "-s"}
+    assert options <= {"--all", "--fast", "-k", "-s"}
 
 
 def accept_module(documented: Documented) -> None:

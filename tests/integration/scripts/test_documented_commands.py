@@ -107,6 +107,7 @@ EXCUSED: Mapping[str, Excuse] = {
     "*: pipx run pre-commit install *": Excuse("changes the hooks of the checkout and needs pipx"),
     "*: ./scripts/test.sh  *": RUNS_TESTS,
     "*: ./scripts/test.sh --fast *": RUNS_TESTS,
+    "*: ./scripts/test.sh --all *": RUNS_TESTS,
     "*: ./scripts/test.sh tests/unit -k *": RUNS_TESTS,
     "docs/operate.md: git *": Excuse("changes the checkout"),
     "*: FLEETSIGHT_AWS=1 *": Excuse("needs an AWS account, for an hour", "tests/aws/test_life.py"),
