@@ -4,8 +4,10 @@ A line of a thread that works for a request has the request's trace (`core/traci
 meaning of the levels and the fields.
 """
 
+import faulthandler
 import json
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -82,6 +84,12 @@ def configure_logging(process: str) -> None:
     logging.basicConfig(handlers=[to_stderr], force=True)
     set_level("info")
     logging.captureWarnings(True)  # of libraries, which may quote a file of a user's
+    show_stacks_on_signal()
+
+
+def show_stacks_on_signal() -> None:
+    """Print where each thread is to standard error when this process gets SIGUSR1: `kill -USR1 PID`, if it hangs."""
+    faulthandler.register(signal.SIGUSR1)
 
 
 def set_level(level: ProcessLevel) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 
 from core.config import load_config
-from core.logs import JsonFormatter, levels_of
+from core.logs import JsonFormatter, levels_of, show_stacks_on_signal
 from core.sandbox.pool import require_limits
 from core.telemetry import SPANS
 from services.endpoint import APP_ID
@@ -129,6 +129,7 @@ def post_worker_init(worker: Any) -> None:
     it again.
     """
     _receive_stops()
+    show_stacks_on_signal()
     collect_less_often()
     SPANS.start("fleetsight-web", _config.tracing)
     try:

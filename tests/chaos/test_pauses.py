@@ -14,7 +14,7 @@ from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.chaos.strikes import workers
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 PAUSE_SECONDS: Final = 15.0
 SERVICES: Final = ("cloud", "hypervisor", "controller", "web")

@@ -60,6 +60,7 @@ def has_results(running: RunningSystem, job_id: str, count: int) -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_a_local_cloud_that_is_killed_again_and_again_under_load_loses_no_image(tmp_path: Path) -> None:
     files, truth = signs(IMAGES, seed=41)
     with opened(tmp_path / "state") as state, run_system(tmp_path / "home", state=state) as running:

@@ -16,16 +16,16 @@ from tests.simulation.data_path.world import WORKERS, World
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 
 HISTORIES = 660
-SEEDS = 6
+SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 6)))
 SEEDS_OF_REDRIVES = range(10)
 """With most of these seeds redrives have their turns between each other's reads and writes."""
 
 _TOTAL: Counter[str] = Counter()
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_acknowledged_image_gets_exactly_one_right_result(seed: int) -> None:
-    _TOTAL.update(play(HISTORIES // SEEDS, 1_000 * seed))
+    _TOTAL.update(play(HISTORIES // len(SEEDS), 1_000 * seed))
 
 
 def test_the_histories_are_of_some_length_and_meet_faults_and_deaths() -> None:
