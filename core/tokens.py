@@ -236,7 +236,7 @@ class _Claims(BaseModel):
 
 
 def owner_of_subject(subject: str) -> str:
-    """Return the id of a user as owner of jobs: short and of few characters, whatever a provider names its users."""
+    """Return the id of a user as owner of jobs, which is short and of few characters for every provider."""
     return subject if fullmatch(r"[A-Za-z0-9-]{1,63}", subject, ASCII) else sha256(subject.encode()).hexdigest()
 
 

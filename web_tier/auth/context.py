@@ -212,7 +212,7 @@ def auth_services(
     times: SessionTimes,
     clock: Clock = CLOCK,
 ) -> AuthServices:
-    """Return the services of users whom `provider` signs in; they store everything in `table`."""
+    """Return the services of the users of `provider`; they store everything in `table`."""
     revocations, profiles = Revocations(table, clock), ProfileCache(Profiles(table), clock)
     personal_tokens = PersonalTokens(table, revocations, clock)
 

@@ -61,7 +61,7 @@ class ProviderError(FleetsightError):
 
 
 class SignInRefusedError(ProviderError):
-    """Raised when a return from the provider signs nobody in."""
+    """Raised when a return from the provider is refused, and no user is signed in."""
 
 
 class SignedOutError(ProviderError):

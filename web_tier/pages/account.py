@@ -1,4 +1,4 @@
-"""The account page with personal tokens, and the visitor, whom every page shows."""
+"""The account page with personal tokens, and the visitor, shown on every page."""
 
 import json
 from dataclasses import dataclass

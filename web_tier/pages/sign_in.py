@@ -51,7 +51,7 @@ def sign_in() -> Response:
 
 @sign_in_pages.get("/sign-in/callback", right=Right.PUBLIC)
 def callback() -> Response:
-    """Sign in the user whom the provider sends back, and redirect to the page that was asked for."""
+    """Sign in the user that the provider sends back, and redirect to the page that was asked for."""
     access = current_auth()
     try:
         with _place():

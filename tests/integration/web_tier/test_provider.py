@@ -1,4 +1,4 @@
-"""Sign-in at OpenID providers that we did not write, and answers that must sign nobody in."""
+"""Sign-in at OpenID providers that we did not write, and answers that must be refused."""
 
 import json
 import secrets
@@ -139,7 +139,7 @@ def test_signing_out_ends_the_session_and_leads_to_the_provider_s(app: Flask, ju
 def test_an_answer_counts_once_and_only_in_the_browser_that_began(app: Flask, judge: RunningProvider) -> None:
     victim, browser = app.test_client(), app.test_client()
     back = judge.sign_in(location(browser.get("/sign-in")), OPERATOR)
-    assert victim.get(back).status_code == 403  # an attacker's code signs nobody else in
+    assert victim.get(back).status_code == 403  # the code of an attacker signs no other user in
     location(browser.get(back))
     assert browser.get(back).status_code == 403
     assert victim.get_cookie(COOKIE) is None
@@ -273,7 +273,7 @@ ATTACKS: Mapping[str, dict[str, Any]] = {
     "no user": {"claims": {"sub": ""}},
     "no ID token": {"answer": {"id_token": None}},
     "no signature": {"header": {"alg": "none"}, "sign": lambda _: b""},
-    "the signature of a stranger": {"sign": partial(rs256, key=OTHER_KEY)},
+    "the signature of another key": {"sign": partial(rs256, key=OTHER_KEY)},
     "a key that is gone": {"header": {"kid": "of last year"}},
     "an algorithm with a shared secret": {"header": {"alg": "HS256"}},
     "a logout token": {"claims": {"events": {}}},
