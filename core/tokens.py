@@ -140,9 +140,8 @@ class TokenKeys:
             try:
                 self._keys = parse_keys(self.fetch())
             finally:
-                self._tried = (
-                    self.clock.utc_now()
-                )  # its end, so that those who waited for a slow one do not repeat it
+                # The end of the fetch, so that threads that waited for a slow one do not repeat it.
+                self._tried = self.clock.utc_now()
             self._fetched = now
         except KeysUnreachableError as error:
             _log.warning("%s", error)

@@ -87,7 +87,7 @@ class SignIns:
 
 
 class _Client(ClientMixin):  # type: ignore[misc]  # Authlib has no types
-    """The web tier: a public client, whose redirect URI is a page of this machine."""
+    """The web tier: a public client, with a page of this machine as its redirect URI."""
 
     def get_allowed_scope(self, _scope: str | None) -> str:
         return SCOPE

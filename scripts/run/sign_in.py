@@ -21,9 +21,6 @@ PEOPLE: Final = ("user", OPERATOR)
 
 TOKEN_DAYS: Final = 1
 
-CLIENT_SECRET_VARIABLES: Final = ("FLEETSIGHT_CLIENT_SECRET", "FLEETSIGHT_CLIENT_SECRET_FILE")
-"""Variables with the secret of a provider's client, and with the file of one; only the web tier gets them."""
-
 
 def provider_settings(issuer: str, client_id: str) -> Mapping[str, str]:
     """Return the settings that have users sign in at the provider `issuer`."""

@@ -29,13 +29,13 @@ from localcloud.state.folder import LOGS
 from scripts.client import web_url
 from scripts.home import HOME_VARIABLE
 from scripts.run import log_files
-from scripts.run.sign_in import CLIENT_SECRET_VARIABLES, development_settings, operator_token, session_keys
+from scripts.run.sign_in import development_settings, operator_token, session_keys
 from scripts.run.state import OpenState
 from scripts.run.supervisor import ManagedProcess, Supervisor
 from services.clients import Clients, new_session
 from services.errors import FleetsightError
 from services.table import Table
-from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
+from web_tier.auth.session_keys import CLIENT_SECRET_VARIABLES, KEYS_FILE_VARIABLE
 from web_tier.http.metrics import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,7 +234,7 @@ class System:
         if self.config.auth.mode != "none":
             folder = self.state_dir if self.state is None else self.state.folder.path
             own[KEYS_FILE_VARIABLE] = str(session_keys(folder))
-        if not self.has_provider:  # whose client has no secret
+        if not self.has_provider:  # its client has no secret
             own |= {name: os.environ[name] for name in CLIENT_SECRET_VARIABLES if name in os.environ}
         return own
 

@@ -64,7 +64,7 @@ from tests.support.jobs import LATEST_TOKEN, done, failed
 from tests.support.providers import CLIENT, SECRET, mock_provider
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.auth.provider import SECRET_VARIABLE
+from web_tier.auth.session_keys import SECRET_VARIABLE
 
 FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
 SOURCE = "s3://photos/cases/"
@@ -140,7 +140,7 @@ def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="package")
 def sign_in_system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A whole system whose users sign in at PyPI's oidc-provider-mock."""
+    """A whole system where users sign in at PyPI's oidc-provider-mock."""
     more = {"FLEETSIGHT__FLEET__POLICY": "deadline"}  # which offers *Finish by*
     home = tmp_path_factory.mktemp("sign-in")
     with mock_provider("") as provider, pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ from tests.browser.conftest import FaultsOf, PageFaults, sign_in_at_provider
 from tests.support.providers import CLIENT, EACH_JUDGE, JUDGES, OPERATOR, SECRET, USER
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
-from web_tier.auth.provider import SECRET_VARIABLE
+from web_tier.auth.session_keys import SECRET_VARIABLE
 
 pytestmark = pytest.mark.processes
 

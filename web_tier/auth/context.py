@@ -17,8 +17,8 @@ from services.made_once import made_once
 from services.recent_dict import RecentDict
 from services.table import Table
 from web_tier.auth.identity import Identity, set_identity, set_session
-from web_tier.auth.provider import STATE_COOKIE, Provider, ProviderTokens, load_client_secret
-from web_tier.auth.session_keys import SessionKeys, load_session_keys
+from web_tier.auth.provider import STATE_COOKIE, Provider, ProviderTokens
+from web_tier.auth.session_keys import SessionKeys, load_client_secret, load_session_keys
 from web_tier.auth.sessions import RenewedTokens, Sessions, SessionStore, SessionTimes
 from web_tier.http.backend import Backend
 
@@ -79,7 +79,7 @@ class AuthServices:
     """The services that authenticate users, for all threads of a process.
 
     Attributes:
-        profiles: of the owners of personal tokens, and of those with whom jobs are shared.
+        profiles: of the owners of personal tokens, and of the users that jobs are shared with.
     """
 
     provider: Provider
@@ -152,7 +152,7 @@ def set_cookie(answer: Response, value: str) -> None:
 
 
 def install_auth(app: Flask, auth: AuthContext) -> None:
-    """Set the sign-in of `app`, and the cookie for browsers whose user is at the provider."""
+    """Set the sign-in of `app`, and the cookie that a browser keeps while its user is at the provider."""
     app.extensions[_EXTENSION] = auth
     if auth.keys is not None:
         app.secret_key, *earlier = auth.keys.secrets_of("sign-in")

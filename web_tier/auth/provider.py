@@ -6,11 +6,9 @@ each code once.
 """
 
 import json
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -23,10 +21,7 @@ from werkzeug.wrappers import Response
 from core.config import AuthSettings
 from core.tokens import KeysUnreachableError, keys_at
 from services.clock import CLOCK
-from services.errors import ConfigError, FleetsightError
-
-SECRET_VARIABLE: Final = "FLEETSIGHT_CLIENT_SECRET"  # noqa: S105 (a name, as the next one)
-SECRET_FILE_VARIABLE: Final = "FLEETSIGHT_CLIENT_SECRET_FILE"  # noqa: S105 (a name)
+from services.errors import FleetsightError
 
 STATE_COOKIE: Final = "__Host-fleetsight-sign-in"
 
@@ -34,7 +29,7 @@ MAX_STARTED: Final = 5
 """Sign-ins that a browser has started and not finished, as in several tabs: all are in one cookie of 4 KB."""
 
 MAX_STARTED_CHARACTERS: Final = 2_700
-"""Of their JSON, whose Base64 with a signature fits into a cookie of 4,096 characters."""
+"""Maximum characters of their JSON: its Base64, with a signature, fits into a cookie of 4,096 characters."""
 
 START_SECONDS: Final = 3_600
 """Longest time from a start to its return."""
@@ -97,7 +92,7 @@ class Provider:
 
     def __init__(self, settings: AuthSettings, secret: str | None) -> None:
         self.issuer, self.client_id = str(settings.issuer), str(settings.client_id)
-        self._failed: tuple[float, ProviderUnreachableError] | None = None
+        self._failed: tuple[float, str] | None = None
         self._lock = threading.Lock()
         self._client = FlaskOAuth2App(
             FlaskIntegration("provider"),
@@ -226,12 +221,12 @@ class Provider:
     def _metadata(self) -> Mapping[str, Any]:
         with self._lock:
             if self._failed is not None and CLOCK.monotonic() - self._failed[0] < PAUSE_SECONDS:
-                raise self._failed[1]
+                raise ProviderUnreachableError(self._failed[1])
             try:
                 return self._checked_metadata()
             except ProviderUnreachableError as error:
                 self._client.server_metadata.clear()  # Authlib keeps it: the next request must ask again
-                self._failed = CLOCK.monotonic(), error
+                self._failed = CLOCK.monotonic(), str(error)
                 raise
 
     def _checked_metadata(self) -> Mapping[str, Any]:
@@ -255,26 +250,3 @@ class Provider:
         return ProviderUnreachableError(
             f"the sign-in provider {self.issuer} does not answer ({type(error).__name__}): try again in a minute"
         )
-
-
-def load_client_secret(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the secret of the client, or None for a public client.
-
-    Raises:
-        ConfigError: the file that the environment names cannot be read, or is empty.
-    """
-    path = environment.get(SECRET_FILE_VARIABLE)
-    if not path:
-        return environment.get(SECRET_VARIABLE) or None
-    try:
-        secret = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{SECRET_FILE_VARIABLE}={path!r} cannot be read ({type(error).__name__}): name a file with the secret "
-            "of the provider's client, which only the web tier may read"
-        ) from error
-    if not secret:
-        raise ConfigError(
-            f"{SECRET_FILE_VARIABLE}={path!r} is empty: write the secret of the provider's client there"
-        )
-    return secret

@@ -3,8 +3,8 @@
 The keys are in their own file, one per line. The first one signs and encrypts; all of them verify and decrypt. A new
 key is added at the top, and an old one is removed once no session of it can be left (`auth.session_hours`).
 
-They also sign what a browser keeps while its user is at the provider. A web instance imports this module at boot to
-check its keys, so it imports no web framework.
+They also sign what a browser keeps while its user is at the provider. The secret of the provider's client is loaded
+here, too. A web instance imports this module at boot to check its keys, so it imports no web framework.
 """
 
 import base64
@@ -23,6 +23,10 @@ from itsdangerous import Signer
 from services.errors import ConfigError
 
 KEYS_FILE_VARIABLE: Final = "FLEETSIGHT_SESSION_KEYS_FILE"
+
+SECRET_VARIABLE: Final = "FLEETSIGHT_CLIENT_SECRET"  # noqa: S105 (a name, as the next one)
+SECRET_FILE_VARIABLE: Final = "FLEETSIGHT_CLIENT_SECRET_FILE"  # noqa: S105 (a name)
+CLIENT_SECRET_VARIABLES: Final = (SECRET_VARIABLE, SECRET_FILE_VARIABLE)
 
 MIN_CHARACTERS: Final = 32
 
@@ -125,6 +129,29 @@ def load_session_keys(environment: Mapping[str, str] = os.environ) -> SessionKey
             f"{KEYS_FILE_VARIABLE}={path!r}: key {short[0]} has fewer than {MIN_CHARACTERS} characters: {_REMEDY}"
         )
     return SessionKeys(keys)
+
+
+def load_client_secret(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the secret of the client, or None for a public client.
+
+    Raises:
+        ConfigError: the file that the environment names cannot be read, or is empty.
+    """
+    path = environment.get(SECRET_FILE_VARIABLE)
+    if not path:
+        return environment.get(SECRET_VARIABLE) or None
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{SECRET_FILE_VARIABLE}={path!r} cannot be read ({type(error).__name__}): name a file with the secret "
+            "of the provider's client, which only the web tier may read"
+        ) from error
+    if not secret:
+        raise ConfigError(
+            f"{SECRET_FILE_VARIABLE}={path!r} is empty: write the secret of the provider's client there"
+        )
+    return secret
 
 
 def owner_of(session_id: str) -> str:

@@ -30,7 +30,7 @@ from scripts.run.system import free_port
 from tests.conftest import ROOT
 from tests.support.aws_stage import stubbed
 from tests.support.servers import INSTANCE_ID, MetadataService, serving
-from web_tier.auth.provider import SECRET_FILE_VARIABLE, load_client_secret
+from web_tier.auth.session_keys import SECRET_FILE_VARIABLE, load_client_secret
 from web_tier.controller.previous_end import PREVIOUS_END, last_words
 
 UNITS = ROOT / "ami" / "files" / "web" / "etc" / "systemd" / "system"

@@ -28,8 +28,8 @@ from tests.support.servers import served
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
 from web_tier.auth.context import COOKIE, current_auth
-from web_tier.auth.provider import SECRET_VARIABLE, STATE_COOKIE
-from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
+from web_tier.auth.provider import STATE_COOKIE
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SECRET_VARIABLE
 from web_tier.http.backend import backend_of
 
 SITE = "http://localhost"
@@ -40,7 +40,7 @@ table = memory_table
 
 @pytest.fixture
 def app_for(make_config: ConfigMaker, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppFor:
-    """Make a web tier whose users sign in at an issuer."""
+    """Make a web tier where users sign in at an issuer."""
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     monkeypatch.setenv(KEYS_FILE_VARIABLE, str(keys))

@@ -19,8 +19,8 @@ from tests.support.jobs import done, picture, put_results
 from tests.support.providers import OPERATOR, SECRET, RunningProvider, mock_provider
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.auth.context import COOKIE
-from web_tier.auth.provider import SECRET_VARIABLE, STATE_COOKIE
-from web_tier.auth.session_keys import KEYS_FILE_VARIABLE
+from web_tier.auth.provider import STATE_COOKIE
+from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SECRET_VARIABLE
 
 CSRF_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 

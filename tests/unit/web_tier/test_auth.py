@@ -18,8 +18,14 @@ from tests.support.people import BEGIN
 from web_tier.auth import context
 from web_tier.auth.context import PROFILE_LIFETIME_SECONDS, ProfileCache
 from web_tier.auth.guard import MAX_PATH_CHARACTERS, safe_redirect, sign_in_for
-from web_tier.auth.provider import SECRET_FILE_VARIABLE, SECRET_VARIABLE, load_client_secret
-from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SessionKeys, load_session_keys
+from web_tier.auth.session_keys import (
+    KEYS_FILE_VARIABLE,
+    SECRET_FILE_VARIABLE,
+    SECRET_VARIABLE,
+    SessionKeys,
+    load_client_secret,
+    load_session_keys,
+)
 
 OLD, NEW = "the key that signed until yesterday!", "the key that signs since this morning"
 
