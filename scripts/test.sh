@@ -2,7 +2,7 @@
 # The project's checks and tests.
 #   ./scripts/test.sh            checks and tests that prove every promise once, as in CI
 #   ./scripts/test.sh --all      these, and what is slow and rarely finds a fault: container and booted images, trained
-#                                networks, commands of documents, judges of npm, fuzzing, random examples
+#                                networks, commands of documents, judges of npm, fuzzing, random examples, coverage
 #   ./scripts/test.sh --fast     checks and unit tests, for daily work
 #   ./scripts/test.sh PATH...    only these tests; passes all arguments to pytest: ./scripts/test.sh tests/unit -k lease
 set -euo pipefail
@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 readonly SOURCES="services core localcloud app_tier web_tier ami client scripts benchmarks" FUZZ_INPUTS=5000 MIN_COVERAGE=90
 LOGS=$(mktemp -d)
 # What the tests of a run are: those of every run, with the same examples each time, or all, with others each time.
-SELECTION=(-m "not thorough")
-if [ "${1:-}" = --all ]; then SELECTION=(--hypothesis-profile=random); fi
+SELECTION=(-m "not thorough") IS_MEASURED=
+if [ "${1:-}" = --all ]; then SELECTION=(--hypothesis-profile=random) IS_MEASURED=yes; fi
 mkdir "$LOGS/covered"
 # With this variable, each of hundreds of processes would compile every module that it imports.
 unset PYTHONDONTWRITEBYTECODE
@@ -32,12 +32,18 @@ pytest() { .venv/bin/python -m pytest "$@"; }
 # Of the run's tests, those in the given folders; the twenty that take longest are named at the end.
 selected() { pytest --durations=20 --durations-min=1 "${SELECTION[@]}" "$@"; }
 
-# Also measures branch coverage of pytest's own processes, of commands and of the local cloud. The tests of whole
-# systems reach nothing more.
-covered() { PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" selected -p tests.support.coverage "$@"; }
+# With --all, also measures branch coverage of pytest's own processes, of commands and of the local cloud, which costs a
+# fifth more CPU time. The tests of whole systems reach nothing more.
+covered() {
+  if [ -z "$IS_MEASURED" ]; then
+    selected "$@"
+    return
+  fi
+  PYTHONPATH="$PWD/tests/support/measured" COVERAGE_DIR="$LOGS/covered" selected -p tests.support.coverage "$@"
+}
 
-# Compiles the tests, and what they import with the probes of their coverage. Otherwise each of a dozen processes of
-# pytest that start together would do so, which doubles the CPU time of their start.
+# Compiles the tests and what they import, for coverage with its probes. Otherwise each of a dozen processes of pytest
+# that start together would do so, which doubles the CPU time of their start.
 compile_tests() {
   PYTEST_XDIST_WORKER=none covered --collect-only -qq tests/{unit,integration,image,browser,chaos} \
     {localcloud,client}/tests >"$LOGS/collected" || { cat "$LOGS/collected" && return 1; }
@@ -93,7 +99,7 @@ setup_torch() { ./scripts/setup.sh torch; }
 # STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {
   local started=$SECONDS result=passed status=0
-  { declare -f && declare -p SOURCES FUZZ_INPUTS MIN_COVERAGE LOGS SELECTION UNIT_TESTS; } >"$LOGS/$1.sh"
+  { declare -f && declare -p SOURCES FUZZ_INPUTS MIN_COVERAGE LOGS SELECTION IS_MEASURED UNIT_TESTS; } >"$LOGS/$1.sh"
   echo "set -euo pipefail; $1" >>"$LOGS/$1.sh"
   .venv/bin/python -m tests.support.reaper "$LOGS/$1.cpu" bash "$LOGS/$1.sh" >"$LOGS/$1" 2>&1 || status=$? result=FAILED
   # An audit without its database is neither: the tests can run there, and a release needs another place.
@@ -136,7 +142,7 @@ case "${1:-}" in
       "browser_tests chaos_tests" \
       "format lint imports security_lint own_rules audit types simulations covered_unit_tests" \
       "${slow[@]}" || failed=1
-    report coverage || failed=1
+    [ -z "$IS_MEASURED" ] || report coverage || failed=1
     echo "== CPU time of all steps: $(cat "$LOGS"/*.cpu | awk '{ sum += $1 } END { print sum }') s in $SECONDS s"
     .venv/bin/python -m scripts.sizes
     grep "^== audit NOT DONE" "$LOGS/audit" || true
