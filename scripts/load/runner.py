@@ -12,7 +12,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +37,9 @@ CLASSIC_FIELD: Final = "myfile"
 
 LATE_SECONDS: Final = 0.1
 """A request that starts this long after its moment is late: the load test could not keep its rate."""
+
+SIGNAL_SECONDS: Final = 1.0
+"""How long an interrupt may wait until it takes effect."""
 
 MAX_PROBLEMS: Final = 10
 """Problems in a summary."""
@@ -209,8 +212,11 @@ class LoadTest:
 
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="client") as threads:
             sent = [threads.submit(send, file, due) for file, due in self._when_due(images, began, stopped)]
-            for each in sent:
-                each.result()
+            # A Ctrl-C just before a wait does not end the wait, and takes effect after it.
+            while wait(sent, SIGNAL_SECONDS).not_done:
+                pass
+        for each in sent:
+            each.result()
         seconds = self.clock.monotonic() - began
         found = Counter(each.verdict for each in outcomes)
         found["lost"] += len(images.files) - len(outcomes)
