@@ -89,10 +89,7 @@ def schedule(observation: Observation, settings: FleetSettings) -> DesiredCapaci
 
 
 POLICIES: Mapping[str, Callable[[Observation, FleetSettings], DesiredCapacity]] = {
-    "backlog": backlog,
-    "deadline": deadline,
-    "fixed": fixed,
-    "schedule": schedule,
+    policy.__name__: policy for policy in (backlog, deadline, fixed, schedule)
 }
 
 PLANNING_POLICIES = frozenset({"deadline", "schedule"})
