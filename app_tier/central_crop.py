@@ -4,6 +4,8 @@ A worker runs this in sandboxed processes (`core.sandbox`), and its own process 
 imports as little as possible, since a worker waits for it when it starts.
 """
 
+import json
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Final
 
@@ -38,14 +40,14 @@ def central_crop(
 ) -> bytes:
     """Decode an image into what the network sees: rows of pixels of red, green and blue.
 
-    The file of a thumbnail follows if `thumbnail_side` is not 0, and if one can be drawn.
+    What else is read from it follows: the JSON of a `core.messages.ImageContent`.
 
     Args:
         data: the image's file.
         framing: the fields of a `Framing`: the sandbox gets them as JSON.
         limits: the fields of an `ImageLimits`.
         full_resolution: never at a reduced scale.
-        thumbnail_side: pixels of the thumbnail's short side.
+        thumbnail_side: pixels of the thumbnail's short side; 0 for none.
 
     Raises:
         ImageRejectedError: the data cannot be classified; the message is for the image's owner.
@@ -75,7 +77,8 @@ def central_crop(
                 canvas = Image.new("RGB", (crop[1], crop[0]), tuple(fill))
                 canvas.paste(seen, (round((crop[1] - seen.width) / 2), round((crop[0] - seen.height) / 2)))
                 seen = canvas
-            return seen.tobytes() + (_thumbnail(pixels, thumbnail_side, orientation) if thumbnail_side else b"")
+            content = {"thumbnail": _thumbnail(pixels, thumbnail_side, orientation)}
+            return seen.tobytes() + json.dumps(content).encode()
         except DECODER_ERRORS as error:
             # The pixels that the image and the frames of the error hold would count as missing memory.
             image.close()
@@ -128,10 +131,10 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _thumbnail(pixels: Image.Image, side: int, orientation: int) -> bytes:
-    """Return a thumbnail that fits into a prediction, or nothing: it must not keep an image from its label."""
+def _thumbnail(pixels: Image.Image, side: int, orientation: int) -> str | None:
+    """Return a thumbnail in Base64, or None: an image gets its label also without one that fits into a prediction."""
     try:
-        drawn = thumbnail(pixels, side, THUMBNAIL_QUALITY, orientation)
+        drawn = thumbnail(pixels, side, THUMBNAIL_QUALITY, orientation) if side else b""
     except (*DECODER_ERRORS, MemoryError):
-        return b""
-    return drawn if len(drawn) <= MAX_THUMBNAIL_BYTES else b""
+        return None
+    return urlsafe_b64encode(drawn).decode() if 0 < len(drawn) <= MAX_THUMBNAIL_BYTES else None

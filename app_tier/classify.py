@@ -80,8 +80,8 @@ class Classifier:
             key=task.delivery.request.key,
             queued_at=task.delivery.queued_at,
             timings=task.timings,
-            thumbnail=task.thumbnail or None,
             traceparent=task.traceparent,
+            **dict(task.content),
         )
         return task.with_payload(prediction)
 

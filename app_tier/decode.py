@@ -1,11 +1,10 @@
-"""Decoding: from the image's bytes to the network's input and a thumbnail.
+"""Decoding: from the image's bytes to the network's input, and what else a result has of the image.
 
-Untrusted bytes are read in another process (`sandboxed_decoder`); only pixels come back, and the thumbnail's file,
-which nothing here decodes.
+Untrusted bytes are read in another process (`sandboxed_decoder`); only pixels come back, and an `ImageContent`, whose
+thumbnail nothing here decodes.
 """
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -18,15 +17,20 @@ from app_tier.task import Task
 from core.bundle_manifest import MAX_SIDE, Preprocess
 from core.config import Config
 from core.images import MAX_THUMBNAIL_BYTES, ImageLimits, thumbnail_type
+from core.messages import ImageContent
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
 from services.clock import CLOCK
+from services.errors import MessageError
 
 Pixels = NDArray[np.float32]
 
-MAX_ANSWER_BYTES: Final = 3 * MAX_SIDE**2 + MAX_THUMBNAIL_BYTES
-"""The largest answer of a decoder: the models that will come are unknown, so for the largest input of a network."""
+MAX_ANSWER_BYTES: Final = 3 * MAX_SIDE**2 + 2 * MAX_THUMBNAIL_BYTES
+"""The largest answer of a decoder: the models that will come are unknown, so for the largest input of a network.
+
+The content is JSON, in which Base64 makes a thumbnail larger by a third.
+"""
 
 THUMBNAIL_SIDE: Final = 160
 """Shorter side of a thumbnail, in pixels."""
@@ -35,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 Decoder = Callable[..., bytes | bytearray]
-"""Decodes an image into what the network sees, and a thumbnail.
+"""Decodes an image into what the network sees, and an `ImageContent`.
 
 Parameters are the image, its owner, and those of `app_tier.central_crop.central_crop`, which also has the errors; a
 `SandboxPool` runs that function in its processes, by the name in `app_tier.__main__.DECODER`.
@@ -48,7 +52,7 @@ def decode(
     limits: ImageLimits,
     decoder: Decoder,
 ) -> Task[Pixels]:
-    """Return the task with the network's input, float32 [3, H, W], and the thumbnail.
+    """Return the task with the network's input, float32 [3, H, W], and the content of its image.
 
     Raises:
         ImageRejectedError: the image is not accepted; the message is for its owner.
@@ -56,21 +60,25 @@ def decode(
     """
     before, how = CLOCK.monotonic(), {"framing": spec.framing, "limits": limits, "thumbnail_side": THUMBNAIL_SIDE}
     try:
-        square, thumbnail = _split(decoder(task.payload, task.delivery.owner, **how), spec)
-    except (TooCostlyError, CrashedError, ValueError) as error:
+        square, content = _parsed(decoder(task.payload, task.delivery.owner, **how), spec)
+    except (TooCostlyError, CrashedError, ValueError, MessageError) as error:
         _log.warning("an image ended its decoder", extra={"key": task.delivery.request.key, "reason": str(error)})
         raise rejection_of(error) from error
     decoded = task.with_payload(normalise(square, spec), decoded=(CLOCK.monotonic() - before) * 1000)
-    return replace(decoded, thumbnail=thumbnail)
+    return replace(decoded, content=content)
 
 
-def _split(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint8], bytes]:
-    """Return the picture and the thumbnail in a decoder's answer; raises `ValueError` for any other bytes."""
-    pixels = 3 * math.prod(spec.input_shape)
-    thumbnail = bytes(answer[pixels:])
-    if len(thumbnail) > MAX_THUMBNAIL_BYTES or (thumbnail and thumbnail_type(thumbnail) is None):
-        raise ValueError("what follows the pixels is no thumbnail")
-    return to_array(memoryview(answer)[:pixels], spec), thumbnail
+def _parsed(answer: bytes | bytearray, spec: Preprocess) -> tuple[NDArray[np.uint8], ImageContent]:
+    """Return the picture and the content in a decoder's answer.
+
+    Raises:
+        ValueError, MessageError: it is no answer of a decoder.
+    """
+    square = to_array(answer, spec)
+    content = ImageContent.from_json(bytes(answer[square.size :]))
+    if content.thumbnail is not None and thumbnail_type(content.thumbnail) is None:
+        raise ValueError("the thumbnail is neither a JPEG nor a WebP")
+    return square, content
 
 
 def sandboxed_decoder(zygote: Zygote, config: Config, max_processes: int) -> SandboxPool:

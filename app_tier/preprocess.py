@@ -7,6 +7,7 @@ orientation is applied, transparency is put on white, an animation gives its fir
 becomes RGB.
 """
 
+import math
 from typing import Final
 
 import numpy as np
@@ -50,10 +51,10 @@ def load_square(
     return to_array(central_crop(data, spec.framing, limits, full_resolution=full_resolution), spec)
 
 
-def to_array(rows: bytes | bytearray | memoryview, spec: Preprocess) -> NDArray[np.uint8]:
-    """Return what `central_crop` returned as uint8 [H, W, 3], without a copy.
+def to_array(rows: bytes | bytearray, spec: Preprocess) -> NDArray[np.uint8]:
+    """Return the pixels of what `central_crop` returned as uint8 [H, W, 3], without a copy.
 
     Raises:
-        ValueError: there are too few bytes or too many.
+        ValueError: there are too few bytes.
     """
-    return np.frombuffer(rows, np.uint8).reshape(*spec.input_shape, 3)
+    return np.frombuffer(rows, np.uint8, 3 * math.prod(spec.input_shape)).reshape(*spec.input_shape, 3)

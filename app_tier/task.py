@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from app_tier.engines import LoadedModel
-from core.messages import Failure, Prediction, RequestMessage, Timings, failed
+from core.messages import Failure, ImageContent, Prediction, RequestMessage, Timings, failed
 from services.clock import epoch_seconds
 from services.sqs import ReceivedMessage
 
@@ -70,7 +70,7 @@ class Task(Generic[T_co]):
         delivery: where it came from; decides what happens to the message.
         payload: output of the last stage: None, bytes, pixels, or a prediction.
         milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
-        thumbnail: file of the image's thumbnail; empty until it has been drawn, or if it could not be.
+        content: what was read from the image besides its pixels; empty until it has been decoded.
         ended_at: when each stage that this worker has done ended, in seconds of the epoch.
         assigned: the model that classifies it; None until the image has got one that is loaded.
     """
@@ -78,7 +78,7 @@ class Task(Generic[T_co]):
     delivery: Delivery
     payload: T_co
     milliseconds: Mapping[str, float]
-    thumbnail: bytes = b""
+    content: ImageContent = field(default_factory=ImageContent)
     ended_at: Mapping[str, float] = field(default_factory=dict)
     assigned: LoadedModel | None = None
 
@@ -106,7 +106,7 @@ class Task(Generic[T_co]):
             self.delivery,
             payload,
             {**self.milliseconds, **rounded},
-            self.thumbnail,
+            self.content,
             {**self.ended_at, **dict.fromkeys(milliseconds, epoch_seconds())},
             self.assigned,
         )

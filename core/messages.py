@@ -268,19 +268,27 @@ def response_within(response: ClassificationResult, max_bytes: int) -> Classific
     return with_top(fitting)
 
 
-class Prediction(ClassificationResult):
-    """The object in the output bucket, the authoritative result: the response, and what is too large for a queue.
+class ImageContent(WireModel):
+    """What a sandboxed process reads from an image besides the pixels, each a field of the prediction.
 
     Attributes:
-        probabilities: one per class.
         thumbnail: file of a small JPEG or WebP that the worker drew, URL-safe Base64 in JSON; it stays when the image
             is deleted. Absent if the image could not be decoded.
     """
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
-    probabilities: tuple[float, ...] = ()
     thumbnail: Annotated[bytes, Field(max_length=MAX_THUMBNAIL_BYTES)] | None = None
+
+
+class Prediction(ImageContent, ClassificationResult):
+    """The object in the output bucket, the authoritative result: the response, and what is too large for a queue.
+
+    Attributes:
+        probabilities: one per class.
+    """
+
+    probabilities: tuple[float, ...] = ()
 
     def response(self) -> ClassificationResult:
         """Return the response, without the probabilities and the thumbnail."""

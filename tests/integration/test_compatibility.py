@@ -193,5 +193,5 @@ def test_each_message_and_model_has_a_sample(monkeypatch: pytest.MonkeyPatch) ->
     samples.read(written)
     known = {each for each in subclasses(WireModel) if each.__module__.startswith(STORING)}
     never = {each.__name__ for each in known - made if not each.__name__.startswith("_")}
-    # Made without a constructor, only for pages, and when the samples are imported.
-    assert never <= {"ClassificationResult", "HistoryPoint", "Model"}
+    # Made without a constructor, only for pages, only within a worker, and when the samples are imported.
+    assert never <= {"ClassificationResult", "HistoryPoint", "ImageContent", "Model"}

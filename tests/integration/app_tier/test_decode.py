@@ -13,7 +13,7 @@ from app_tier.__main__ import DECODER
 from app_tier.decode import MAX_ANSWER_BYTES, THUMBNAIL_SIDE, Decoder, Pixels, decode, sandboxed_decoder
 from app_tier.task import Task, new_task
 from core.config import Config
-from core.images import BYTES_A_PIXEL, FORMATS, MAX_THUMBNAIL_BYTES, ImageLimits, ImageRejectedError, thumbnail_type
+from core.images import BYTES_A_PIXEL, FORMATS, ImageLimits, ImageRejectedError, thumbnail_type
 from core.sandbox.pool import Allowance, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, SandboxError, TooCostlyError
 from core.sandbox.zygote import Zygote
@@ -25,7 +25,6 @@ from tests.support.worker import colour_bundle, delivery, picture
 SPEC = colour_bundle().manifest.preprocess
 LIMITS = ImageLimits()
 SQUARE_BYTES = 3 * SPEC.input_size**2
-ANSWER_BYTES = SQUARE_BYTES + MAX_THUMBNAIL_BYTES
 
 
 def decoded_task(data: bytes, limits: ImageLimits = LIMITS, decoder: Decoder = central_crop) -> Task[Pixels]:
@@ -34,6 +33,12 @@ def decoded_task(data: bytes, limits: ImageLimits = LIMITS, decoder: Decoder = c
 
 def decoded(data: bytes, limits: ImageLimits = LIMITS, decoder: Decoder = central_crop) -> object:
     return decoded_task(data, limits, decoder).payload
+
+
+def thumbnail_of(data: bytes) -> bytes:
+    thumbnail = decoded_task(data).content.thumbnail
+    assert thumbnail is not None
+    return thumbnail
 
 
 @pytest.mark.parametrize(
@@ -56,10 +61,15 @@ def failing(error: Exception) -> Decoder:
     return decoder
 
 
-@pytest.mark.parametrize("size", [0, SQUARE_BYTES - 1, SQUARE_BYTES + 1])
-def test_a_decoder_that_answers_with_too_few_pixels_or_too_many_is_not_believed(size: int) -> None:
+SQUARE = bytes(SQUARE_BYTES)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", SQUARE[1:], SQUARE + b"\0", SQUARE[1:] + b"{}", SQUARE + b"[]", SQUARE + b'{"thumbnail": "PGh0"}']
+)
+def test_an_answer_of_other_pixels_or_no_content_is_not_believed(answer: bytes) -> None:
     def decoder(data: bytes, job_id: str, **settings: object) -> bytes:
-        return bytes(size)
+        return answer
 
     with pytest.raises(ImageRejectedError) as refused:
         decoded(picture("red"), decoder=decoder)
@@ -84,21 +94,21 @@ def test_the_thumbnail_of_an_image_is_small_and_upright() -> None:
     photo, exif = BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (1600, 1200), "green").save(photo, "JPEG", exif=exif)
-    small = Image.open(BytesIO(decoded_task(photo.getvalue()).thumbnail))
+    small = Image.open(BytesIO(thumbnail_of(photo.getvalue())))
     assert (small.format, small.size) == ("JPEG", (THUMBNAIL_SIDE, THUMBNAIL_SIDE * 4 // 3))
 
 
 def test_the_thumbnail_of_the_longest_image_is_small() -> None:
     line = BytesIO()
     Image.new("RGB", (1_000_000, 1)).save(line, "PNG")
-    assert Image.open(BytesIO(decoded_task(line.getvalue()).thumbnail)).size == (4 * THUMBNAIL_SIDE, 1)
+    assert Image.open(BytesIO(thumbnail_of(line.getvalue()))).size == (4 * THUMBNAIL_SIDE, 1)
 
 
 def test_noise_has_a_label_even_if_its_thumbnail_is_too_large() -> None:
     noise = BytesIO()
     Image.frombytes("RGBA", (1280, 320), random.Random(0).randbytes(1280 * 320 * 4)).save(noise, "PNG")
     task = decoded_task(noise.getvalue())
-    assert (task.payload.shape, task.thumbnail) == ((3, 8, 8), b"")
+    assert (task.payload.shape, task.content.thumbnail) == ((3, 8, 8), None)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +120,7 @@ def zygote() -> Iterator[Zygote]:
 
 @pytest.fixture(scope="module")
 def decoder(zygote: Zygote) -> SandboxPool:
-    return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, ANSWER_BYTES), max_processes=1)
+    return SandboxPool(zygote, Allowance(20, BYTES_A_PIXEL * LIMITS.max_pixels, MAX_ANSWER_BYTES), max_processes=1)
 
 
 EVERY_KIND: dict[str, Callable[[], bytes]] = HONEST | {kind: make for kind, (_, make) in POLYGLOTS.items()}
@@ -126,12 +136,12 @@ def test_row_33_a_sandboxed_process_gives_every_image_the_same_pixels_or_reason(
             task = decoded_task(data, decoder=way)
         except ImageRejectedError as error:
             return error.code, error.message
-        return task.payload.tobytes(), task.thumbnail
+        return task.payload.tobytes(), task.content
 
     whole = EVERY_KIND[kind]()
     for data in (whole, whole[:-25]):
         assert outcome(data, decoder) == outcome(data, central_crop)
-    assert thumbnail_type(decoded_task(whole).thumbnail)
+    assert thumbnail_type(thumbnail_of(whole))
 
 
 @pytest.mark.processes
@@ -151,7 +161,7 @@ def test_a_sandboxed_process_stretches_and_pads_alike(more: dict[str, object], d
 def test_no_format_takes_more_memory_than_a_pixel_may(name: str, zygote: Zygote) -> None:
     """Row 34: an honest image of the most pixels that are allowed is not too costly."""
     side = 1_800  # 10 MB as BMP
-    allowance = Allowance(20, BYTES_A_PIXEL * side**2, ANSWER_BYTES)
+    allowance = Allowance(20, BYTES_A_PIXEL * side**2, MAX_ANSWER_BYTES)
     body = BytesIO()
     Image.new("RGB", (side, side), "red").save(body, name, lossless=True)
     assert decoded(body.getvalue(), decoder=SandboxPool(zygote, allowance, max_processes=1)) is not None
@@ -160,7 +170,7 @@ def test_no_format_takes_more_memory_than_a_pixel_may(name: str, zygote: Zygote)
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", BOMBS)
 def test_row_34_a_bomb_that_the_limits_let_through_ends_itself_alone(zygote: Zygote, kind: str) -> None:
-    decoder = SandboxPool(zygote, Allowance(20, 20 * 2**20, ANSWER_BYTES), max_processes=1)
+    decoder = SandboxPool(zygote, Allowance(20, 20 * 2**20, MAX_ANSWER_BYTES), max_processes=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(BOMBS[kind][1](), decoder=decoder)
     assert refused.value.code == "too_costly"
@@ -172,7 +182,7 @@ def test_row_9_a_decoder_that_a_fault_ends_gives_a_reason_and_decodes_the_next_i
     decoder: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing = Zygote("tests.support.sandboxed_functions:crash")
-    poisoned = SandboxPool(crashing, Allowance(5, 2**26, ANSWER_BYTES), max_processes=1)
+    poisoned = SandboxPool(crashing, Allowance(5, 2**26, MAX_ANSWER_BYTES), max_processes=1)
     with pytest.raises(ImageRejectedError) as refused:
         decoded(signal.SIGSEGV.name.encode(), decoder=poisoned)
     assert refused.value.code == "undecodable"
