@@ -64,17 +64,16 @@ def check_frames(name: str, data: bytes, limits: ImageLimits) -> None:
 
 
 def check_complete(name: str, data: bytes) -> None:
-    """Check that a WebP, HEIC or AVIF is as long as it declares; its decoder would only report a failure.
+    """Check that a WebP, or a file of boxes, is as long as it declares; its decoder would only report a failure.
 
     Raises:
         ImageRejectedError: it is shorter.
     """
+    declared = 0
     if name == "WEBP":
         declared = 8 + int.from_bytes(data[4:8], "little")
-    elif name in {"AVIF", "HEIF"}:
+    elif FORMATS[name].has_boxes:
         declared = max((box.end for box in boxes(data, 0, len(data))), default=0)
-    else:
-        return
     if len(data) < declared:
         raise ImageRejectedError(
             "truncated", f"only {len(data)} of the {FORMATS[name].name}'s {declared} bytes are here: send it again"

@@ -154,6 +154,7 @@ class ImageFormat(NamedTuple):
         suffixes: of file names, without the dot; the first one is the extension of stored objects.
         signatures: of each, the bytes that data has at each offset; data of this format has one of them.
         plugin: Pillow's module that reads it.
+        has_boxes: whether a file consists of boxes, as of ISO/IEC 14496-12, which say how long they are.
     """
 
     name: str
@@ -161,6 +162,7 @@ class ImageFormat(NamedTuple):
     content_type: str
     signatures: Signatures
     plugin: str
+    has_boxes: bool = False
 
     @property
     def extension(self) -> str:
@@ -191,6 +193,7 @@ FORMATS: Final[Mapping[str, ImageFormat]] = {
             *((start, (at, b"avif")) for start in _GENERIC for at in (16, 20, 24, 28)),
         ),
         "PIL.AvifImagePlugin",
+        has_boxes=True,
     ),
     "HEIF": ImageFormat(
         "HEIC",
@@ -202,6 +205,7 @@ FORMATS: Final[Mapping[str, ImageFormat]] = {
         )
         + tuple((start,) for start in _GENERIC),
         "core.libheif",
+        has_boxes=True,
     ),
     "TIFF": ImageFormat(
         "TIFF",

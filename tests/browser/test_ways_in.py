@@ -104,10 +104,10 @@ def differ(one: Answer, other: Answer) -> bool:
 
 def table_of(groups: Mapping[str, Files], answers: Answers) -> str:
     """Return the table of the answers, which are the same by every way."""
-    rows = ["| File | Cases | Answer |", "|---|---|---|"]
+    rows = ["| File | Answer |", "|---|---|"]
     for what, files in groups.items():
         found = dict.fromkeys(answers[name].in_words for name in files)
-        rows.append(f"| {what} | {len(files)} | {', '.join(found)} |")
+        rows.append(f"| {what} | {', '.join(found)} |")
     return "\n".join(rows)
 
 

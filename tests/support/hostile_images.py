@@ -4,8 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from functools import partial
-from itertools import pairwise
+from functools import partial, reduce
 from random import Random
 from typing import Any, Final
 
@@ -17,6 +16,10 @@ from core.images import FORMATS
 pillow_heif.register_heif_opener(thumbnails=False)  # Pillow can save HEIC now
 QUICK_HEIC: Final = {"preset": "ultrafast"}
 """Options of the encoder; its default takes seconds for a large picture."""
+
+WITHOUT_METADATA = frozenset({"BMP"})
+WITHOUT_EXIF = frozenset({"GIF"}) | WITHOUT_METADATA
+"""Formats that have no orientation or other metadata of a camera, at least as Pillow saves them."""
 
 SCRIPT = b"<script>alert(document.domain)</script>"
 SECRETS = (b"hidden-exif", b"hidden-gps", b"hidden-xmp", b"hidden-text", b"hidden-comment", b"acsp")
@@ -55,7 +58,7 @@ def with_metadata(form: str) -> bytes:
         del options["xmp"]
     if form == "JPEG":
         options |= {"comment": b"hidden-comment"}
-    if form == "GIF":
+    if form in WITHOUT_EXIF:
         options = {"comment": b"hidden-comment"}
     return encoded(form, "P" if form == "GIF" else "RGB", **options)
 
@@ -383,11 +386,8 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 }
 """Files of so many pieces that a decoder would take seconds: ``too_costly``, before Pillow opens them."""
 
-WITHOUT_EXIF = frozenset({"GIF", "BMP"})
-"""Formats that cannot have an orientation or other metadata of a camera."""
-
 STARTS = [
-    b"".join(mark.ljust(after - at, b"\0") for (at, mark), (after, _) in pairwise([*signature, (0, b"")]))
+    reduce(lambda start, piece: start.ljust(piece[0], b"\0") + piece[1], signature, b"")
     for accepted in FORMATS.values()
     for signature in accepted.signatures
 ]

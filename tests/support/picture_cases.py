@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image, ImageCms
 
+from core.images import FORMATS
 from tests.support.container_files import coded, container, crop, mirror, turn
-from tests.support.hostile_images import box, encoded, png_chunk
+from tests.support.hostile_images import FOREIGN, box, encoded, png_chunk
 
 Files = Mapping[str, bytes]
 """Contents by filename."""
@@ -66,10 +67,7 @@ def picture_cases(picture: Image.Image) -> dict[str, Files]:
     grey, (width, height) = picture.convert("L"), picture.size
     blank = Image.new("RGB", picture.size, "white")
     return {
-        "JPEG, PNG, WebP, TIFF, AVIF, BMP, HEIC, GIF": {
-            f"plain.{suffix}": saved(picture, form)
-            for suffix, form in (_FORMATS | {"bmp": "BMP", "heic": "HEIF", "gif": "GIF"}).items()
-        },
+        "each format": {f"plain.{accepted.extension}": saved(picture, form) for form, accepted in FORMATS.items()},
         "turned by EXIF, 2 to 8": {
             f"turned-{number}.{suffix}": _turned(picture, number, form)
             for number in _UPRIGHT
@@ -160,8 +158,7 @@ def picture_cases(picture: Image.Image) -> dict[str, Files]:
             "lfs.jpg": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 1\n",
             "text.jpg": b"no image, despite its name",
             "icon.jpg": encoded("ICO", size=(64, 64)),
-            "jpeg2000.jpg": saved(picture, "JPEG2000"),
-            "jxl.jpg": b"\xff\x0a" + b"\x7f" * 100,
+            **{f"{kind}.jpg": make() for kind, make in FOREIGN.items() if kind.startswith("jpeg")},
         },
     }
 
