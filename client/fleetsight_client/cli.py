@@ -49,6 +49,7 @@ from fleetsight_client.journal_file import JournalError, journal_file, state_fol
 from fleetsight_client.lists import FileList, further_columns, listed_files, read_manifest, split_source
 from fleetsight_client.output import (
     APPENDED,
+    ENDINGS,
     SIZED,
     TIMED,
     Format,
@@ -285,7 +286,7 @@ def _interruptible() -> Iterator[threading.Event]:
 @click.option(
     "--out",
     metavar="FILE",
-    help="Results: FILE.csv, .jsonl, .parquet, .md.json, .coco.json, .labelstudio.json, .camtrap-dp.zip; - is CSV.",
+    help=f"Results: a file that ends with one of {', '.join(ENDINGS)}; - is CSV.",
 )
 @click.option("--columns", metavar="NAMES", help=f"Add columns from the photos' EXIF: {', '.join(PHOTO_COLUMNS)}.")
 @click.option(
@@ -724,7 +725,7 @@ def jobs(client: ApiClient, *, limit: int, as_json: bool) -> None:
     metavar="FILE",
     default="-",
     show_default=True,
-    help="FILE.csv, .jsonl, .parquet, .md.json or .labelstudio.json; - is CSV.",
+    help="As of `fleetsight classify`, but for formats with data of the photos; - is CSV.",
 )
 @api_command
 def results(client: ApiClient, *, job: str, out: str) -> None:

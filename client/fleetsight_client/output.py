@@ -32,6 +32,9 @@ PARQUET_ROWS: Final = 5_000
 
 Format = Literal["csv", "jsonl", "parquet", "md.json", "coco.json", "labelstudio.json", "camtrap-dp.zip"]
 
+ENDINGS: Final = tuple(f".{known}" for known in get_args(Format))
+"""Endings of the names of files with results."""
+
 APPENDED: Final = frozenset({"csv", "jsonl"})
 """Formats with files to which rows can be appended."""
 
@@ -61,8 +64,7 @@ def format_of(out: str) -> Format:
         if name.endswith(f".{known}"):
             result: Format = known
             return result
-    endings = ", ".join(f".{known}" for known in get_args(Format))
-    raise OutputError(f"--out {out}: write to a file that ends with one of {endings}, or to - for CSV")
+    raise OutputError(f"--out {out}: write to a file that ends with one of {', '.join(ENDINGS)}, or to - for CSV")
 
 
 def check_output(out: str) -> None:
