@@ -4,6 +4,7 @@ import re
 import runpy
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,6 @@ from PIL import Image
 from fleetsight_client.api import ApiClient
 from scripts.cli import fleetsight
 from scripts.client import FleetClient
-from tests.conftest import ROOT
-from tests.support.checkouts import link_checkout
-from tests.support.documents import code_blocks
 from tests.support.jobs import picture
 from tests.support.otlp import otlp_collector
 from tests.support.reader import (
@@ -42,6 +40,7 @@ from tests.support.reader import (
     together,
     yaml_in,
 )
+from tests.support.recipes import apply, copy_code
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.thorough]
@@ -171,54 +170,14 @@ def test_a_network_of_ones_own_is_exported_built_checked_and_served(
 
 def test_a_policy_of_ones_own_decides_in_a_fleet(reader: Reader, tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
-    folder.mkdir()
-    copy_checkout(folder)
+    copy_code(folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "scripts" / "setup.sh").write_text("#!/bin/sh\n")  # everything is installed
     copy_samples(folder)
-    write_policy(folder)
+    apply("A scaling policy", folder)
     author = Reader(folder, reader.home, reader.port, forks=False)
     (block,) = (each for each in blocks_of(POLICY) if "POLICY=batches" in each.commands[0])
     with author.running("\n".join(block.commands)) as run:
         run.expect_batch()
         decided = FleetClient(reader.url).decisions()
         assert "10 per batch" in str(decided), decided
-
-
-def copy_checkout(folder: Path) -> None:
-    """Copy the code, which the reader changes, and link the packages and the folder of tests."""
-    link_checkout(folder)
-    for entry in (*folder.iterdir(), *(folder / "scripts").iterdir()):
-        if entry.is_symlink() and entry.name not in {".venv", "tests"}:
-            source = entry.resolve()
-            entry.unlink()
-            if source.is_dir():
-                shutil.copytree(source, entry, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, entry)
-
-
-def write_policy(folder: Path) -> None:
-    """Change the first three of the files as CONTRIBUTING.md says."""
-    document = (ROOT / POLICY).read_text(encoding="utf-8")
-    function = next(block for block in code_blocks(document, "python") if block.startswith("def batches"))
-    (setting,) = re.findall(r"`(batch_images: .*?)`", document)
-    edit(
-        folder / "web_tier" / "autoscaler" / "policies.py",
-        "from collections.abc",
-        "import math\nfrom collections.abc",
-    )
-    edit(folder / "web_tier" / "autoscaler" / "policies.py", "POLICIES: Mapping", f"{function}\n\nPOLICIES: Mapping")
-    edit(
-        folder / "web_tier" / "autoscaler" / "policies.py",
-        '    "backlog": ',
-        '    "batches": batches,\n    "backlog": ',
-    )
-    edit(folder / "core" / "config.py", 'policy: Literal["backlog",', 'policy: Literal["batches", "backlog",')
-    edit(folder / "core" / "config.py", "    images_per_worker: ", f"    {setting}\n    images_per_worker: ")
-    edit(folder / "config.yaml", "  images_per_worker: ", "  batch_images: 0\n  images_per_worker: ")
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace the only `old` in a file."""
-    text = path.read_text(encoding="utf-8")
-    assert text.count(old) == 1, f"{path}: {old}"
-    path.write_text(text.replace(old, new), encoding="utf-8")
