@@ -6,7 +6,6 @@ from core.fleet.models import FleetPause, FleetSpending, LimitsOverride, WorkerL
 from core.fleet.store import NoSpendingCapError
 from services.clock import utc_now
 from web_tier.auth.audit import audit_details
-from web_tier.auth.identity import current_identity
 from web_tier.features.fleet_control.bodies import AllowDollars, SetLimits
 from web_tier.http.backend import current_backend
 from web_tier.http.parameters import clean_reason
@@ -19,11 +18,6 @@ def pause_fleet(reason: str) -> tuple[FleetPause, bool]:
     pause = fleet.pause(utc_now(), clean_reason(reason))
     audit_details(reason=pause.reason)
     return pause, not was_paused
-
-
-def resume_fleet() -> bool:
-    """Resume the fleet; return whether it was paused."""
-    return current_backend().fleet.resume(current_identity().name or "ops") is not None
 
 
 def set_fleet_limits(wanted: SetLimits) -> LimitsOverride:

@@ -19,13 +19,9 @@ from core.fleet.models import (
 )
 from core.format import waiting_words
 from services.clock import utc_now
+from web_tier.auth.identity import current_identity
 from web_tier.auth.permissions import Right
-from web_tier.features.fleet_control.actions import (
-    allow_fleet_dollars,
-    pause_fleet,
-    resume_fleet,
-    set_fleet_limits,
-)
+from web_tier.features.fleet_control.actions import allow_fleet_dollars, pause_fleet, set_fleet_limits
 from web_tier.features.fleet_control.bodies import AllowDollars, FleetInstancesBody, FleetStatusBody, SetLimits
 from web_tier.features.fleet_control.chart import WINDOWS
 from web_tier.features.fleet_control.console import console_lines
@@ -190,7 +186,8 @@ def pause() -> Response:
 @operation(ApiResponse(200, "It is not paused.", FleetPauseBody), name="resume_fleet", tag="System")
 def resume() -> Response:
     """Resume the fleet."""
-    return json_response(FleetPauseBody.from_pause(None, changed=resume_fleet()))
+    pause = current_backend().fleet.resume(current_identity().name or "ops")
+    return json_response(FleetPauseBody.from_pause(None, changed=pause is not None))
 
 
 @api.put("/fleet/limits", audit="limits set")
