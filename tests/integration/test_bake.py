@@ -1,4 +1,4 @@
-"""Bakes on a local cloud with instances that compute nothing; the test plays the builders."""
+"""Bakes on ministack with instances that compute nothing; the test plays the builders."""
 
 import json
 from dataclasses import dataclass, field
@@ -37,11 +37,13 @@ def base(accounts: tuple[MortalAccount, AwsAccount]) -> BaseImage:
 
 @dataclass
 class Baked:
-    """A bake of the workers' image, and what its builder was while it ran."""
+    """A bake of the workers' image, the request that launched its builder, and what its builder was while it ran."""
 
     bakery: Bakery
     image_id: str
-    builder: dict[str, Any] = field(default_factory=dict)
+    launch: dict[str, Any] = field(default_factory=dict)
+    groups: list[Any] = field(default_factory=list)
+    script: str = ""
 
 
 @pytest.fixture(scope="module")
@@ -51,26 +53,20 @@ def baked(
     accounts[0].reborn()
     prefix = f"t{new_id().lower()[-12:]}"
     done = Baked(Bakery(*accounts, prefix, tmp_path_factory.mktemp("baked"), ("worker",)), "")
-    ec2, bakery = done.bakery.observer.ec2, done.bakery
+    bakery = done.bakery
 
     def observe() -> None:
         for builder in instances(bakery.observer, bakery.prefix, "running"):
             groups = [each["GroupId"] for each in builder["SecurityGroups"]]
-            ours = [{"Name": f"tag:{TAG}", "Values": [bakery.prefix]}]
-            shutdown = ec2.describe_instance_attribute(
-                InstanceId=builder["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
-            )
-            done.builder = {
-                **builder,
-                "groups": ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"],
-                "volumes": ec2.describe_volumes(Filters=ours)["Volumes"],  # type: ignore[arg-type]
-                "shutdown": shutdown["InstanceInitiatedShutdownBehavior"]["Value"],
-                "script": user_data(bakery.observer, builder["InstanceId"]),
-            }
+            done.groups = bakery.observer.ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"]
+            done.script = user_data(bakery.observer, builder["InstanceId"])
         bakery.builders.work()
 
+    events, event = bakery.account.ec2.meta.events, "provide-client-params.ec2.RunInstances"
+    events.register(event, note := lambda params, **_: done.launch.update(params))
     bakery.clock.work = observe
     done.image_id = bake(bakery.context, bakery.options(), bakery.source(), base)["worker"]
+    events.unregister(event, note)
     return done
 
 
@@ -85,19 +81,21 @@ def test_workers_and_web_tier_have_their_images_in_the_parameter_store(bakery: B
 
 
 def test_a_builder_has_no_rights_no_way_in_and_an_encrypted_disk(baked: Baked, base: BaseImage) -> None:
-    builder = baked.builder
-    (group,), (volume,) = builder["groups"], builder["volumes"]
-    assert not {"IamInstanceProfile", "KeyName"} & builder.keys()
-    assert builder["ImageId"] == base.image_id
-    assert builder["MetadataOptions"]["HttpTokens"] == "required"
-    assert {"Key": "Name", "Value": f"{baked.bakery.prefix}-bake-worker"} in builder["Tags"]
+    launch, (group,) = baked.launch, baked.groups
+    assert not {"IamInstanceProfile", "KeyName"} & launch.keys()
+    assert launch["ImageId"] == base.image_id
+    assert launch["MetadataOptions"]["HttpTokens"] == "required"
+    tags = {each["ResourceType"]: each["Tags"] for each in launch["TagSpecifications"]}
+    assert {"Key": "Name", "Value": f"{baked.bakery.prefix}-bake-worker"} in tags["instance"]
+    assert {"Key": TAG, "Value": baked.bakery.prefix} in tags["volume"]
     assert group["IpPermissions"] == []
     assert [(each["IpProtocol"], each["FromPort"], each["ToPort"]) for each in group["IpPermissionsEgress"]] == [
         ("tcp", 443, 443)
     ]
-    assert (volume["VolumeType"], volume["Size"], volume["Encrypted"]) == ("gp3", 8, True)
-    assert builder["shutdown"] == "stop"
-    assert "def main(" in builder["script"]
+    (disk,) = [each["Ebs"] for each in launch["BlockDeviceMappings"]]
+    assert (disk["VolumeType"], disk["VolumeSize"], disk["Encrypted"]) == ("gp3", 8, True)
+    assert launch["InstanceInitiatedShutdownBehavior"] == "stop"
+    assert "def main(" in baked.script
 
 
 def test_the_bucket_is_private_encrypted_tls_only_and_forgets_within_a_day(baked: Baked) -> None:

@@ -1,4 +1,4 @@
-"""Rolls on a local cloud with instances that compute nothing; the test simulates workers and controller."""
+"""Rolls on ministack with instances that compute nothing; the test simulates workers and controller."""
 
 from dataclasses import dataclass, field
 from typing import Any

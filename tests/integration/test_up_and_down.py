@@ -1,4 +1,4 @@
-"""``fleetsight up`` to ``fleetsight down`` on a local cloud, with a static site and without, and the template itself.
+"""``fleetsight up`` to ``fleetsight down`` on ministack, with a static site and without, and the template itself.
 
 The calls in the source are compared with those that were made: the commands make no call that was never tried.
 Other programs read the template: cfn-lint, and the shell that runs its user data.
@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from localcloud.launch import LocalCloud
 from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import TEMPLATE_PATH, StackSettings, config_parameters
 from scripts.aws.deploy.stack import find_stack
@@ -38,19 +37,26 @@ WITH_STUBS = {
     ("cloudformation", "DescribeEvents"),
     ("cognito-idp", "DeleteUserPoolDomain"),
     ("cognito-idp", "ListUsers"),
-    ("iam", "SimulatePrincipalPolicy"),
     ("kms", "DescribeKey"),
     ("s3", "DeleteObject"),
     ("s3", "HeadObject"),
 }
-"""Calls that follow an answer which the local cloud does not give; `tests/unit/scripts` makes them, and the bake."""
+"""Calls that follow an answer which ministack does not give; `tests/unit/scripts` makes them, and the bake."""
 
 
 def test_each_call_in_the_source_is_made_from_up_to_down_and_is_in_the_policy_and_nothing_is_left(
-    cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+    account: AwsAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.aws.deploy.demo.photos_once", lambda *_: None)  # the demo serves alone
-    account, made = AwsAccount("us-east-1", None, cloud.endpoint_url), set[tuple[str, str]]()
+    trusted = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:*"}]}
+    role = account.iam.create_role(RoleName="deployer", AssumeRolePolicyDocument=json.dumps(trusted))["Role"]["Arn"]
+    everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    account.iam.put_role_policy(RoleName="deployer", PolicyName="all", PolicyDocument=json.dumps(everything))
+    keys = account.sts.assume_role(RoleArn=role, RoleSessionName="ann")["Credentials"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", keys["SessionToken"])
+    account, made = AwsAccount("us-east-1", None, account.endpoint_url), set[tuple[str, str]]()
     printed = PrintedPolicy(account, "fsx", is_running=False)
     stage = RunningStage(account, printed)
 
@@ -118,9 +124,9 @@ def use_the_stack(stage: RunningStage) -> None:
     assert json.dumps(asdict(status))
     accounts_of(stage).add("a@example.org")
     user = accounts_of(stage).sub_of("a@example.org")
-    roles = [each["RoleName"] for each in account.iam.list_roles()["Roles"] if each["RoleName"].startswith("fsx-")]
-    bounds = [account.iam.get_role(RoleName=each)["Role"]["PermissionsBoundary"] for each in roles]
-    assert [each["PermissionsBoundaryArn"] for each in bounds] == [boundary] * 3
+    stack = find_stack(account, "fsx")
+    assert stack is not None
+    assert stack.parameters["PermissionsBoundaryArn"] == boundary
 
     steps = len(stage.steps)
     assert stage.up() == address
@@ -130,6 +136,14 @@ def use_the_stack(stage: RunningStage) -> None:
     assert account.dynamodb.describe_table(TableName="fsx-jobs")["Table"]["DeletionProtectionEnabled"]
     with pytest.raises(account.cloudformation.exceptions.ClientError, match="TerminationProtection is enabled"):
         account.cloudformation.delete_stack(StackName="fsx")
+
+    changed = {"LogRetentionDays": "30", "UndeleteDays": "14", "AccessLogDays": "30"}
+    stage.up(settings=StackSettings(changed))
+    (group,) = account.logs.describe_log_groups(logGroupNamePrefix="/fsx/web")["logGroups"]
+    assert group["retentionInDays"] == 30
+    assert [account.s3.get_bucket_versioning(Bucket=each)["Status"] for each in data_buckets(stage)] == [
+        "Enabled"
+    ] * 2
 
     (web,) = instances_tagged(account, "fsx", states=["running"])
     assert session_command(account, select_instance([web], "fsx", "web"))[4] == web.instance_id
@@ -144,10 +158,10 @@ def use_the_stack(stage: RunningStage) -> None:
     account.logs.create_log_group(logGroupName="/fsx/worker")  # by a worker's last words
     stage.down()
     assert "deleted the log group /fsx/worker" in stage.steps
-    # The local CloudFormation imports nothing.
-    account.dynamodb.update_table(TableName="fsx-jobs", DeletionProtectionEnabled=False)
-    account.dynamodb.delete_table(TableName="fsx-jobs")
     stage.up(settings=StackSettings({"DeletionProtection": "true"}))
+    imported = re.findall(r"^ ?import +(\w+)", stage.seen, re.MULTILINE)
+    assert sorted(imported) == ["InputBucket", "JobTable", "LogBucket", "ModelBucket", "OutputBucket"]
+    assert account.s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"image"
     assert accounts_of(stage).sub_of("a@example.org") == user
     stage.down(delete_data=True)
 

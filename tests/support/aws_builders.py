@@ -1,4 +1,4 @@
-"""An AWS account that can be cut off, and simulated builders on its local cloud."""
+"""An AWS account that can be cut off, and simulated builders in it."""
 
 import ast
 import base64
@@ -148,7 +148,7 @@ class Builders:
 
 @dataclass
 class Bakery:
-    """Everything that a bake needs, on a local cloud.
+    """Everything that a bake needs, on an emulator.
 
     Attributes:
         die_after: the step after which its process is killed.

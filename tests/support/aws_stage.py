@@ -1,4 +1,4 @@
-"""The AWS commands in tests: an account on a local cloud or of stubs, a clock without long sleeps, and the output."""
+"""The AWS commands in tests: an account on an emulator or of stubs, a clock without long sleeps, and the output."""
 
 import io
 import time
@@ -55,7 +55,7 @@ class Time(ManualClock):
 
 @cache
 def account_at(endpoint_url: str) -> AwsAccount:
-    """Return the account of a local cloud; its clients are shared, since making them costs more than a test."""
+    """Return the account of an emulator; its clients are shared, since making them costs more than a test."""
     return AwsAccount("us-east-1", None, endpoint_url)
 
 

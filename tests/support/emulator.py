@@ -13,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,10 +29,11 @@ SERVICES = "s3,sqs,dynamodb,ec2,iam,sts"
 
 
 @contextmanager
-def running_emulator(folder: Path, services: str = SERVICES) -> Iterator[str]:
+def running_emulator(folder: Path, services: str = SERVICES, extension: str = "") -> Iterator[str]:
     """Run the emulator, which keeps its files in `folder`; yield its endpoint. It ends with this process.
 
-    Without a name, `services` are all. Without ministack the test is skipped.
+    Without a name, `services` are all; its process imports the module `extension`. Without ministack the test is
+    skipped.
     """
     if find_spec("ministack") is None:  # pip cannot install it beside our botocore: pyproject.toml
         pytest.skip("ministack is not installed: run ./scripts/setup.sh test")
@@ -41,6 +43,7 @@ def running_emulator(folder: Path, services: str = SERVICES) -> Iterator[str]:
         "GATEWAY_PORT": str(port),
         "MINISTACK_HOST": HOST,
         "MINISTACK_REGION": REGION,
+        "MINISTACK_ACCOUNT_ID": "123456789012",
         "SERVICES": services,
         "IOT_MTLS_ENABLED": "0",
         "DOCKER_HOST": f"unix://{folder}/no-docker",
@@ -56,7 +59,7 @@ def running_emulator(folder: Path, services: str = SERVICES) -> Iterator[str]:
     log = folder / "emulator.log"
     with listener, log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(listener.fileno()), str(lifeline.read_end)],
+            [sys.executable, "-m", __name__, str(listener.fileno()), str(lifeline.read_end), extension],
             pass_fds=[listener.fileno(), lifeline.read_end],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -84,8 +87,10 @@ def _answers(endpoint: str) -> bool:
         return False
 
 
-def _serve(listener: int, lifeline: int) -> None:
+def _serve(listener: int, lifeline: int, extension: str) -> None:
     """Serve the emulator on an open socket until the lifeline is cut."""
+    if extension:
+        import_module(extension)
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
     from ministack.app import app
@@ -97,4 +102,4 @@ def _serve(listener: int, lifeline: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(*map(int, sys.argv[1:]))
+    _serve(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

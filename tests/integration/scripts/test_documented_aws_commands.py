@@ -1,10 +1,9 @@
-"""The documents' commands about AWS run as they are written, with a local cloud in AWS's place.
+"""The documents' commands about AWS run as they are written, with ministack in AWS's place.
 
-Only the environment names the local cloud. A shell's rules split a command into words, and this process runs it:
+Only the environment names it. A shell's rules split a command into words, and this process runs it:
 `test_documented_commands.py` starts the wrapper in a shell. The test plays the instances whenever a command waits:
-builders build, the web instance answers, and the controller replaces workers. The local CloudFormation makes no
-updates, so a command that changes a stack runs as a dry run, in an account without one. `roll --new-session-key` is
-a dry run, too: the local Auto Scaling refreshes no instances.
+builders build, the web instance answers, and the controller replaces workers. A variant of a stack, and the
+replacement of web instances by `roll --new-session-key`, are dry runs.
 """
 
 import os
@@ -23,7 +22,7 @@ from click.testing import CliRunner
 from flask import Flask
 from werkzeug.serving import make_server
 
-from localcloud.launch import LocalCloud
+from localcloud.launch import REGION
 from scripts.aws.bake.bake import select_bundle
 from scripts.aws.context import AwsAccount, Waiter
 from scripts.aws.deploy.stack import StackDescription, find_stack
@@ -32,7 +31,7 @@ from scripts.model.built_once import PHOTOS
 from services.accounts import OPERATORS, Accounts
 from services.ec2 import VERSION_TAG
 from tests.support.aws_builders import Builders, instances
-from tests.support.aws_stage import Stage, account_at, left
+from tests.support.aws_stage import Stage, left
 from tests.support.bundles import relabelled_bundle
 from tests.support.clocks import PlayedClock
 from tests.support.documents import DOCUMENTS, CommandBlock, command_blocks, one_line, output_pattern
@@ -78,16 +77,15 @@ PAUSE_SECONDS = 0.1
 
 @dataclass
 class Reader:
-    """A reader of the documents who has an account of a local cloud; the test plays its instances."""
+    """A reader of the documents who has an account of ministack; the test plays its instances."""
 
-    cloud: LocalCloud
+    account: AwsAccount
     pages: ExitStack
     now: float = 0.0
     _served: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Reach the account."""
-        self.account = account_at(self.cloud.endpoint_url)
+        """Reach the builders."""
         self.stage = Stage(self.account, PREFIX)
         self.builders = Builders(self.account, PREFIX, honest=True)
 
@@ -102,8 +100,9 @@ class Reader:
         """Run a command, and return its output on one line."""
         words = shlex.split(command, comments=True)[1:]
         environment = dict.fromkeys(name for name in os.environ if name.startswith("FLEETSIGHT"))
+        endpoint = {"AWS_ENDPOINT_URL": self.account.endpoint_url, "AWS_DEFAULT_REGION": REGION}
         ran = CliRunner().invoke(
-            fleetsight, words, TYPED.get(words[0]), {**environment, **self.cloud.environment(), "COLUMNS": "100"}
+            fleetsight, words, TYPED.get(words[0]), {**environment, **endpoint, "COLUMNS": "100"}
         )
         assert ran.exit_code == 0, f"{command}\n{ran.output}\n{ran.exception!r}"
         return one_line(ran.output)
@@ -156,7 +155,7 @@ def shared_accounts() -> type[AwsAccount]:
 
 @pytest.fixture
 def reader(
-    cloud: LocalCloud, shared_accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    account: AwsAccount, shared_accounts: type[AwsAccount], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Reader]:
     """A reader with a built model and an empty account, which is empty again afterwards."""
     relabelled_bundle(tmp_path / PHOTOS, PHOTOS, " in a photo")
@@ -166,7 +165,7 @@ def reader(
         monkeypatch.setattr(f"{module}.select_bundle", partial(select_bundle, models=tmp_path))
     monkeypatch.setattr("scripts.aws.context.AwsAccount", shared_accounts)
     with ExitStack() as pages:
-        made = Reader(cloud, pages)
+        made = Reader(account, pages)
         waiter = Waiter(PlayedClock(lambda: made.now, sleep=made.sleep), lambda _: None)
         monkeypatch.setattr("scripts.aws.commands.Waiter", lambda: waiter)
         yield made

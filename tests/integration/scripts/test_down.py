@@ -1,4 +1,4 @@
-"""``fleetsight down`` on a local cloud: what is deleted, and what is kept."""
+"""``fleetsight down`` on ministack: what is deleted, and what is kept."""
 
 import re
 from collections.abc import Iterator
@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from localcloud.launch import LocalCloud
 from scripts.aws import down
-from scripts.aws.context import TAG, DeclinedError
-from scripts.aws.deploy import change_set
+from scripts.aws.context import TAG, AwsAccount, DeclinedError
 from scripts.aws.deploy.kept_settings import begin_adoption
 from scripts.aws.deploy.settings import StackSettings
-from scripts.aws.deploy.stack import StackFailedError, find_stack
+from scripts.aws.deploy.stack import find_stack
 from scripts.aws.down import ResourcesLeftError
 from scripts.aws.instances import instances_named, web_name, worker_name
 from scripts.aws.resources import RESOURCE_TYPES
@@ -22,7 +20,6 @@ from tests.support.aws_stage import (
     WITH_SITE,
     CrashError,
     Stage,
-    account_at,
     data_buckets,
     launch_workers,
     left,
@@ -32,8 +29,8 @@ from tests.support.stack_template import RESOURCES
 
 
 @pytest.fixture
-def stage(cloud: LocalCloud) -> Stage:
-    return Stage(account_at(cloud.endpoint_url))
+def stage(account: AwsAccount) -> Stage:
+    return Stage(account)
 
 
 WITH_NAME = {"SiteName": "www.example.org", "SiteCertificateArn": WITH_SITE["CertificateArn"]}
@@ -110,45 +107,44 @@ def change_sets(stage: Stage) -> Iterator[list[Any]]:
     events.unregister(event)
 
 
-def parameters_of_next_stack(stage: Stage, **settings: Any) -> dict[str, str]:
-    """Return the given parameters of the next stack; the local cloud cannot create it over a table that was kept."""
-    with change_sets(stage) as requests, pytest.raises(StackFailedError, match="Table already exists"):
-        stage.up(**settings)
-    return {each["ParameterKey"]: each["ParameterValue"] for each in requests[-1]["Parameters"]}
+def parameters(stage: Stage) -> dict[str, str]:
+    stack = find_stack(stage.account, stage.prefix)
+    assert stack is not None
+    return dict(stack.parameters)
 
 
 def test_the_next_stack_has_the_settings_of_the_deleted_one_unless_others_are_given(stage: Stage) -> None:
     given = {"WebCidr": "10.0.0.0/8", "UnkeptDays": "60", "MonthlyBudget": "70"}
     stage.up(settings=StackSettings(given, {"fleet.max_workers": "5"}))
-    before = find_stack(stage.account, stage.prefix)
-    assert before is not None
-    for _ in range(2):  # the second deletes a stack that was never complete, and has no settings of its own
+    before = parameters(stage)
+    for _ in range(2):
         stage.down()
-        found = parameters_of_next_stack(stage, settings=StackSettings({"MonthlyBudget": "80"}))
-        others = {"MonthlyBudget": "80", "KeptUserPool": found["KeptUserPool"]}
-        assert found == {**{name: before.parameters[name] for name in found}, **others}
-        assert {"WebCidr": "10.0.0.0/8", "UnkeptDays": "60"}.items() <= found.items()
-        assert "MAX_WORKERS='5'" in found["WebSettings"]
+        stage.up(settings=StackSettings({"MonthlyBudget": "80"}))
+        after = parameters(stage)
+        assert after == {**before, "MonthlyBudget": "80", "KeptUserPool": after["KeptUserPool"]}
+    assert {"WebCidr": "10.0.0.0/8", "UnkeptDays": "60"}.items() <= after.items()
+    assert "MAX_WORKERS='5'" in after["WebSettings"]
     assert "The settings that the last `down` kept are used again" in stage.seen
 
 
-def test_adopted_tables_and_buckets_get_the_settings_of_the_template(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_adopted_tables_and_buckets_get_the_settings_of_the_template(stage: Stage) -> None:
     """An import does not apply the template; a drift-aware change set "brings actual resource states in line with
     template definitions": https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html
     """
-    adopted = (change_set.ResourceChange("Import", "JobTable", "AWS::DynamoDB::Table"),)
 
-    def modes(**options: Any) -> list[tuple[str | None, bool | None]]:
+    def modes() -> list[tuple[str | None, bool | None]]:
         with change_sets(stage) as requests:
-            stage.up(**options)
+            stage.up()
         return [(each.get("DeploymentMode"), each.get("ImportExistingResources")) for each in requests]
 
     as_usual, reverts_drift = (None, True), ("REVERT_DRIFT", None)
-    with monkeypatch.context() as patched:
-        patched.setattr(change_set, "_read_changes", lambda *_: adopted)
-        assert modes() == [as_usual, reverts_drift]
+    assert modes() == [as_usual]
+    stage.account.s3.put_object(Bucket=data_buckets(stage)[0], Key="kept", Body=b"image")
+    table = stage.account.dynamodb.describe_table(TableName=f"{stage.prefix}-jobs")["Table"]["TableId"]
+    stage.down()
+    assert modes() == [as_usual, reverts_drift]
+    assert stage.account.s3.get_object(Bucket=data_buckets(stage)[0], Key="kept")["Body"].read() == b"image"
+    assert stage.account.dynamodb.describe_table(TableName=f"{stage.prefix}-jobs")["Table"]["TableId"] == table
     assert modes() == [as_usual]
     begin_adoption(stage.context)  # and the run died while CloudFormation imported
     assert modes() == [as_usual, reverts_drift], "the next run continues"
@@ -168,7 +164,8 @@ def test_a_restored_table_stays_in_use_after_down_and_is_deleted_as_the_stacks_o
         )
     stage.up(settings=StackSettings({"RestoredJobTable": restored}))
     stage.down()
-    assert parameters_of_next_stack(stage)["RestoredJobTable"] == restored
+    stage.up()
+    assert parameters(stage)["RestoredJobTable"] == restored
     stage.down(delete_data=True)
     tables = stage.account.dynamodb.list_tables()["TableNames"]  # other tests use the same cloud
     assert {name for name in tables if name.startswith(own)} == {foreign}

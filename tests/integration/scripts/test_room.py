@@ -1,4 +1,4 @@
-"""The upgrade of a running stack in an account of five vCPUs: instances of the local cloud, EC2's quota, and a fleet
+"""The upgrade of a running stack in an account of five vCPUs: instances of ministack, EC2's quota, and a fleet
 that wants a worker at all times.
 """
 
@@ -12,8 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.fleet.store import FleetStore
-from localcloud.launch import LocalCloud
 from scripts.aws import rollout
+from scripts.aws.context import AwsAccount
 from scripts.aws.deploy import room
 from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.change_set import ProposedChangeSet, ResourceChange
@@ -24,7 +24,7 @@ from scripts.aws.rollout import roll_session_keys
 from services.clock import utc_now
 from services.ec2 import Fleet
 from services.table import Table
-from tests.support.aws_stage import IMAGE, Stage, Time, account_at, tagged
+from tests.support.aws_stage import IMAGE, Stage, Time, tagged
 from tests.support.clocks import PlayedClock
 
 QUOTA, VCPUS = 5, 2
@@ -109,8 +109,8 @@ class World(Time):
 
 
 @pytest.fixture(scope="module")
-def deployed(cloud: LocalCloud) -> Iterator[Stage]:
-    stage = Stage(account_at(cloud.endpoint_url))
+def deployed(account: AwsAccount) -> Iterator[Stage]:
+    stage = Stage(account)
     stage.store_images()
     stage.up()
     yield stage

@@ -1,4 +1,4 @@
-"""`fleetsight status` and `down` of a stack on the local cloud, as a person types them."""
+"""`fleetsight status` and `down` of a stack on ministack, as a person types them."""
 
 import json
 from collections.abc import Iterator
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from localcloud.launch import LocalCloud
+from scripts.aws.context import AwsAccount
 from scripts.aws.deploy.settings import StackSettings
 from scripts.aws.status import read_status
 from scripts.cli import fleetsight
-from tests.support.aws_stage import IMAGE, Stage, account_at, launch_workers
+from tests.support.aws_stage import IMAGE, Stage, launch_workers
 
 
 @pytest.fixture
-def stage(cloud: LocalCloud) -> Stage:
-    return Stage(account_at(cloud.endpoint_url))
+def stage(account: AwsAccount) -> Stage:
+    return Stage(account)
 
 
 @pytest.fixture(scope="module")
-def deployed(cloud: LocalCloud) -> Iterator[Stage]:
+def deployed(account: AwsAccount) -> Iterator[Stage]:
     """A stack with a setting and two workers."""
-    stage = Stage(account_at(cloud.endpoint_url))
+    stage = Stage(account)
     stage.up(settings=StackSettings({}, {"fleet.max_workers": "5"}))
     launch_workers(stage, 2)
     yield stage
@@ -53,10 +53,8 @@ def test_status_shows_stack_page_instances_queues_alarms_and_images(deployed: St
     cloudwatch.set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="a test")
     reported = json.loads(typed(stage, "status", "--json").stdout)
     assert (reported["stack"], reported["failure"], reported["template"]) == ("CREATE_COMPLETE", "", [1, 1])
-    (address,) = stage.account.ec2.describe_addresses(Filters=[{"Name": "tag:fleetsight", "Values": [stage.prefix]}])[
-        "Addresses"
-    ]
-    assert reported["page"] == f"https://{address['PublicIp']}"
+    addresses = [each["PublicIp"] for each in stage.account.ec2.describe_addresses()["Addresses"]]
+    assert reported["page"].removeprefix("https://") in addresses
     assert reported["workers"] == {"running": 2}
     assert reported["queues"]["requests"] == {"visible": 2, "in_flight": 1}
     assert reported["alarms"] == [alarm]
