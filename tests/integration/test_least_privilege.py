@@ -1,4 +1,4 @@
-"""The system runs on nothing but the stack of `infra/stack.yaml`, with roles that allow what it needs."""
+"""The system runs with the settings and the roles of `infra/stack.yaml`, which allow what it needs, and no more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import requests
@@ -28,15 +29,15 @@ from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from services.table import Table
 from tests.conftest import keys_in
-from tests.support.account import ACCOUNT_APIS
 from tests.support.bundles import relabelled_bundle
 from tests.support.forked_system import ForkedCloud
 from tests.support.forms import upload_by_forms
-from tests.support.iam.checks import Account, checks_of
+from tests.support.iam.checks import ACCOUNT, Account, checks_of
 from tests.support.iam.judge import PermissionCheck, Verdict
 from tests.support.iam.recording import FILE_VARIABLE, RECORDING, RecordedCall, read_calls
 from tests.support.least_privilege import (
     DENIED_CALLS,
+    IMAGE,
     NAME,
     DeployedStack,
     web_command,
@@ -126,17 +127,17 @@ class Deployed:
 
     def known(self) -> dict[str, str]:
         """Return the values of the placeholders in `DENIED_CALLS`."""
-        outputs, ids = self.stack.outputs, self.stack.ids
+        outputs = self.stack.outputs
         return {
-            "group": ids["WebSecurityGroup"],
+            "group": GIVEN["WebSecurityGroup"],
             "inputs": self.inputs.name,
             "models": outputs["ModelBucketName"],
             "outputs": self.outputs.name,
             "requests": self.requests.url,
-            "responses": ids["ResponseQueue"],
+            "responses": GIVEN["ResponseQueue"],
             "template": "fleetsight-worker",
             "web": self.stack.instances(outputs["WebInstanceName"])[0]["InstanceId"],
-            "web_profile": ids["WebProfile"],
+            "web_profile": f"{NAME}-WebProfile",
             "web_template": "fleetsight-web",
             "worker": self.stack.instances(self.fleet.name)[0]["InstanceId"],
             "worker_name": self.fleet.name,
@@ -161,15 +162,15 @@ def deployed(_no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "session-keys").write_text("k" * 64)
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv(FILE_VARIABLE, str(folder / "calls"))
-    with ForkedCloud(folder, extensions=(*ACCOUNT_APIS, *RECORDING)) as cloud:
+    with ForkedCloud(folder, extensions=RECORDING) as cloud, patch.dict(GIVEN):
         monkeypatch.undo()
         stack, url = DeployedStack(cloud), cloud.endpoint_url
         haste = {**HASTE, KEYS_FILE_VARIABLE: str(folder / "session-keys")}
-        given = {name: GIVEN[name] for name in ("BundleAddress", "TlsParameter", "DiskKeyArn", "DataKeyArn")}
-        locations = ("SourceBuckets", "SourcePrefixes", "SourceObjects", "DestinationObjects")
-        given |= {name: ",".join(GIVEN[name]) for name in locations}
+        GIVEN.update({"WebImage": IMAGE, "WorkerImage": IMAGE, "AWS::Region": REGION})
+        GIVEN["Events"] = f"arn:aws:sns:{REGION}:{ACCOUNT}:{NAME}-events"
+        GIVEN.update(StartWorker=worker_command(url), StartWeb=web_command(folder, url, port, haste))
         put_bundle(stack)
-        stack.create({**given, "StartWorker": worker_command(url), "StartWeb": web_command(folder, url, port, haste)})
+        stack.create()
         clients, page = Clients(Endpoint(REGION, url)), f"http://127.0.0.1:{port}"
         wait_until(FleetClient(page).ready, "the page of the stack's web instance")
         table = Table(clients.dynamodb, stack.outputs["JobTableName"])
@@ -236,7 +237,7 @@ def judge_roles(deployed: Deployed) -> None:
     calls = read_calls(deployed.stack.cloud.state_dir / "calls")
     account, known = Account(deployed.stack.client), deployed.known()
     for role in SERVER_ROLES:
-        arn = deployed.stack.role_arn(role)
+        arn = GIVEN[f"{role}.Arn"]
         own = [call for call in calls if call.role == arn]
         used = {str(check): check for call in [*own, *on_demand(own)] for check in checks_of(call, account)}
         others = [

@@ -3,6 +3,8 @@
 In the parameters of a call ``{…}`` stands for a value that only the test knows.
 """
 
+import base64
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,13 +17,25 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
+from core.provision import provision
 from localcloud.launch import REGION, LocalCloud
 from scripts.aws.preflight.permissions import OTHER_RESOURCES, boundary_policy
+from services.clients import Clients
+from services.endpoint import Endpoint
 from tests.conftest import ROOT
 from tests.support.iam.checks import ACCOUNT
 from tests.support.iam.judge import PermissionCheck, Verdict, judge
 from tests.support.iam.recording import RecordedCall, as_recorded
-from tests.support.waiting import wait_until
+from tests.support.stack_template import (
+    GIVEN,
+    RESOURCES,
+    SERVER_ROLES,
+    TEMPLATE,
+    of_this_stack,
+    of_type,
+    policies,
+    value_of,
+)
 
 IMAGE = "ami-12c6146b"
 """An image that moto has from the start."""
@@ -40,70 +54,55 @@ def _client(service: str, region: str, endpoint_url: str) -> Any:
 
 @dataclass
 class DeployedStack:
-    """The stack in the account of a local cloud.
+    """What the roles of the stack reach, in the account of a local cloud: `GIVEN` has the ids of the resources.
 
-    Attributes:
-        stack: as DescribeStacks returns it.
-        ids: of the resources, by their names in the template.
+    Buckets, queues and table are provisioned by the configuration that the template's user data makes. Roles, launch
+    templates and policies are the template's.
     """
 
     cloud: LocalCloud
-    stack: dict[str, Any] = field(default_factory=dict)
-    ids: dict[str, str] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
         """Return a client of the cloud, which may do everything."""
         return _client(service, REGION, self.cloud.endpoint_url)
 
-    def create(self, parameters: Mapping[str, str]) -> None:
-        """Create the stack in the default VPC."""
-        for role in ("worker", "web"):
-            self.client("ssm").put_parameter(Name=f"/{NAME}/image/{role}", Type="String", Value=IMAGE)
-        self.client("s3").create_bucket(Bucket="templates")
-        self.client("s3").upload_file(str(ROOT / "infra" / "stack.yaml"), "templates", "stack.yaml")
-        given = {"VpcId": self.vpc, "SubnetIds": ",".join(self.subnets), **parameters}
-        cloudformation = self.client("cloudformation")
-        created = cloudformation.create_change_set(
-            StackName=NAME,
-            ChangeSetName="create",
-            ChangeSetType="CREATE",
-            TemplateURL=f"https://templates.s3.{REGION}.amazonaws.com/stack.yaml",
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
-            Capabilities=["CAPABILITY_IAM"],
-        )
-        cloudformation.execute_change_set(ChangeSetName=created["Id"])
-        self.stack = {"StackId": created["StackId"]}
-        self.wait_for("CREATE_COMPLETE")
-        listed = cloudformation.list_stack_resources(StackName=NAME)["StackResourceSummaries"]
-        self.ids = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed}
-
-    def wait_for(self, status: str) -> None:
-        """Wait until no operation is in progress, and check the status."""
-        cloudformation, stack_id = self.client("cloudformation"), self.stack["StackId"]
-
-        def is_settled() -> bool:
-            (self.stack,) = cloudformation.describe_stacks(StackName=stack_id)["Stacks"]
-            return not self.stack["StackStatus"].endswith("_IN_PROGRESS")
-
-        wait_until(is_settled, f"the stack to be {status}")
-        events = cloudformation.describe_stack_events(StackName=stack_id)["StackEvents"]
-        assert self.stack["StackStatus"] == status, [each for each in events if "FAILED" in each["ResourceStatus"]]
-
-    @property
-    def vpc(self) -> str:
-        """The id of the default VPC."""
-        return str(self.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"])
-
-    @property
-    def subnets(self) -> list[str]:
-        """The ids of two subnets of the default VPC."""
-        filters = [{"Name": "vpc-id", "Values": [self.vpc]}]
-        return [each["SubnetId"] for each in self.client("ec2").describe_subnets(Filters=filters)["Subnets"][:2]]
+    def create(self) -> None:
+        """Create the resources in the default VPC, and launch the web instance."""
+        iam, ec2 = self.client("iam"), self.client("ec2")
+        GIVEN["VpcId"] = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        GIVEN["SubnetIds"] = [each["SubnetId"] for each in ec2.describe_subnets()["Subnets"][:2]]
+        for kind in ("SQS::Queue", "S3::Bucket", "DynamoDB::Table"):
+            for name, properties in of_type(kind).items():
+                if (key := f"{kind.partition('::')[2]}Name") in properties:
+                    GIVEN[f"{name}.Arn"] = _arn(kind, value_of(properties[key]))
+        for name in ("WebSecurityGroup", "WorkerSecurityGroup"):
+            group = ec2.create_security_group(GroupName=name, Description=name, VpcId=GIVEN["VpcId"])["GroupId"]
+            GIVEN[name] = GIVEN[f"{name}.GroupId"] = group
+        for role in SERVER_ROLES:
+            trusted = json.dumps(value_of(RESOURCES[role]["Properties"]["AssumeRolePolicyDocument"]))
+            created = iam.create_role(RoleName=f"{NAME}-{role}-0123", AssumeRolePolicyDocument=trusted)["Role"]
+            GIVEN[role], GIVEN[f"{role}.Arn"] = created["RoleName"], created["Arn"]
+        for name, properties in of_type("IAM::InstanceProfile").items():
+            profile = iam.create_instance_profile(InstanceProfileName=f"{NAME}-{name}")["InstanceProfile"]
+            GIVEN[f"{name}.Arn"] = profile["Arn"]
+            for role in value_of(properties["Roles"]):
+                iam.add_role_to_instance_profile(InstanceProfileName=f"{NAME}-{name}", RoleName=role)
+        config = of_this_stack()
+        provision(Clients(Endpoint(REGION, self.cloud.endpoint_url)), config)
+        sqs, names = self.client("sqs"), config.names
+        GIVEN["ResponseQueue"] = sqs.get_queue_url(QueueName=config.queue_name(names.response_queue))["QueueUrl"]
+        for name, properties in of_type("EC2::LaunchTemplate").items():
+            template = value_of(properties)
+            encoded = base64.b64encode(template["LaunchTemplateData"]["UserData"].encode()).decode()
+            template["LaunchTemplateData"]["UserData"] = encoded
+            GIVEN[name] = ec2.create_launch_template(**template)["LaunchTemplate"]["LaunchTemplateId"]
+        named = {"LaunchTemplateId": GIVEN["WebTemplate"]}
+        ec2.run_instances(LaunchTemplate=named, SubnetId=GIVEN["SubnetIds"][0], MinCount=1, MaxCount=1)
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The stack's outputs."""
-        return {each["OutputKey"]: each["OutputValue"] for each in self.stack["Outputs"]}
+        """The outputs of the template, with those whose condition is not met."""
+        return {name: str(value_of(each["Value"])) for name, each in TEMPLATE["Outputs"].items()}
 
     def instances(self, name: str) -> list[dict[str, Any]]:
         """Return all instances of a name, ended ones too."""
@@ -111,22 +110,20 @@ class DeployedStack:
         found = self.client("ec2").describe_instances(Filters=filters)["Reservations"]
         return [one for each in found for one in each["Instances"]]
 
-    def role_arn(self, role: str) -> str:
-        """Return the ARN of a role of the template."""
-        return str(self.client("iam").get_role(RoleName=self.ids[role])["Role"]["Arn"])
-
-    def policies(self, role: str) -> dict[str, dict[str, Any]]:
-        """Return the documents of a role of the template by their names, as the stack resolved them."""
-        iam, named = self.client("iam"), {"RoleName": self.ids[role]}
-        names = iam.list_role_policies(**named)["PolicyNames"]
-        return {name: dict(iam.get_role_policy(**named, PolicyName=name)["PolicyDocument"]) for name in names}
-
     def verdicts(self, role: str, checks: Sequence[PermissionCheck]) -> list[Verdict]:
         """Return what iam-simulate decides about the checks, for a session of a role with the printed boundary."""
-        session = f"arn:aws:sts::{ACCOUNT}:assumed-role/{self.ids[role]}/session"
+        session = f"arn:aws:sts::{ACCOUNT}:assumed-role/{GIVEN[role]}/session"
         bound = boundary_policy(NAME, {"partition": "aws", "region": REGION, "account": ACCOUNT})
         bound["Statement"].append({**OTHER_RESOURCES, "Resource": OUTSIDE})
-        return judge(session, self.policies(role), checks, bound)
+        documents = {value_of(name): value_of(each) for name, each in policies(role).items()}
+        return judge(session, documents, checks, bound)
+
+
+def _arn(kind: str, name: str) -> str:
+    service = kind.partition("::")[0].lower()
+    if service == "s3":
+        return f"arn:aws:s3:::{name}"
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{'table/' if service == 'dynamodb' else ''}{name}"
 
 
 def worker_command(endpoint_url: str) -> str:

@@ -74,7 +74,7 @@ def _reference(name: str) -> Any:
 def _attribute(name: str, attribute: str) -> Any:
     if attribute == "QueueName":
         return value_of(RESOURCES[name]["Properties"]["QueueName"])
-    return f"<{name}.{attribute}>"
+    return GIVEN.get(f"{name}.{attribute}", f"<{name}.{attribute}>")
 
 
 def _substituted(value: Any) -> str:
@@ -104,11 +104,16 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def policies(role: str) -> dict[str, Any]:
+    """Return the documents of the role of that name in the template, by the names of the policies."""
+    own = list(RESOURCES[role]["Properties"].get("Policies", []))
+    own += [each for each in of_type("IAM::Policy").values() if {"Ref": role} in each["Roles"]]
+    return {each["PolicyName"]: each["PolicyDocument"] for each in own}
+
+
 def statements(role: str) -> dict[str, Any]:
     """Return all that the role of that name in the template may do, by the names of the statements."""
-    own = [each["PolicyDocument"] for each in RESOURCES[role]["Properties"].get("Policies", [])]
-    own += [each["PolicyDocument"] for each in of_type("IAM::Policy").values() if {"Ref": role} in each["Roles"]]
-    return {statement["Sid"]: statement for document in own for statement in document["Statement"]}
+    return {each["Sid"]: each for document in policies(role).values() for each in document["Statement"]}
 
 
 def references(value: Any) -> Iterator[str]:
