@@ -28,7 +28,6 @@ from services.clients import Clients
 from services.endpoint import Endpoint
 from services.s3 import Bucket
 from services.table import Table
-from tests.support.account import ACCOUNT_APIS
 from tests.support.jobs import NOW
 
 parse_files_once()  # the sessions of boto3 in a process share no file, and reading them is half of making a client
@@ -53,7 +52,7 @@ def cloud(_no_real_aws: None) -> Iterator[LocalCloud]:
     """
     with tempfile.TemporaryDirectory(prefix="fleetsight-test-") as state, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-        with LocalCloud(Path(state), hypervisor=False, extensions=ACCOUNT_APIS) as started:
+        with LocalCloud(Path(state), hypervisor=False) as started:
             patch.undo()
             yield started
 

@@ -26,10 +26,10 @@ from services.clients import Clients
 from services.table import Table
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
-from tests.support.account import ACCOUNT_APIS
 from tests.support.booted.images import LocalImage
 from tests.support.booted.machines import BootedCloud
 from tests.support.booted.network import in_network_of
+from tests.support.booted.stacks import NO_STACKS
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.thorough]
@@ -155,7 +155,7 @@ def web(
     web_image: LocalImage, worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebMachine]:
     """The web instance, ready."""
-    with BootedCloud(tmp_path_factory.mktemp("web"), web_image.root.parent, extensions=ACCOUNT_APIS) as cloud:
+    with BootedCloud(tmp_path_factory.mktemp("web"), web_image.root.parent, extensions=NO_STACKS) as cloud:
         config = config_of(cloud.endpoint_url)
         clients, apis = Clients(config.aws.endpoint()), Apis(cloud.endpoint_url)
         provision(clients, config)

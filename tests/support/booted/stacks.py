@@ -1,0 +1,22 @@
+"""CloudFormation without a stack, for signals of booted instances: an extension of the local cloud."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from localcloud.dispatch import DirectResponse
+from localcloud.extensions import APPLICATIONS
+
+NO_STACKS = (__name__,)
+"""For `LocalCloud`: moto's CloudFormation takes no signals."""
+
+_REFUSAL = (
+    b"<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code>"
+    b"<Message>Stack [no-such-stack] does not exist</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+)
+
+
+def _refuse(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    return DirectResponse([("Content-Type", "text/xml")], _REFUSAL, "400 Bad Request").send(start_response)
+
+
+APPLICATIONS["cloudformation"] = lambda: _refuse
