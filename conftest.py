@@ -4,11 +4,13 @@ import gc
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from localcloud.access_keys import owner_key
+from tests.support.tiers import is_thorough
 
 # No example fails because the machine is busy. The examples are the same in each run; `./scripts/test.sh --all` draws
 # others, and what they find becomes an example.
@@ -21,6 +23,15 @@ def pytest_configure() -> None:
     """Let Ctrl-C end the programs of tests, also where a shell runs the tests in the background, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out modules whose tests are all thorough from a run without these.
+
+    Some import torch, which takes seconds of each process, and gigabytes of a disk.
+    """
+    leaves_out = config.option.markexpr == "not thorough"
+    return True if leaves_out and collection_path.suffix == ".py" and is_thorough(collection_path) else None
 
 
 @pytest.hookimpl(trylast=True)

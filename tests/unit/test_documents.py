@@ -11,6 +11,7 @@ import pytest
 from core.images import format_names
 from tests.conftest import ROOT
 from tests.support.documents import DOCUMENTS, name_of
+from tests.support.tiers import is_thorough
 from web_tier.results.export import CSV_HEADER, ImageBody
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
@@ -130,7 +131,7 @@ def thorough_tests() -> set[str]:
     found = set()
     for path in (path for root in ("tests", "localcloud", "client") for path in (ROOT / root).rglob("test_*.py")):
         text, file = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
-        if re.search(r"^pytestmark = .*pytest\.mark\.thorough", text, re.MULTILINE):
+        if is_thorough(path):
             found.add(file)
         elif "pytest.mark.thorough" in text:
             tests = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]

@@ -1,4 +1,7 @@
-"""Both engines give the same answers, the worker's one needs no torch, and pixels are those of torchvision."""
+"""Both engines give the same answers, the worker's one needs no torch, and pixels are those of torchvision.
+
+What needs torch is thorough: to import it takes seconds of each process.
+"""
 
 import subprocess
 import sys
@@ -9,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torchvision.transforms import InterpolationMode, functional
 
 from app_tier.bundle import Bundle, EngineError, load_bundle
 from app_tier.classify import shares_of
@@ -22,6 +25,7 @@ from tests.support.processes import run_python
 from tests.support.waiting import DEADLINE_SECONDS
 
 DRAWN = 100
+TORCH = pytest.param("torch", marks=pytest.mark.thorough)
 ROOT = Path(__file__).parents[3]
 
 
@@ -37,6 +41,7 @@ def truth_and_batch(bundle: Bundle) -> tuple[list[str], Batch]:
     return [sample.label for sample in drawn], np.stack([load_pixels(sample.data, spec) for sample in drawn])
 
 
+@pytest.mark.thorough
 def test_openvino_answers_as_torch_does(bundle: Bundle, truth_and_batch: tuple[list[str], Batch]) -> None:
     _, batch = truth_and_batch
     ours = open_engine("openvino", bundle).infer(batch)
@@ -52,7 +57,7 @@ def test_at_least_99_of_100_drawn_signs_are_right(bundle: Bundle, truth_and_batc
     assert sum(a == t for a, t in zip(answers, truth, strict=True)) >= 99
 
 
-@pytest.mark.parametrize("name", ["openvino", "torch"])
+@pytest.mark.parametrize("name", ["openvino", TORCH])
 def test_an_answer_does_not_depend_on_the_batch_it_came_in(
     name: str, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
 ) -> None:
@@ -84,7 +89,12 @@ def test_openvino_sees_batches_of_few_sizes_for_each_of_which_it_keeps_memory(bu
 
 @pytest.mark.parametrize(
     ("name", "precision", "within"),
-    [("openvino", "fp32", 1e-3), ("openvino", "bf16", 0.1), ("openvino", "exact", 0.1), ("torch", "fp32", 1e-4)],
+    [
+        ("openvino", "fp32", 1e-3),
+        ("openvino", "bf16", 0.1),
+        ("openvino", "exact", 0.1),
+        pytest.param("torch", "fp32", 1e-4, marks=pytest.mark.thorough),
+    ],
 )
 def test_some_labels_have_the_softmax_of_the_logits_of_these_labels_alone(
     name: str, precision: Precision, within: float, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
@@ -92,7 +102,7 @@ def test_some_labels_have_the_softmax_of_the_logits_of_these_labels_alone(
     batch, random = truth_and_batch[1], np.random.default_rng(5)
     possible = random.random((len(batch), len(bundle.labels))) < 0.3
     possible[:, 0], possible[0] = True, True  # at least one label in each image, and all in the first
-    logits = np.log(TorchEngine(bundle).infer(batch).astype(np.float64))
+    logits = np.log(open_engine(name, bundle, precision="fp32").infer(batch).astype(np.float64))
     powers = np.exp(logits - logits.max(1, keepdims=True, where=possible, initial=-np.inf)) * possible
     opened = in_precision(bundle, precision, 0.25 if precision == "exact" else None)
     scores = open_engine(name, opened, precision=precision).infer(batch, possible)
@@ -111,7 +121,10 @@ def test_an_answer_stays_what_it_was_when_the_next_batch_is_asked(
     assert (first == kept).all()
 
 
-@pytest.mark.parametrize(("name", "precision"), [("openvino", "fp32"), ("openvino", "exact"), ("torch", "fp32")])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("openvino", "fp32"), ("openvino", "exact"), pytest.param("torch", "fp32", marks=pytest.mark.thorough)],
+)
 def test_two_threads_at_once_get_the_answers_that_one_gets(
     name: str, precision: Precision, bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
 ) -> None:
@@ -244,6 +257,7 @@ def test_exact_needs_a_bundle_with_a_margin(bundle: Bundle) -> None:
         open_engine("openvino", bundle, precision="exact")
 
 
+@pytest.mark.thorough
 def test_torch_on_a_cpu_is_the_fp32_reference_for_every_bundle(
     bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
 ) -> None:
@@ -252,6 +266,7 @@ def test_torch_on_a_cpu_is_the_fp32_reference_for_every_bundle(
     assert (engine.infer(batch) == open_engine("torch", bundle).infer(batch)).all()
 
 
+@pytest.mark.thorough
 def test_the_torch_engine_computes_in_bf16_as_it_does_on_a_gpu(
     bundle: Bundle, truth_and_batch: tuple[list[str], Batch]
 ) -> None:
@@ -286,41 +301,45 @@ def test_threads_whose_first_question_comes_at_the_same_time_are_all_answered() 
     assert [process.wait(DEADLINE_SECONDS) for process in started] == [0] * 6
 
 
-@pytest.mark.parametrize("size", [(64, 64), (1600, 1200), (333, 517), (31, 33), (1, 70), (50, 7)])
+SIZES = pytest.mark.parametrize("size", [(64, 64), (1600, 1200), (333, 517), (31, 33), (1, 70), (50, 7)])
+
+
+@pytest.mark.thorough
+@SIZES
 @pytest.mark.parametrize(("resize", "crop"), [(32, 32), (256, 224), (232, 224)])
 def test_geometry_is_that_of_torchvisions_presets(size: tuple[int, int], resize: int, crop: int) -> None:
-    noise = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
+    from torchvision.transforms import InterpolationMode, functional
+
+    image = noise(size)
     theirs = functional.center_crop(functional.resize(image, resize, InterpolationMode.BILINEAR), [crop, crop])
-    encoded = BytesIO()
-    image.save(encoded, "BMP")
-    ours = load_square(encoded.getvalue(), Preprocess(resize=resize, crop=crop, mean=(0, 0, 0), std=(1, 1, 1)))
-    assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 2
+    assert np.abs(seen(image, resize=resize, crop=crop).astype(int) - np.asarray(theirs)).max() <= 2
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
-@pytest.mark.parametrize("size", [(64, 64), (1600, 1200), (333, 517), (31, 33), (1, 70), (50, 7)])
-@pytest.mark.parametrize(
-    ("fit", "resize", "crop"),
-    [("crop", 80, (48, 64)), ("stretch", (48, 64), (48, 64)), ("stretch", 80, (48, 64)), ("pad", (48, 64), (48, 64))],
-)
+@SIZES
 def test_each_fit_and_interpolation_is_that_of_torchvision_or_pillow(
-    interpolation: Any, size: tuple[int, int], fit: Any, resize: Any, crop: tuple[int, int]
+    size: tuple[int, int], interpolation: str
 ) -> None:
-    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    if fit == "pad":
-        theirs = ImageOps.pad(image, crop[::-1], Image.Resampling[interpolation.upper()], (9, 99, 200))
-    else:
-        shape = [resize, resize] if fit == "stretch" and isinstance(resize, int) else resize
-        resized = functional.resize(image, shape, InterpolationMode(interpolation))
-        theirs = functional.center_crop(resized, list(crop))
+    image, resampling = noise(size), Image.Resampling[interpolation.upper()]
+    described: dict[str, Any] = {"crop": (48, 64), "fill": (9, 99, 200), "interpolation": interpolation}
+    stretched, padded = image.resize((64, 48), resampling), ImageOps.pad(image, (64, 48), resampling, (9, 99, 200))
+    assert (seen(image, fit="stretch", resize=(48, 64), **described) == np.asarray(stretched)).all()
+    assert (seen(image, fit="pad", resize=(48, 64), **described) == np.asarray(padded)).all()
+    # As torchvision's functions do: of a short side of 80 pixels the other follows, rounded down, as corners are not.
+    covering = tuple(80 * side // min(size) for side in size)
+    for fit, (width, height) in (("crop", covering), ("stretch", (80, 80))):
+        left, top = round((width - 64) / 2), round((height - 48) / 2)
+        cropped = image.resize((width, height), resampling).crop((left, top, left + 64, top + 48))
+        difference = seen(image, fit=fit, resize=80, **described).astype(int) - np.asarray(cropped)
+        # Pillow resizes the side first that saves more, which a crop can change; noise's overshoot is cut off then.
+        assert np.abs(difference).mean() < 1, fit
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def seen(image: Image.Image, **described: Any) -> NDArray[np.uint8]:
     encoded = BytesIO()
     image.save(encoded, "BMP")
-    described = {"fit": fit, "fill": (9, 99, 200), "interpolation": interpolation}
-    ours = load_square(
-        encoded.getvalue(), Preprocess(resize=resize, crop=crop, mean=(0, 0, 0), std=(1, 1, 1), **described)
-    )
-    difference = np.abs(ours.astype(int) - np.asarray(theirs))
-    # Pillow resizes the side first that saves more, which a crop can change; the overshoot of noise is cut off then.
-    assert difference.mean() < 1
-    assert difference.max() == 0 or resize != crop
+    return load_square(encoded.getvalue(), Preprocess(mean=(0, 0, 0), std=(1, 1, 1), **described))

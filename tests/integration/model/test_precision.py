@@ -1,4 +1,7 @@
-"""A bundle gets the precision that it was asked for, measured against fp32, and no file that it does not need."""
+"""A bundle gets the precision that it was asked for, measured against fp32, and no file that it does not need.
+
+What needs NNCF is thorough: it imports torch, which takes seconds of each process.
+"""
 
 import shutil
 import subprocess
@@ -13,7 +16,7 @@ import pytest
 
 from app_tier.bundle import DEMO_BUNDLE, Bundle, BundleBuildError, file_digest, load_bundle, load_zip
 from app_tier.engines import OpenVinoEngine, open_engine
-from core.bundle_manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, LowPrecision
+from core.bundle_manifest import INT8_IR_NAME, INT8_WEIGHTS_NAME, IR_NAME, IR_WEIGHTS_NAME, LowPrecision
 from scripts.demo_model.signs import samples
 from scripts.model import precision as module
 from scripts.model import sample_images
@@ -78,20 +81,32 @@ def quantising(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subproc
     return folder, run_python(PROGRAM, str(folder))
 
 
-@pytest.fixture
-def quantised_before(
-    quantising: tuple[Path, "subprocess.CompletedProcess[str]"], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Let `quantise` copy the network that the process has made, for tests of what follows it."""
-    made, _ = quantising
+def quantise_by_copying(monkeypatch: pytest.MonkeyPatch, network: Path, weights: Path) -> None:
+    """Let `quantise` copy these files, for tests of what follows it."""
 
     def quantise(bundle: Bundle, images: Iterable[Labelled]) -> tuple[Bundle, int]:
-        names = (INT8_IR_NAME, INT8_WEIGHTS_NAME)
-        written = {name: file_digest(Path(shutil.copy(made / name, bundle.folder))) for name in names}
+        copied = {INT8_IR_NAME: network, INT8_WEIGHTS_NAME: weights}
+        written = {name: file_digest(Path(shutil.copy(made, bundle.folder / name))) for name, made in copied.items()}
         manifest = bundle.manifest.model_copy(update={"files": bundle.manifest.files | written})
         return replace(bundle, manifest=manifest), len(list(decoded(images, manifest)))
 
     monkeypatch.setattr(module, "quantise", quantise)
+    monkeypatch.setattr(module, "can_quantise", lambda: True)
+
+
+@pytest.fixture
+def quantised_before(
+    quantising: tuple[Path, "subprocess.CompletedProcess[str]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let `quantise` copy the network that the process has made."""
+    made, _ = quantising
+    quantise_by_copying(monkeypatch, made / INT8_IR_NAME, made / INT8_WEIGHTS_NAME)
+
+
+@pytest.fixture
+def without_nncf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the network of fp32 stand for that of int8: what is measured of it is given."""
+    quantise_by_copying(monkeypatch, DEMO_BUNDLE / IR_NAME, DEMO_BUNDLE / IR_WEIGHTS_NAME)
 
 
 @pytest.fixture
@@ -115,6 +130,7 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     monkeypatch.setattr(module, "compare", compared)
 
 
+@pytest.mark.thorough
 @needs_int8
 def test_int8_is_written_measured_on_other_images_and_answers_from_a_zip_too(
     int8_bundle: Bundle, tmp_path: Path
@@ -137,7 +153,7 @@ def test_int8_is_written_measured_on_other_images_and_answers_from_a_zip_too(
 
 @needs_int8
 @needs_bf16
-@pytest.mark.usefixtures("quantised_before")
+@pytest.mark.usefixtures("without_nncf")
 @pytest.mark.parametrize(("bf16", "int8", "first"), [(0.5, 0.2, "int8"), (0.5, 0.7, "bf16")])
 def test_exact_asks_first_what_was_faster_in_sum_and_keeps_only_its_files(
     bf16: float, int8: float, first: str, bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,7 +168,7 @@ def test_exact_asks_first_what_was_faster_in_sum_and_keeps_only_its_files(
 
 
 @needs_int8
-@pytest.mark.usefixtures("quantised_before")
+@pytest.mark.usefixtures("without_nncf")
 def test_exact_is_fp32_alone_where_low_precision_with_its_repeats_is_not_faster(
     bundle: Bundle, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +196,7 @@ def low_precision_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_GAIN", 0.0)
 
 
+@pytest.mark.thorough
 @needs_int8
 @pytest.mark.usefixtures("low_precision_is_faster", "quantised_before")
 def test_the_demo_network_answers_as_fp32_does_when_it_asks_int8_first(
@@ -208,6 +225,7 @@ def test_without_nncf_exact_asks_bf16_first(bundle: Bundle, signs: Path, monkeyp
     assert measured.source == f"folder {signs.name}"
 
 
+@pytest.mark.thorough
 @needs_bf16
 @needs_int8
 @pytest.mark.usefixtures("low_precision_is_faster")
@@ -234,6 +252,7 @@ def test_images_to_measure_on_of_which_none_can_be_decoded_are_refused() -> None
         compare(load_bundle(), [Labelled(b"no picture", None)], ())
 
 
+@pytest.mark.thorough
 @pytest.mark.processes
 def test_every_convolution_and_residual_add_is_int8_and_nothing_is_printed_or_sent(
     quantising: tuple[Path, "subprocess.CompletedProcess[str]"],
@@ -243,6 +262,7 @@ def test_every_convolution_and_residual_add_is_int8_and_nothing_is_printed_or_se
     assert ended.stderr == ""
 
 
+@pytest.mark.thorough
 def test_images_to_calibrate_on_of_which_none_can_be_decoded_are_refused() -> None:
     with pytest.raises(BundleBuildError, match="none of the images to calibrate int8 on"):
         quantise(load_bundle(), [Labelled(b"no picture", None)])

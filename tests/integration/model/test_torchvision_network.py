@@ -1,6 +1,5 @@
 """Bundles of networks by name answer as their framework does, and a hostile file of weights is refused."""
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,18 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torchvision import models
 
-from app_tier.bundle import BundleBuildError, file_digest
+from app_tier.bundle import BundleBuildError, file_digest, load_bundle
 from app_tier.engines import open_engine
+from scripts.model.group import model
 from scripts.model.photo_model import SHA256, build_photos, imagenet_labels, photo_weights
 from scripts.model.torchvision_network import build_torchvision, preprocess_of
 from tests.support.lite0 import lite0_logits
+from tests.support.pt2 import RunsACommand
+
+pytestmark = pytest.mark.thorough
 
 NAME = "resnet18"
 LABELS = ("red", "green", "blue")
@@ -53,6 +57,26 @@ def test_own_weights_answer_on_both_engines_as_in_torchvision(tmp_path: Path) ->
     assert bundle.manifest.agreement.same_top1 == 1
 
 
+def test_build_makes_a_bundle_of_a_torchvision_network_with_own_weights_and_labels(tmp_path: Path) -> None:
+    torch.save(models.resnet18(num_classes=2).state_dict(), tmp_path / "own.pth")
+    (tmp_path / "labels.txt").write_text("cats\n\ndogs\n")
+    options = ["--weights", str(tmp_path / "own.pth"), "--labels", str(tmp_path / "labels.txt")]
+    ran = CliRunner().invoke(
+        model, ["build", "resnet18", *options, "--precision", "fp32", "--out", str(tmp_path / "bundle")]
+    )
+    assert ran.exit_code == 0, ran.output
+    bundle = load_bundle(tmp_path / "bundle")
+    assert (bundle.name, bundle.labels) == ("resnet18-own", ("cats", "dogs"))
+    assert "OpenVINO and torch  100.0% the same label" in ran.output
+
+
+def test_build_of_an_unknown_network_is_one_clear_line() -> None:
+    ran = CliRunner().invoke(model, ["build", "resnet19"])
+    assert ran.exit_code == 1
+    assert ran.output.startswith("Error: no network 'resnet19': name a .onnx or .pt2 file, photos, or one of ")
+    assert "resnet18, " in ran.output
+
+
 def test_published_weights_bring_labels_preprocessing_and_licence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,16 +112,6 @@ def test_weights_that_cannot_be_downloaded_name_their_address_and_a_place_for_th
         BundleBuildError, match=r"downloaded from https://\S+ .*no network.* into .*/hub/checkpoints$"
     ):
         build_torchvision(NAME, tmp_path / "bundle")
-
-
-class RunsACommand:
-    """What a hostile pickle holds: loading it runs a command."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.mark),)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
