@@ -10,6 +10,8 @@ from benchmarks.capacity import CapacityBench
 from benchmarks.coldstart import StartBench
 from localcloud.launch import LocalCloud
 
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
+
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +19,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())
 
 
-@pytest.mark.processes
 @pytest.mark.usefixtures("environment")
 def test_a_real_controller_records_each_answer_once_and_its_calls_are_counted(
     cloud: LocalCloud, tmp_path: Path
@@ -29,7 +30,6 @@ def test_a_real_controller_records_each_answer_once_and_its_calls_are_counted(
         assert found.calls > 0
 
 
-@pytest.mark.processes
 @pytest.mark.usefixtures("environment")
 def test_a_start_is_measured_from_the_process_to_its_answer(cloud: LocalCloud) -> None:
     start = StartBench(cloud).start(DEMO_BUNDLE)

@@ -1,4 +1,4 @@
-"""A feature can be removed: without its folder and its name, the system has no trace of it."""
+"""Features can be removed: without their folders and their names, the system has no trace of them."""
 
 import subprocess
 import sys
@@ -8,10 +8,14 @@ import pytest
 
 from tests.without_feature import copy_without
 
+FEATURES = ("dead_letters", "models", "notifications", "review", "sharing")
 
-@pytest.mark.parametrize("feature", ["dead_letters", "models", "notifications", "review", "sharing"])
-def test_without_a_feature_the_rest_works_and_names_it_nowhere(feature: str, tmp_path: Path) -> None:
-    copy_without(feature, tmp_path)
+
+@pytest.mark.parametrize(
+    "features", [FEATURES, *(pytest.param((each,), marks=pytest.mark.thorough) for each in FEATURES)], ids="-".join
+)
+def test_without_features_the_rest_works_and_names_them_nowhere(features: tuple[str, ...], tmp_path: Path) -> None:
+    copy_without(features, tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/web_tier/test_features.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

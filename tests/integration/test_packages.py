@@ -7,9 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import venv
 from dataclasses import dataclass
-from email.message import Message
 from fnmatch import fnmatchcase
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
@@ -37,28 +37,38 @@ FOR_MOTO = {"flask", "flask-cors"}
 
 
 @dataclass(frozen=True)
-class Wheel:
-    """A wheel, and the folder of the package that it was built of."""
+class Package:
+    """A package, and the folder of its project."""
 
-    path: Path
-    package: Path
+    project: Path
+    folder: Path
 
     @property
     def modules(self) -> set[str]:
         """The names of the package's modules, without its tests."""
-        paths = (path.relative_to(self.package.parent) for path in self.package.rglob("*.py"))
+        paths = (path.relative_to(self.folder.parent) for path in self.folder.rglob("*.py"))
         return {str(path) for path in paths if "tests" not in path.parts}
 
     @property
-    def metadata(self) -> Message:
-        with ZipFile(self.path) as content:
-            [name] = [name for name in content.namelist() if name.endswith("METADATA")]
-            return email.message_from_bytes(content.read(name))
-
-    @property
     def needs(self) -> list[Requirement]:
-        """What is installed with the wheel, without its extras."""
-        return list(filter(is_needed, map(Requirement, self.metadata.get_all("Requires-Dist", []))))
+        """What is installed with the package, without its extras."""
+        described = tomllib.loads((self.project / "pyproject.toml").read_text(encoding="utf-8"))
+        return list(filter(is_needed, map(Requirement, described["project"]["dependencies"])))
+
+
+PACKAGES = {
+    "client": Package(ROOT / "client", ROOT / "client" / "fleetsight_client"),
+    "localcloud": Package(ROOT / "localcloud", ROOT / "localcloud"),
+}
+EACH_PACKAGE = pytest.mark.parametrize("package", PACKAGES.values(), ids=PACKAGES)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel, and the package that it was built of."""
+
+    path: Path
+    package: Package
 
     def install(self, folder: Path) -> Path:
         """Install the wheel in an empty environment with what it requires; return the folder of programs."""
@@ -67,7 +77,7 @@ class Wheel:
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", programs / "python")
         run(*pip, "install", "--no-index", "--no-deps", self.path, cwd=folder)
         [site] = (folder / "lib").glob("python3*/site-packages")
-        for entry in {entry for need in self.needs for entry in files_of(need)}:
+        for entry in {entry for need in self.package.needs for entry in files_of(need)}:
             (site / entry.name).symlink_to(entry)
         return programs
 
@@ -103,47 +113,50 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Wheel]:
     """Return the wheels of both packages. Each is built of a copy, since the build leaves files beside its source."""
     made = {}
-    for project, package in (("client", "client/fleetsight_client"), ("localcloud", "localcloud")):
+    for name, package in PACKAGES.items():
         folder = tmp_path_factory.mktemp("wheel")
         ignored = ignore_patterns("__pycache__", "build", "*.egg-info")
-        copy = copytree(ROOT / project, folder / project, ignore=ignored)
+        copy = copytree(package.project, folder / name, ignore=ignored)
         run(sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", BUILD, folder, cwd=copy)
         [path] = folder.glob("*.whl")
-        made[project] = Wheel(path, ROOT / package)
+        made[name] = Wheel(path, package)
     return made
 
 
-@pytest.fixture(params=["client", "localcloud"])
-def wheel(request: pytest.FixtureRequest, wheels: dict[str, Wheel]) -> Wheel:
-    return wheels[request.param]
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_wheel_has_every_module_and_no_test(name: str, wheels: dict[str, Wheel]) -> None:
+    with ZipFile(wheels[name].path) as content:
+        modules = {name for name in content.namelist() if name.endswith(".py")}
+        [described] = [name for name in content.namelist() if name.endswith("METADATA")]
+        metadata = email.message_from_bytes(content.read(described))
+    assert modules == wheels[name].package.modules
+    assert metadata["Version"] == VERSIONS[wheels[name].package.folder.name]
 
 
-def test_the_wheel_has_every_module_and_no_test(wheel: Wheel) -> None:
-    with ZipFile(wheel.path) as content:
-        assert {name for name in content.namelist() if name.endswith(".py")} == wheel.modules
-    assert wheel.metadata["Version"] == VERSIONS[wheel.package.name]
-
-
-def test_the_wheel_requires_what_its_modules_import(wheel: Wheel) -> None:
+@EACH_PACKAGE
+def test_a_package_requires_what_its_modules_import(package: Package) -> None:
     imported = set[str]()
-    for name in wheel.modules:
-        for node in ast.walk(ast.parse((wheel.package.parent / name).read_text(encoding="utf-8"))):
+    for name in package.modules:
+        for node in ast.walk(ast.parse((package.folder.parent / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
-    others = imported - sys.stdlib_module_names - {wheel.package.name}
+    others = imported - sys.stdlib_module_names - {package.folder.name}
     found = packages_distributions()
-    extras = {"pillow", "pillow-heif", "pyarrow"} if wheel.package.name == "fleetsight_client" else FOR_MOTO
-    assert {canonicalize_name(found[name][0]) for name in others} ^ {need.name for need in wheel.needs} == extras
+    extras = {"pillow", "pillow-heif", "pyarrow"} if package.folder.name == "fleetsight_client" else FOR_MOTO
+    assert {canonicalize_name(found[name][0]) for name in others} ^ {need.name for need in package.needs} == extras
 
 
-def test_the_requirements_hold_for_the_pinned_versions(wheel: Wheel) -> None:
+@EACH_PACKAGE
+def test_the_requirements_hold_for_the_pinned_versions(package: Package) -> None:
     pinned = (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8")
     versions = dict(re.findall(r"^([a-z0-9-]+)==([^ \n]+)", pinned, re.MULTILINE))
-    assert [str(need) for need in wheel.needs if not need.specifier.contains(versions[need.name])] == []
+    assert [str(need) for need in package.needs if not need.specifier.contains(versions[need.name])] == []
 
 
+@pytest.mark.thorough
 def test_the_installed_client_classifies(wheels: dict[str, Wheel], tmp_path: Path) -> None:
     programs = wheels["client"].install(tmp_path / "venv")
     (tmp_path / "photos").mkdir()
@@ -156,6 +169,7 @@ def test_the_installed_client_classifies(wheels: dict[str, Wheel], tmp_path: Pat
     assert shown.startswith(f"fleetsight-client {fleetsight_client.__version__}")
 
 
+@pytest.mark.thorough
 def test_the_installed_local_cloud_stores_an_object(wheels: dict[str, Wheel], tmp_path: Path) -> None:
     programs = wheels["localcloud"].install(tmp_path / "venv")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHONPATH"))}

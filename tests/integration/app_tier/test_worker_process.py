@@ -29,7 +29,8 @@ from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 pytestmark = pytest.mark.processes
 
 SMALL = (((64, 64), 1.0),)
-KINDS = pytest.mark.parametrize("kind", ["standard", "fifo"])
+FIFO = pytest.param("fifo", marks=pytest.mark.thorough)
+KINDS = pytest.mark.parametrize("kind", ["standard", FIFO])
 
 
 def small_signs(count: int) -> list[Sample]:
@@ -238,7 +239,7 @@ def test_sigterm_ends_a_worker_that_cannot_even_start(make_site: SiteMaker) -> N
     assert worker.log()[-1]["reason"] == "SIGTERM before the start"
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["standard", "fifo"])  # SQS refuses to receive, or has no message
 def test_row_56_a_worker_stays_while_too_many_messages_are_in_flight(make_site: SiteMaker, kind: str) -> None:
     site = make_site(queues={"kind": kind, "visibility_timeout_seconds": 43_200})
     refs = site.submit(sign.data for sign in small_signs(3))
@@ -285,7 +286,7 @@ def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMa
         assert {answer(response) for response in results[ref.image_id]} == {answer(site.prediction(ref))}
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["standard", "fifo"])  # the late deletion takes effect, or is refused
 def test_row_4_a_worker_frozen_past_its_timeout_answers_late_and_changes_nothing(
     make_site: SiteMaker, kind: str
 ) -> None:
@@ -309,7 +310,8 @@ def test_row_4_a_worker_frozen_past_its_timeout_answers_late_and_changes_nothing
     assert site.requests.counts().total == site.dead_letters.counts().total == 0
 
 
-@KINDS
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["standard", "fifo"])
 def test_row_10_a_worker_without_memory_ends_and_costs_no_image_more_than_a_try(
     make_site: SiteMaker, kind: str
 ) -> None:

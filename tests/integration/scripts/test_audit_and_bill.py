@@ -46,6 +46,7 @@ def test_the_audit_tells_vulnerable_packages_from_missing_data(
     assert printed in ended.stdout
 
 
+@pytest.mark.thorough
 def test_the_bill_of_materials_has_all_pinned_packages_with_version_and_hashes(tmp_path: Path) -> None:
     """The command is the one of CONTRIBUTING.md; cyclonedx-py validates what it writes."""
     (tmp_path / ".venv").symlink_to(sys.prefix)

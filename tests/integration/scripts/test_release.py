@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.support.waiting import DEADLINE_SECONDS
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 
 def run(folder: Path, *command: str, umask: int = -1) -> "subprocess.CompletedProcess[str]":

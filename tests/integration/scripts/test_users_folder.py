@@ -10,7 +10,7 @@ from scripts.run.system import free_port
 from tests.support.checkouts import link_checkout
 from tests.support.reader import Reader
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 OF_THE_CHECKOUT = ("click", "core", "localcloud", "scripts", "services", "web_tier")
 """Modules that nothing may import from the user's folder."""
