@@ -66,6 +66,7 @@ def run(system: System, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.thorough
 def test_images_of_a_model_that_cannot_be_loaded_fail_and_are_retried_with_another_one(
     tmp_path: Path, running: tuple[System, Path]
 ) -> None:

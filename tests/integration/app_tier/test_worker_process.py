@@ -150,7 +150,7 @@ def copy_with_other_labels(folder: Path) -> Bundle:
 @KINDS
 def test_row_6_sigterm_gives_back_what_has_not_started_and_costs_nothing(make_site: SiteMaker, kind: str) -> None:
     site = make_site(queues={"kind": kind}, worker={"call_threads": 1, "idle_seconds": NEVER_SECONDS})
-    refs = site.submit(sign.data for sign in small_signs(150))
+    refs = site.submit(sign.data for sign in small_signs(80))
     worker = site.start_worker(("-c", signalled_in_the_middle(signal.SIGTERM)))
     assert worker.wait() == 0
     assert worker.log()[-1]["reason"] == "SIGTERM"
@@ -181,7 +181,7 @@ def test_row_21_a_notice_in_the_middle_of_a_batch_drains_the_worker_and_costs_no
     make_site: SiteMaker, kind: str, path: str, document: str, reason: str
 ) -> None:
     site = make_site(queues={"kind": kind}, worker={"call_threads": 1, "idle_seconds": NEVER_SECONDS})
-    refs = site.submit(sign.data for sign in small_signs(150))
+    refs = site.submit(sign.data for sign in small_signs(80))
     with MetadataService.serve() as service:
         worker = site.start_worker(("-c", NOTICED), AWS_EC2_METADATA_SERVICE_ENDPOINT=service.url)
         wait_until(lambda: site.outputs.list_keys(refs[0].job_id, 1), "a prediction is stored")
@@ -273,7 +273,7 @@ sys.exit(__main__.main())
 
 def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMaker) -> None:
     site = make_site(queues={"visibility_timeout_seconds": 3})
-    refs = site.submit(sign.data for sign in small_signs(100))
+    refs = site.submit(sign.data for sign in small_signs(60))
     first = site.start_worker(("-c", signalled_in_the_middle(signal.SIGKILL)))
     first.wait()
     assert site.requests.counts().in_flight > 0
@@ -297,7 +297,7 @@ def test_row_4_a_worker_frozen_past_its_timeout_answers_late_and_changes_nothing
     wait_until(lambda: state_of(first.process.pid) == "T", "the first worker stands still")
     assert site.requests.counts().in_flight > 0
     # Another worker: its own answers differ.
-    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4", FLEETSIGHT__WORKER__TOP_K="1")
+    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="3", FLEETSIGHT__WORKER__TOP_K="1")
     assert second.wait() == 0
     answers = site.collect(len(refs))
     first.process.send_signal(signal.SIGCONT)
@@ -354,7 +354,7 @@ def test_row_2_a_worker_killed_between_two_steps_of_its_answer_leaves_one_result
     site.start_worker(("-c", killed_before(step))).wait()
     stored = None if step == "store" else site.outputs.get(output_key(ref))
     # Another worker: its own answer would differ.
-    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4", FLEETSIGHT__WORKER__TOP_K="1")
+    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="3", FLEETSIGHT__WORKER__TOP_K="1")
     assert second.wait() == 0
     left = list(site.left())
     responses = [each for each in left if isinstance(each, ClassificationResult)]

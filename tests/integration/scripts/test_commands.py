@@ -18,7 +18,9 @@ from click.testing import CliRunner, Result
 from scripts.model.built_once import ModelNotBuiltError
 from scripts.run.__main__ import main as run_command
 from scripts.run.model import model_setting
+from scripts.run.supervisor import Supervisor
 from scripts.run.system import free_port
+from tests.support.forked_system import ForkingSupervisor
 from tests.support.processes import run_python
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -165,6 +167,7 @@ def test_a_part_that_ends_at_each_start_ends_the_command_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.run.system.FAILED_STARTS", 2)
+    monkeypatch.setattr(Supervisor, "spawn", ForkingSupervisor.spawn)
     missing = tmp_path / "missing.pem"
     ended = start_in_this_process("--once", "--port", str(free_port()), GUNICORN_CMD_ARGS=f"--certfile={missing}")
     assert ended.exit_code == 2
