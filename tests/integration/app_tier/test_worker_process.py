@@ -272,12 +272,12 @@ sys.exit(__main__.main())
 
 
 def test_what_a_killed_worker_had_in_hand_gets_one_result_each(make_site: SiteMaker) -> None:
-    site = make_site(queues={"visibility_timeout_seconds": 3})
+    site = make_site(queues={"visibility_timeout_seconds": 2})
     refs = site.submit(sign.data for sign in small_signs(60))
     first = site.start_worker(("-c", signalled_in_the_middle(signal.SIGKILL)))
     first.wait()
     assert site.requests.counts().in_flight > 0
-    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="4")
+    second = site.start_worker(FLEETSIGHT__WORKER__IDLE_SECONDS="3")
     results = site.collect(len(refs))
     assert second.wait() == 0
     assert site.requests.counts().total == 0

@@ -87,7 +87,7 @@ def test_build_is_exact_by_default_and_says_on_which_images_it_was_measured(
     own_network: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.model.precision.MIN_GAIN", 0.0)  # four images say little about speed
-    monkeypatch.setattr("scripts.model.precision.can_quantise", lambda: False)
+    monkeypatch.setattr("scripts.model.precision.can_quantise", lambda: False)  # NNCF imports torch
     images = ("--images", str(pictures(tmp_path / "pictures", 4)))
     ran = run("build", *own_network, *images, "--out", str(tmp_path / "bundle"))
     assert ran.exit_code == 0, ran.output

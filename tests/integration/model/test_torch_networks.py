@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from app_tier.bundle import BundleBuildError
-from app_tier.engines import OpenVinoEngine, open_engine
+from app_tier.engines import OpenVinoEngine
 from scripts.demo_model.signs import samples
 from scripts.model.group import model
-from tests.support.own_networks import SIZE, SPEC, build_with, write_network
+from tests.support.own_networks import SPEC, build_with, write_network
 from tests.support.pt2 import MeanColour, RunsACommand, write_pt2
 
 pytestmark = pytest.mark.thorough
@@ -29,15 +28,6 @@ def test_s6_a_model_file_runs_no_code_when_it_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(BundleBuildError, match=r"not a torch\.export program"):
         build_with(tmp_path / "evil.pt2", SPEC)
     assert not mark.exists()
-
-
-def test_a_network_that_ends_with_softmax_is_not_given_a_second_one(tmp_path: Path) -> None:
-    bundle = build_with(write_network(tmp_path / "net.pt2", ends=("Softmax",)), SPEC + "outputs: probabilities\n")
-    batch = np.random.default_rng(1).normal(size=(5, 3, SIZE, SIZE)).astype(np.float32)
-    expected = torch.from_numpy(batch).mean((2, 3)).softmax(1).numpy()
-    for engine in ("openvino", "torch"):
-        assert np.abs(open_engine(engine, bundle).infer(batch) - expected).max() < 1e-6
-    assert bundle.manifest.agreement is not None
 
 
 @pytest.mark.parametrize(
