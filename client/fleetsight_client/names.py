@@ -11,8 +11,7 @@ from typing import Final
 MAX_FILENAME_BYTES: Final = 700
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
-_DROPPED_CATEGORIES: Final = frozenset({"Cc", "Cs"})
-_DROPPED: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
+_DROPPED: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 
 def shown_name(raw: str) -> str:
@@ -42,5 +41,4 @@ def matched_name(path: str) -> str:
 
 def printable(raw: str) -> str:
     """Return a text without control characters, overrides of the direction, and white space at its ends."""
-    kept = (each for each in raw if each not in _DROPPED and unicodedata.category(each) not in _DROPPED_CATEGORIES)
-    return "".join(kept).strip()
+    return _DROPPED.sub("", raw).strip()

@@ -1,4 +1,4 @@
-"""A season of camera traps: 5,000 photos in 60 folders with bursts, damage and a manifest, killed and resumed."""
+"""A season of camera traps: 1,000 photos in 12 folders with bursts, damage and a manifest, killed and resumed."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from client.tests.support.results_api import DEADLINE_SECONDS, FAILED, REJECTED,
 pytestmark = pytest.mark.processes
 
 PACKAGE = Path(__file__).parents[2]
-FOLDERS, PHOTOS = 60, 5_000
+FOLDERS, PHOTOS = 12, 1_000
 BURST = 3
 """Photos of a burst, two seconds apart; bursts are ten minutes apart."""
 

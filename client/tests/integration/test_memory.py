@@ -14,12 +14,12 @@ pytestmark = pytest.mark.processes
 
 PACKAGE = Path(__file__).parents[2]
 
-FEW, MANY = 10_000, 40_000
-"""With fewer than 10,000 files SQLite's caches are not full yet, so memory would seem to grow with the files."""
+FEW, MANY = 8_000, 20_000
+"""With fewer files SQLite's caches are far from full, so memory would seem to grow with the files."""
 MAX_GROWTH_KB = 6 * 1024
-"""The list of files alone would take more: an object with a path has over 500 bytes, and 30,000 of them 15 MB.
+"""The list of files alone would take more: an object with a path has over 600 bytes, and 12,000 of them 7 MB.
 
-Measured: 39.6 MB for 2,000 files, 43.5 MB for 10,000, 45.8 MB for 40,000, and 45.9 MB for 80,000.
+Measured: 39.6 MB for 2,000 files, 42.2 MB for 8,000, 45.4 MB for 20,000, 45.8 MB for 40,000, and 45.9 MB for 80,000.
 """
 
 PEAK = """

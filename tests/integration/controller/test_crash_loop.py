@@ -1,5 +1,7 @@
 """A fault that ends every worker, in a running system: it comes to rest, says why, and goes on after the repair."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -8,8 +10,11 @@ from typing import Any
 import pytest
 import requests
 
+from core.fleet.models import LaunchJournal
+from core.fleet.store import FleetStore
 from localcloud.clients import ControlClient
 from scripts.run.system import System
+from services.table import Table
 from tests.support.jobs import picture
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -48,6 +53,16 @@ def fleet(system: System) -> dict[str, Any]:
     return dict(wait_until(published, "the controller publishes a fleet status"))
 
 
+def replace_controller_as_if_minutes_later(system: System) -> None:
+    """Kill the controller for one that finds no launch in the journal."""
+    store = FleetStore(Table(system.clients.dynamodb, system.config.names.job_table))
+    pid = system.supervisor.pid("controller")
+    assert pid is not None
+    os.killpg(pid, signal.SIGSTOP)
+    assert store.put_journal(LaunchJournal(revision=store.journal().revision + 1))
+    os.killpg(pid, signal.SIGKILL)
+
+
 def test_row_61_workers_without_right_to_store_are_probed_and_reported_until_repair(system: System) -> None:
     set_faults(system, DENIED)
     client = system.api()
@@ -65,7 +80,9 @@ def test_row_61_workers_without_right_to_store_are_probed_and_reported_until_rep
     page = requests.get(f"{system.url}/jobs/{job}", timeout=DEADLINE_SECONDS).text
     assert "No worker can classify images at the moment." in page
     before = launches(system)
-    # The reproduction had 41 launches in 40 s. Now the first probe follows, alone, a minute after the last launch.
+    # The reproduction had 41 launches in 40 s. Now the first probe follows, alone, a minute after the last launch;
+    # the controller's successor knows the state of the circuit, and here of no launch.
+    replace_controller_as_if_minutes_later(system)
     wait_until(lambda: launches(system) > before, "a probe starts")
     assert (before <= 2 * WORKERS, launches(system)) == (True, before + 1)
     set_faults(system)
