@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from core.images import Framing, ImageLimits, ImageRejectedError, sniff
-from core.sandbox.pool import SandboxPool
 from core.sandbox.process import MissingLimitsError
 from scripts.run.system import System, free_port
 from tests.conftest import ROOT
@@ -35,31 +36,23 @@ SAMPLES: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxPool]:
-    pool = sandboxed_inspect(ImageLimits(), "required")
-    yield pool
-    pool.close()
-
-
-def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits, **more: Framing) -> object:
+def verdict(function: Callable[..., object], data: bytes, limits: ImageLimits) -> object:
     try:
-        function(data, "u", limits=limits, **more)
+        function(data, "u", limits=limits)
     except ImageRejectedError as error:
         return error.code, error.message
     return sniff(data)
 
 
-@pytest.mark.parametrize("limits", [ImageLimits(), SMALL])
-@pytest.mark.parametrize("kind", SAMPLES)
-def test_a_sandboxed_process_gives_each_file_the_verdict_of_its_content(
-    kind: str, limits: ImageLimits, sandbox: SandboxPool
-) -> None:
-    data = SAMPLES[kind]()
-    expected = verdict(inspect, data, limits)
-    assert verdict(sandbox, data, limits) == expected
-    if isinstance(expected, tuple):  # a worker rejects it, too
-        assert verdict(central_crop, data, limits, framing=Framing((8, 8), (8, 8))) == expected
+def test_a_sandboxed_process_gives_each_file_the_verdict_of_its_content() -> None:
+    files = {kind: make() for kind, make in SAMPLES.items()}
+    with closing(sandboxed_inspect(ImageLimits(), "required")) as sandbox:
+        for limits in (ImageLimits(), SMALL):
+            expected = {kind: verdict(inspect, data, limits) for kind, data in files.items()}
+            assert {kind: verdict(sandbox, data, limits) for kind, data in files.items()} == expected
+            rejected = {kind: each for kind, each in expected.items() if isinstance(each, tuple)}
+            crop = partial(central_crop, framing=Framing((8, 8), (8, 8)))
+            assert {kind: verdict(crop, files[kind], limits) for kind in rejected} == rejected, "a worker, too"
 
 
 UPLOADS = """

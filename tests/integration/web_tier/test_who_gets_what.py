@@ -26,9 +26,9 @@ from localcloud.launch import LocalCloud
 from services.clients import Clients
 from services.errors import ConfigError
 from services.s3 import Bucket
-from services.table import Table
 from tests.conftest import config_of
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, PlayedProvider, access_of
 from tests.support.provider_tokens import HEADER, ID, JWKS, OTHER_KEY, PROVIDER_KEY, SECONDS, rs256, token, verifier
 from web_tier.app import create_app
@@ -246,7 +246,7 @@ class Stage:
     app: Flask
     config: Config
     clients: Clients
-    table: Table
+    table: MemoryTable
     access: AuthServices
     provider: PlayedProvider
 
@@ -318,11 +318,12 @@ class Stage:
 def stage(cloud: LocalCloud, clients: Clients) -> Iterator[Stage]:
     config = config_of(cloud, new_id().lower(), classic={"wait_seconds": 0.01})
     provision(clients, config)
-    table, provider = Table(clients.dynamodb, config.names.job_table), PlayedProvider()
+    table, provider = MemoryTable(), PlayedProvider()
     for sub in (OWNER, OTHER, OPERATOR):
         provider.add(sub, is_operator=sub == OPERATOR)
     access = replace(access_of(table, provider), verifier=verifier(fetch=lambda: JWKS))
-    yield Stage(create_app(config, auth=access), config, clients, table, access, provider)
+    app = create_app(config, store=JobStore(table), auth=access)
+    yield Stage(app, config, clients, table, access, provider)
 
 
 def ask(client: FlaskClient, route: Route, ids: dict[str, str], **more: Any) -> int:
