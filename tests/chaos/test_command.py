@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,15 +30,15 @@ def port() -> int:
 
 @contextmanager
 def running(
-    port: int, ready: str, *options: object, folders: Sequence[Path] = (), **further: str
+    port: int, ready: str, *options: object, variables: Mapping[str, str], folders: Sequence[Path] = ()
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """Run the command until the block ends; yield it with what it prints up to the line with `ready`.
 
-    It has the modules of `folders` and the variables `further`.
+    It has the modules of `folders`.
     """
     command = [sys.executable, "-P", "-m", "scripts.run", "--port", str(port), *map(str, options)]
     path = os.pathsep.join(map(str, (*folders, ROOT)))
-    environment = {**os.environ, **further, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **variables, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         printed = ""
@@ -71,7 +71,7 @@ def test_the_first_batch_has_its_pictures_outlives_the_web_tier_and_ends_by_a_ki
         "FLEETSIGHT__FLEET__IMAGES_PER_WORKER": "1",
     }
     url, options = f"http://127.0.0.1:{port}", ("--model", "demo", "--images", tmp_path)
-    with running(port, "This job is at", *options, **settings) as (serving, printed):
+    with running(port, "This job is at", *options, variables=settings) as (serving, printed):
         assert "failed: torn.jpg" in printed
         assert drawn.label in printed
         [job_id] = re.findall(rf"{url}/jobs/([0-9A-Z]{{26}})", printed)
@@ -97,7 +97,7 @@ def test_the_first_batch_has_its_pictures_outlives_the_web_tier_and_ends_by_a_ki
 def test_a_system_without_a_batch_is_empty_and_ends_with_0_at_an_interrupt(port: int) -> None:
     forks = {FORK_SERVER_VARIABLE: fork_server()}
     options, folders = ("--no-batch", "--sign-in"), [ROOT / "tests" / "support" / "forking"]
-    with running(port, "Press Ctrl-C to stop", *options, folders=folders, **forks) as (process, printed):
+    with running(port, "Press Ctrl-C to stop", *options, variables=forks, folders=folders) as (process, printed):
         [token] = re.findall(r"FLEETSIGHT_TOKEN=(\S+)", printed)
         api = ApiClient(f"http://127.0.0.1:{port}", token=token)
         headers = {"Authorization": f"Bearer {token}"}

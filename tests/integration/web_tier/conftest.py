@@ -29,6 +29,7 @@ from tests.conftest import ConfigMaker, config_of, write_config
 from tests.support.clocks import ManualClock
 from tests.support.fixtures import audit_log, bucket, compiled, queue  # noqa: F401 - for all modules
 from tests.support.forked import ForkedPython
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import OIDC, SMALL_LIMITS, PlayedProvider, SignInSite, SignInSiteMaker, access_of
 from tests.support.processes import children_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -44,9 +45,24 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 @pytest.fixture
-def app(config: Config, provisioned: Clients) -> Flask:
-    """The web tier, with everything its configuration names."""
-    return create_app(config)
+def table() -> Table:
+    """The job table, in memory: `tests/integration/services` holds it to the contract of the one in the cloud.
+
+    A module whose web tier is a process has `table = cloud_table`.
+    """
+    return MemoryTable()
+
+
+@pytest.fixture
+def cloud_table(config: Config, provisioned: Clients) -> Table:
+    """The job table of `config` in the cloud."""
+    return Table(provisioned.dynamodb, config.names.job_table)
+
+
+@pytest.fixture
+def app(config: Config, provisioned: Clients, table: Table) -> Flask:
+    """The web tier, with everything its configuration names but the table."""
+    return create_app(config, store=JobStore(table))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.tokens import TokenUncheckedError
 from services.table import LAST, Table
-from tests.support.fixtures import AuditLog, memory_table
+from tests.support.fixtures import AuditLog
 from tests.support.jobs import UNKNOWN_ID, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BEGIN, BROWSER, SIGN_IN, SIGN_OUT, SignInSite, cookie_of
@@ -26,7 +26,6 @@ from web_tier.auth.provider import ProviderUnreachableError
 
 SITE = "http://localhost"
 ELSEWHERE = ("//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "")
-table = memory_table
 
 
 @pytest.fixture

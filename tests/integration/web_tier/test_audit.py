@@ -18,7 +18,7 @@ from services.s3 import Bucket
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.bundles import relabelled_bundle
-from tests.support.fixtures import AuditLog, memory_table
+from tests.support.fixtures import AuditLog
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.people import BROWSER, OIDC, SignInSite, sign_in_site
 from web_tier.app import create_app
@@ -30,9 +30,6 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BY_VIEWS = {"sign-in", "failed sign-in", "account deleted"}
 """Actions that no route declares: views record them, as the guard does a rejected token."""
 INSTANCE = "i-0123456789abcdef0"
-
-
-table = memory_table
 
 
 @pytest.fixture

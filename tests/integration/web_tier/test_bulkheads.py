@@ -21,7 +21,7 @@ from core.jobs.store import JobStore
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
-from tests.integration.web_tier.conftest import WebTier, serving
+from tests.integration.web_tier.conftest import WebTier, cloud_table, serving
 from tests.support.jobs import done, failed, picture
 from tests.support.people import OIDC, PlayedProvider, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -29,6 +29,8 @@ from web_tier.app import create_app
 from web_tier.http.bulkheads import Bulkhead, Bulkheads
 from web_tier.results.services import result_services_of
 from web_tier.results.thumbnails import NoThumbnailError
+
+table = cloud_table
 
 
 def entered(bulkhead: Bulkhead, *owners: str) -> list[bool]:

@@ -16,7 +16,6 @@ from core.jobs.store import JobStore
 from core.tokens import TokenUncheckedError
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, OIDC, SignInSite, access_of, cookie_of, keep
@@ -33,9 +32,6 @@ from web_tier.auth.sessions import MAX_UNVERIFIED_SECONDS, ROTATE_SECONDS
 
 PAGE, FOR_PROGRAMS = "/jobs", "/api/v1/jobs"
 WRONG = {"Authorization": "Bearer forged"}
-
-
-table = memory_table
 
 
 def status(browser: FlaskClient, path: str = FOR_PROGRAMS, **more: Any) -> int:

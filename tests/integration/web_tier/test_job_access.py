@@ -26,6 +26,7 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ConfigMaker
+from tests.integration.web_tier.conftest import cloud_table
 from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
 from tests.support.people import BROWSER, PlayedProvider, SignInSite, access_of
 from web_tier.app import create_app
@@ -45,6 +46,8 @@ DELETING = ("api_v1.delete_job", "jobs.delete")
 
 FOR_OPERATORS = "/dead-letters/"
 """Part of the address of each route on which operators decide about images of any owner."""
+
+table = cloud_table
 
 
 @contextmanager

@@ -15,12 +15,14 @@ from core.config import Config
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from scripts.run.system import free_port
-from tests.integration.web_tier.conftest import WebTier, serving
+from tests.integration.web_tier.conftest import WebTier, cloud_table, serving
 from tests.support.jobs import add_images, done, put_results
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 STREAMS = 4
 """Streams at once in both processes of the web tier: two of 16 threads in each."""
+
+table = cloud_table
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from web_tier.http.problems import ProblemType
 
 pytestmark = pytest.mark.processes
 
-EXAMPLES = 20
+EXAMPLES = 10
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -19,7 +19,7 @@ from core.model_catalog import JobModel
 from services.clients import Clients
 from services.errors import MessageError
 from services.s3 import Bucket, StoredObject
-from services.table import TableBusyError
+from services.table import Table, TableBusyError
 from tests.conftest import keys_in
 from tests.support.jobs import client_error, picture
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
@@ -38,13 +38,13 @@ def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpe
 
 
 @pytest.fixture
-def direct(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
-    return Backend(config, request_queue=queue).direct
+def direct(config: Config, provisioned: Clients, store: JobStore, queue: MemoryQueue) -> PresignedUploads:
+    return Backend(config, store, request_queue=queue).direct
 
 
 @pytest.fixture
-def other_process(config: Config, provisioned: Clients, queue: MemoryQueue) -> PresignedUploads:
-    return Backend(config, request_queue=queue).direct
+def other_process(config: Config, provisioned: Clients, store: JobStore, queue: MemoryQueue) -> PresignedUploads:
+    return Backend(config, store, request_queue=queue).direct
 
 
 def offered(direct: PresignedUploads, job: Job, files: Sequence[FileSpec], key: str | None = None) -> PresignedOffer:
@@ -127,7 +127,10 @@ def test_row_65_a_form_that_is_sent_again_after_the_commit_changes_nothing(
         assert tags(key) == ({} if keep else UNKEPT)
 
 
-def test_as_many_long_names_as_a_request_may_have_can_be_remembered(direct: PresignedUploads, job: Job) -> None:
+def test_as_many_long_names_as_a_request_may_have_can_be_remembered(
+    config: Config, cloud_table: Table, job: Job
+) -> None:
+    direct = Backend(config, JobStore(cloud_table)).direct  # its items are bounded
     offer = offered(direct, job, wanted(*["\U0001f6d1" * 300] * MAX_FILES))
     assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(MAX_FILES), "missing")
 
@@ -154,7 +157,7 @@ def test_commits_at_the_same_time_count_each_image_once(
 ) -> None:
     offer = offered(direct, job, wanted(*(f"{number}.jpg" for number in range(10))))
     send(offer, *range(10))
-    processes = [Backend(config, request_queue=MemoryQueue()).direct for _ in range(4)]
+    processes = [Backend(config, store, request_queue=MemoryQueue()).direct for _ in range(4)]
     together = Barrier(len(processes))
 
     def commit(process: PresignedUploads) -> set[str]:

@@ -20,7 +20,7 @@ from core.jobs.store import JobStore
 from services.clock import CLOCK
 from services.table import Table
 from tests.conftest import ConfigMaker
-from tests.support.fixtures import AuditLog, memory_table
+from tests.support.fixtures import AuditLog
 from tests.support.people import BROWSER, KEY, cookie_of
 from tests.support.provider_tokens import HEADER, JWKS, OTHER_KEY, rs256, token
 from tests.support.providers import CLIENT, EACH_JUDGE, JUDGES, OPERATOR, SECRET, USER, RunningProvider
@@ -34,8 +34,6 @@ from web_tier.http.backend import backend_of
 
 SITE = "http://localhost"
 AppFor = Callable[[str], Flask]
-
-table = memory_table
 
 
 @pytest.fixture

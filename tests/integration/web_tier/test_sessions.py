@@ -13,7 +13,6 @@ from services.errors import ConfigError
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker
 from tests.support.clocks import ManualClock
-from tests.support.fixtures import memory_table
 from tests.support.jobs import UNKNOWN_ID
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BEGIN, BROWSER, HOUR, KEY, MINUTE, OIDC, PlayedProvider, SignInSite, access_of
@@ -33,8 +32,6 @@ from web_tier.auth.sessions import (
     Sessions,
     SessionStore,
 )
-
-table = memory_table
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fleetsight_client.api import ApiClient
 from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
-from tests.integration.web_tier.conftest import serving
+from tests.integration.web_tier.conftest import cloud_table, serving
 from tests.support.jobs import done, picture, put_results
 from tests.support.providers import OPERATOR, SECRET, RunningProvider, mock_provider
 from tests.support.waiting import DEADLINE_SECONDS
@@ -25,6 +25,8 @@ from web_tier.auth.session_keys import KEYS_FILE_VARIABLE, SECRET_VARIABLE
 CSRF_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 
 pytestmark = pytest.mark.processes
+
+table = cloud_table
 
 REQUESTS = 20
 """Of a caller in a minute."""

@@ -30,7 +30,7 @@ from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table, TableBusyError
 from tests.conftest import keys_in
-from tests.integration.web_tier.conftest import WebTier
+from tests.integration.web_tier.conftest import WebTier, cloud_table
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import picture
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -44,6 +44,8 @@ from web_tier.uploads.ingest import GROUP_IMAGES, ImageIngest
 from web_tier.uploads.multipart import CHUNK_BYTES, Upload
 
 pytestmark = pytest.mark.processes
+
+table = cloud_table
 
 Form = list[tuple[str, tuple[str, bytes]]]
 

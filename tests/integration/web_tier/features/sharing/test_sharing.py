@@ -14,7 +14,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord, Job
 from core.jobs.store import JobStore
-from tests.support.fixtures import AuditLog, memory_table
+from tests.support.fixtures import AuditLog
 from tests.support.jobs import NOW, UNKNOWN_ID, done
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, SignInSite
@@ -25,8 +25,6 @@ from web_tier.http.backend import current_backend
 
 DAY = 86_400
 OVER = "This link opens nothing"
-
-table = memory_table
 
 
 def asks(site: SignInSite, sub: str, method: str, path: str, **sent: Any) -> TestResponse:
