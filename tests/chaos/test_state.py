@@ -126,5 +126,5 @@ def kill_everything_again_and_again(folder: Path, images: int, kills: int, seed:
         assert list(running.api.results(job_id)) == results
 
 
-def test_a_system_of_which_everything_is_killed_five_times_continues_with_its_state(tmp_path: Path) -> None:
-    kill_everything_again_and_again(tmp_path, IMAGES, kills=5, seed=42)
+def test_a_system_of_which_everything_is_killed_three_times_continues_with_its_state(tmp_path: Path) -> None:
+    kill_everything_again_and_again(tmp_path, IMAGES, kills=3, seed=42)

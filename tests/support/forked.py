@@ -29,7 +29,9 @@ PRELOADED = [
     "tests.support.forked_cloud",
     "tests.support.forked_system",
     "web_tier.app",
-    "web_tier.controller.services",
+    "web_tier.controller.leader",
+    "web_tier.controller.loops",
+    "web_tier.controller.metrics_server",
     "web_tier.http.slow_clients",
 ]
 

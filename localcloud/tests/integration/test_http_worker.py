@@ -182,11 +182,11 @@ def received_calls(place: tuple[str, int]) -> int:
 
 
 def test_more_connections_than_threads_are_all_served(place: tuple[str, int]) -> None:
-    connections = [socket.create_connection(place, 20) for _ in range(600)]
+    connections, sent = [socket.create_connection(place, 20) for _ in range(600)], request("GET", "/wire")
     try:
         for _ in range(2):
             for one in connections:
-                one.sendall(request("GET", "/wire"))
+                one.sendall(sent)
             assert all(answer(one)[0] == 200 for one in connections)
     finally:
         for one in connections:

@@ -50,7 +50,7 @@ def configured(emulator: WirePlace, kind: str) -> Config:
     )
 
 
-@pytest.mark.parametrize("kind", ["standard", "fifo"])
+@pytest.mark.parametrize("kind", ["standard", pytest.param("fifo", marks=pytest.mark.thorough)])
 def test_every_image_gets_one_right_result_over_the_emulator_when_a_worker_is_killed(
     emulator: WirePlace, tmp_path: Path, kind: str
 ) -> None:

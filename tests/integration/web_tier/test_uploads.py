@@ -24,13 +24,14 @@ from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
+from core.provision import provision
 from services.clients import Clients
 from services.lease import Tenure
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table, TableBusyError
-from tests.conftest import keys_in
-from tests.integration.web_tier.conftest import WebTier, cloud_table
+from tests.conftest import ConfigMaker, keys_in
+from tests.integration.web_tier.conftest import WebTier, cloud_table, serving, two_processes
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import picture
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -77,13 +78,30 @@ def upload(
     return requests.post(url, files=files, headers=headers, timeout=timeout_seconds)
 
 
-def test_a_process_without_memory_is_replaced(web_tier: WebTier) -> None:
+def test_a_process_without_memory_is_replaced(clients: Clients, make_config: ConfigMaker, tmp_path: Path) -> None:
+    config, hurried = make_config(web=two_processes()), tmp_path / "configuration.py"
+    provision(clients, config)
+    hurried.write_text(HURRIED)
+    with serving(config, tmp_path, "-c", str(hurried)) as web_tier:
+        replace_processes(web_tier)
+
+
+HURRIED = """
+from services import threads
+threads.BEGIN_SECONDS = 1.0
+from web_tier.gunicorn import *
+timeout = 5
+"""
+"""The configuration of production, with shorter times for a process that cannot do anything."""
+
+
+def replace_processes(web_tier: WebTier) -> None:
     job, before = web_tier.create_job(), set(web_tier.workers())
     take_memory(before)
 
     def is_replaced() -> bool:
         with suppress(requests.RequestException):
-            upload(web_tier, job, images(20), timeout_seconds=5)
+            upload(web_tier, job, images(20), timeout_seconds=1)
         return not before & set(web_tier.workers())
 
     wait_until(is_replaced, "both processes are replaced", details=web_tier.log.read_text)
