@@ -56,7 +56,7 @@ def addresses(
         started = []
         for name in ("one", "other"):
             (folder := tmp_path / name).mkdir()
-            config = make_config(web={"port": free_port()}, auth=provider.settings, limits=limits)
+            config = make_config(web={"port": free_port(), "processes": 1}, auth=provider.settings, limits=limits)
             started.append(running.enter_context(serving(config, folder)).url)
         yield started[0], started[1]
 
