@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.conftest import RunningSystem, signs
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 RIGHT = 99
 

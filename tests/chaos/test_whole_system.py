@@ -86,6 +86,7 @@ def classic(running: RunningSystem) -> LoadTest:
     return LoadTest(running.system.url, "classic", CLIENTS, 110)
 
 
+@pytest.mark.thorough
 def test_a_worker_that_dies_costs_its_clients_time_and_no_answer(running: RunningSystem, tmp_path: Path) -> None:
     pictures = drawn(tmp_path, seed=53)
     killed, first = list[int](), threading.Lock()
