@@ -5,10 +5,8 @@ What a test asks for:
 * `page`: a Playwright page at the system's address (`page.goto("/")`). The test fails when the page logs an error,
   throws one, is denied something by the Content-Security-Policy, or asks another machine for anything. What a test
   provokes on purpose it announces: `page_faults.expect("503")` lets pass what contains that text.
-* `module_page`: such a page for all tests of JavaScript modules, which call their functions and change nothing in it.
 * `system`: the running system behind it: `system.url`, `system.config`, `system.supervisor`, and `api`, a client of
-  its API. It is one for all tests of this folder, so each test makes jobs of its own; one that breaks the system asks
-  for `own_system` and `own_page` instead.
+  its API. It is one for all tests of this folder, so each test makes jobs of its own, and leaves no model or limit.
 * `sign_in_system`: a system where people sign in, one for all tests that want it: each adds users of its own to the
   provider with `person(sign_in_system, name)`, and has one in a browser with `signed_in(page, user)`. At the page of
   the provider, `sign_in_at_provider(page, user)` signs in; `page_faults.expect_provider` lets its pages pass.
@@ -66,7 +64,9 @@ from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.auth.session_keys import SECRET_VARIABLE
 
-FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "10"}
+FEW_WORKERS = {"FLEETSIGHT__FLEET__MAX_WORKERS": "2", "FLEETSIGHT__WORKER__IDLE_SECONDS": "120"}
+"""Workers stay for the tests that follow: the start of one takes more CPU time than most tests."""
+
 SOURCE = "s3://photos/cases/"
 ACTION_MS = DEADLINE_SECONDS * 1_000
 STYLES: dict[str, tuple[Literal["light", "dark"], ViewportSize | None]] = {
@@ -130,6 +130,13 @@ class PageFaults:
             self.found.append(f"foreign request: {url}")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the module that imports PyTorch, which takes seconds, where its tests are deselected."""
+    if collection_path.name == "test_trained_networks.py" and config.option.markexpr == "not thorough":
+        return True
+    return None
+
+
 @pytest.fixture(scope="package")
 def system(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A whole system, with at most two workers, for all tests that do not break it; it may import from `SOURCE`."""
@@ -172,13 +179,6 @@ def sign_in_at_provider(page: Page, sub: str) -> None:
     """Do what a user does at the page of oidc-provider-mock."""
     page.get_by_placeholder("sub").fill(sub)
     page.get_by_role("button", name="Authorize").click()
-
-
-@pytest.fixture
-def own_system(browser: Browser, tmp_path: Path) -> Iterator[System]:
-    """A whole system for one test, to be broken."""
-    with running_system(tmp_path, FEW_WORKERS) as started:
-        yield started
 
 
 @pytest.fixture(scope="package")
@@ -233,22 +233,6 @@ def page(browser: Browser, page_address: str, page_faults: PageFaults, page_opti
     Chromium cannot always close one tab of a context: it waits for ever if the tab is going back in its history.
     """
     yield from _watched_page(browser, page_address, page_faults, page_options)
-
-
-@pytest.fixture(scope="package")
-def module_page(browser: Browser, system: System) -> Iterator[Page]:
-    """A page in which tests call functions of its modules; it is one for all of them, and stays as it is."""
-    faults = PageFaults(system.url)
-    for page in _watched_page(browser, system.url, faults, {}):
-        page.goto("/model")  # which asks for nothing by itself
-        yield page
-
-
-@pytest.fixture
-def own_page(browser: Browser, own_system: System) -> Iterator[Page]:
-    """A page at the address of `own_system`. The test checks its errors: it breaks things."""
-    with _context(browser, own_system.url, {}) as context:
-        yield context.new_page()
 
 
 def _context(browser: Browser, url: str, options: Options) -> BrowserContext:
@@ -334,8 +318,8 @@ def drop(page: Page, selector: str, files: Files) -> None:
 SMALL: SizeShares = (((96, 96), 0.5), ((128, 96), 0.5))
 """Sizes of signs, in pixels: a hundred are under a megabyte. Playwright takes seconds to hand over large ones."""
 
-LARGER: SizeShares = (((200, 150), 1.0),)
-"""Twenty of these signs fill one of the first requests of an upload."""
+LARGER: SizeShares = (((640, 480), 1.0),)
+"""Five of these signs fill one of the first requests of an upload."""
 
 
 def signs(count: int, seed: int, sizes: SizeShares = SMALL) -> tuple[list[tuple[str, bytes]], dict[str, str]]:

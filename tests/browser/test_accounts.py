@@ -81,7 +81,7 @@ def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
     page_faults.expect("401")
     sub = person(sign_in_system, "ada")
     signed_in(page, sub)
-    drop(page, "#drop", signs(40, seed=32, sizes=LARGER)[0])
+    drop(page, "#drop", signs(12, seed=32, sizes=LARGER)[0])
     refused: list[str] = []
 
     def end_the_session(route: Route) -> None:
@@ -91,7 +91,7 @@ def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
 
     page.route(re.compile(r"/images$"), end_the_session)
     classify(page)
-    expect(page.locator("#said")).to_contain_text("40 images were not sent.")
+    expect(page.locator("#said")).to_contain_text("12 images were not sent.")
     assert 1 <= len(refused) <= 3  # each concurrent request learns it once, and sends no more
     page.unroute(re.compile(r"/images$"))
     with page.expect_popup() as opened:
@@ -99,10 +99,10 @@ def test_no_image_is_lost_or_duplicated_when_the_session_ends_during_a_batch(
     sign_in_at_provider(opened.value, sub)
     expect(opened.value.get_by_role("heading", name="Account")).to_be_visible()
     opened.value.close()
-    page.get_by_role("button", name="Retry 40 images").click()
+    page.get_by_role("button", name="Retry 12 images").click()
     expect(page.locator("#list .tile.file")).to_have_count(0)
     page.reload()
-    expect(page.locator("#main")).to_contain_text("40 images")
+    expect(page.locator("#main")).to_contain_text("12 images")
 
 
 def test_open_pages_lead_to_the_sign_in_and_back_when_the_session_has_ended(

@@ -33,7 +33,7 @@ def test_the_first_page_is_small(page: Page) -> None:
     assert sum(body for body, _ in files.values()) <= MAX_FIRST_PAGE_BYTES, files
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs", "/fleet", "/api", "/jobs/{job}"])
+@pytest.mark.parametrize("path", ["/", "/fleet", "/jobs/{job}"])
 def test_every_file_of_a_page_has_the_hash_in_its_address_and_is_kept(page: Page, api: ApiClient, path: str) -> None:
     address = path.format(job=api.create_job("small"))
     files = [each for each in loaded(page, address) if each.startswith(STATIC)]

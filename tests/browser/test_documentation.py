@@ -48,11 +48,6 @@ def reader(browser: Browser, site_url: str) -> Iterator[Page]:
     assert faults.unexpected() == []
 
 
-def test_diagrams_are_drawn(reader: Page) -> None:
-    reader.goto("/docs/architecture.html")
-    expect(reader.locator("div.mermaid")).to_have_count(1)
-
-
 def find_key(page: Page) -> None:
     """Search for a key of the configuration, and expect the page that has it."""
     if not (search := page.get_by_role("textbox", name="Search")).is_visible():
@@ -79,12 +74,11 @@ def test_search_works_where_a_page_is_opened_from_its_file(browser: Browser, sit
     assert faults.unexpected() == []
 
 
-@pytest.mark.parametrize(
-    "name", ["index", "docs/architecture", "docs/reference/configuration", "docs/reference/api", "docs/aws"]
-)
-def test_a_page_is_not_wider_than_the_screen(reader: Page, name: str) -> None:
+@pytest.mark.parametrize("name", ["docs/architecture", "docs/reference/configuration", "docs/aws"])
+def test_a_page_draws_its_diagrams_and_is_not_wider_than_the_screen(reader: Page, name: str) -> None:
     for size in SIZES:
         reader.set_viewport_size(size)
         reader.goto(f"/{name}.html")  # after the size: the theme moves its columns for a while
+        expect(reader.locator("div.mermaid")).to_have_count(1 if name == "docs/architecture" else 0)
         widths = reader.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert widths[0] <= widths[1] == size["width"]

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import count as counting
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.fleet.models import LimitsOverride
 from core.fleet.store import FleetStore
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.processes
 
 NO_SCRIPT = {"java_script_enabled": False}
 SEEDS = counting(9_100)
+GRACE_MS = 5_000
+"""So long after its first failure a page shows that the connection is lost."""
 
 
 @pytest.fixture
@@ -84,12 +88,13 @@ def test_a_batch_is_followed_live_from_its_launch_to_its_results(
 def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     page: Page, api: ApiClient, fleet: FleetStore, system: System
 ) -> None:
+    fleet.set_limits(LimitsOverride(min_workers=0, max_workers=0, since=datetime.now(UTC)))  # ends all workers
     page.goto("/fleet")
     pause(page, "<b>new</b> model")
     expect(page.locator("#paused")).to_contain_text("<b>new</b> model. No new workers start; uploads still queue.")
     expect(page.locator(".now")).to_contain_text("Paused by ops since")
-    # Workers of an earlier test may still run, and would classify images.
     expect(page.locator(".tiles .figure").first).to_have_text("0")
+    fleet.reset_limits()
     job_id = submit(api, 30)
     expect(page.locator(".now")).to_contain_text("(<b>new</b> model): 30 images waiting")
     page.goto(f"/jobs/{job_id}")
@@ -166,8 +171,10 @@ def test_the_page_is_accessible_and_fits(page: Page, api: ApiClient, fleet: Flee
 
 def test_a_lost_connection_is_visible_with_the_time_of_the_figures(page: Page, page_faults: PageFaults) -> None:
     page_faults.expect("ERR_INTERNET_DISCONNECTED")
+    page.clock.install()
     page.goto("/fleet")
     page.context.set_offline(True)
+    page.clock.fast_forward(GRACE_MS)
     expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying… Figures are from")
     page.context.set_offline(False)
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -175,8 +182,14 @@ def test_a_lost_connection_is_visible_with_the_time_of_the_figures(page: Page, p
 
 @pytest.mark.parametrize(("path", "poll"), [("/fleet", "**/fleet/live"), ("/jobs", "**/jobs")])
 def test_a_server_that_hangs_is_visible(page: Page, path: str, poll: str) -> None:
+    page.clock.install()
     page.goto(path)
     page.route(poll, lambda _route: None)  # never answered
+    with page.expect_request(poll):
+        page.clock.fast_forward(5_000)
+    with page.expect_event("requestfailed"):
+        page.clock.fast_forward(10_000)
+    page.clock.fast_forward(GRACE_MS)
     expect(page.get_by_role("alert")).to_contain_text("Connection lost. Retrying… Figures are from")
     page.unroute(poll)
     expect(page.get_by_role("alert")).to_have_count(0)

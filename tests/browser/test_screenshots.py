@@ -104,6 +104,7 @@ def draw(folder: Path, count: int) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.thorough
 def test_the_pictures_of_the_documents_can_be_taken(
     visitor: Page, api: ApiClient, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -140,6 +141,7 @@ def test_the_pictures_of_the_documents_can_be_taken(
     take(visitor, folder / "review.png")
 
 
+@pytest.mark.thorough
 def test_the_picture_of_sharing_can_be_taken(
     browser: Browser, sign_in_system: System, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -19,6 +19,8 @@ from web_tier.auth.session_keys import SECRET_VARIABLE
 pytestmark = pytest.mark.processes
 
 OURS = "development"
+SHARED = "oidc-provider-mock"
+"""The provider of `sign_in_system`."""
 COPYING = {"permissions": ["clipboard-write"]}
 
 
@@ -58,6 +60,9 @@ class Place:
 
 @pytest.fixture(scope="module", params=[*EACH_JUDGE, OURS])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    if request.param == SHARED:
+        yield Place(SHARED, request.getfixturevalue("sign_in_system"))
+        return
     port, home = str(free_port()), tmp_path_factory.mktemp("place")
     settings = {"FLEETSIGHT__WEB__PORT": port, "FLEETSIGHT__FLEET__MAX_WORKERS": "1"}
     with ExitStack() as stack:

