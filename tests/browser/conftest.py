@@ -11,7 +11,7 @@ What a test asks for:
   provider with `person(sign_in_system, name)`, and has one in a browser with `signed_in(page, user)`. At the page of
   the provider, `sign_in_at_provider(page, user)` signs in; `page_faults.expect_provider` lets its pages pass.
 * `faults_of`: `faults_of(page)` returns a line for each thing that is not accessible or does not fit; none is the
-  promise. It checks the page in light, in dark and on a phone.
+  promise. It checks the page in light, and in dark on a phone.
 * `drop(page, selector, files)`: drops files, each `(name, content)`, as a person does.
 
 `page.wait_for_function` evaluates a string in the page, which its Content-Security-Policy forbids: wait with
@@ -71,16 +71,12 @@ SOURCE = "s3://photos/cases/"
 ACTION_MS = DEADLINE_SECONDS * 1_000
 STYLES: dict[str, tuple[Literal["light", "dark"], ViewportSize | None]] = {
     "light": ("light", None),
-    "dark": ("dark", None),
-    "phone": ("light", {"width": 320, "height": 640}),
+    "dark on a phone": ("dark", {"width": 320, "height": 640}),
 }
 """Color scheme and viewport of each style; None is the test's own viewport. 320 px is the width of WCAG 1.4.10."""
 
 MORE_RULES = {"target-size": {"enabled": True}}
 """Those of WCAG 2.2 that axe leaves out by default."""
-
-RULES_OF_COLORS = ("color-contrast", "link-in-text-block")
-"""Those of axe that the color scheme can change; the dark page differs from the light one in nothing else."""
 
 STYLES_OF_PROVIDERS = ("https://cdn.jsdelivr.net/", "https://fonts.googleapis.com/")
 
@@ -252,7 +248,7 @@ def _watched_page(browser: Browser, url: str, faults: PageFaults, options: Optio
 
 @pytest.fixture(scope="package")
 def faults_of() -> FaultsOf:
-    """Check a page in light, in dark and on a phone.
+    """Check a page in light, and in dark on a phone.
 
     Return a line for each violation of WCAG 2.2 A and AA and of axe's good practice, and for each style that is wider
     than the screen. axe is evaluated by the browser's debugger, so the page's Content-Security-Policy stays on.
@@ -266,11 +262,9 @@ def faults_of() -> FaultsOf:
         for style, (scheme, size) in STYLES.items():
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(size or usual)
-            of_colors = {"runOnly": {"type": "rule", "values": RULES_OF_COLORS}}
-            rules = of_colors if style == "dark" else {"rules": MORE_RULES}
             checker = again if page.evaluate("'axe' in window") else first
             # It would load the stylesheets again for rules that are off, and media, of which there are none.
-            options = {"resultTypes": ["violations"], "preload": False, **rules}
+            options = {"resultTypes": ["violations"], "preload": False, "rules": MORE_RULES}
             violations = checker.run(page, part, options).response["violations"]
             faults += [
                 f"{style}: {violation['id']}: {violation['help']}: {node['html']}"

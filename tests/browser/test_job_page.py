@@ -500,18 +500,14 @@ def test_nothing_is_out_of_reach_for_anyone(
     for retried in (0, 9, 11):
         send_again(written.store, written.images[retried])
     # Other tests look at the list of jobs, with some selected, and at the page of an image.
-    for path in (written.path, f"{written.path}/delete"):
-        page.goto(path)
-        expect(page.locator("h1")).to_be_visible()
-        if path.count("/") == 2:
-            expect(page.locator("#histogram li")).not_to_have_count(0)
-        assert faults_of(page) == [], path
+    page.goto(f"{written.path}/delete")
+    expect(page.locator("h1")).to_be_visible()
+    assert faults_of(page) == []
     open_live(page, written.path)
-    page.locator('.chip[data-state="failed"]').click()
-    assert faults_of(page, "#filters") == []  # the pointer rests on the chosen filter
-    page.locator('.chip[data-state=""]').click()
+    expect(page.locator("#histogram li")).not_to_have_count(0)
     page.get_by_role("button", name="List", exact=True).click()
-    assert faults_of(page, "#list") == []
+    page.locator('.chip[data-state=""]').hover()
+    assert faults_of(page) == []  # the pointer rests on the chosen filter
     page.get_by_role("button", name="Medium").click()
     for menu in ("More", "Order and score", "Details"):
         open_menu(page, menu)

@@ -182,7 +182,7 @@ def figures_of(results: Iterable[Mapping[str, Any]]) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("images", [8, 60])
+@pytest.mark.parametrize("images", [8, pytest.param(60, marks=pytest.mark.thorough)])
 def test_after_each_change_the_figures_of_a_live_page_are_those_of_the_server(
     page: Page, browser: Browser, system: System, api: ApiClient, answered: Callable[..., WrittenJob], images: int
 ) -> None:
