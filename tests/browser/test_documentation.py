@@ -12,7 +12,7 @@ from tests.browser.conftest import PageFaults
 from tests.support.documentation import build_site
 from tests.support.servers import QuietHandler, serving
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 SIZES: tuple[ViewportSize, ...] = ({"width": 1280, "height": 900}, {"width": 390, "height": 844})
 

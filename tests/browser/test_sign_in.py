@@ -58,7 +58,7 @@ class Place:
             page.get_by_role("button", name="End session").or_(page.get_by_text("Yes, sign me out")).click()
 
 
-@pytest.fixture(scope="module", params=[*EACH_JUDGE, OURS])
+@pytest.fixture(scope="module", params=[*EACH_JUDGE, pytest.param(OURS, marks=pytest.mark.thorough)])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     if request.param == SHARED:
         yield Place(SHARED, request.getfixturevalue("sign_in_system"))
