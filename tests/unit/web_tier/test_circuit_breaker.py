@@ -57,6 +57,7 @@ class Site:
     circuit: FleetCircuit = field(default_factory=FleetCircuit)
 
     def __post_init__(self) -> None:
+        self.settings = fleet_settings(max_workers=self.workers)
         self.registry = WorkerRegistry(PlayedClock(self.clock, self.now))
         self.start_controller()
 
@@ -111,9 +112,7 @@ class Site:
             workers=len(self.running),
             images=self.images,
         )
-        self.plan = decide(
-            replace(seen, metrics=FleetMetrics(circuit=self.circuit)), fleet_settings(max_workers=self.workers)
-        )
+        self.plan = decide(replace(seen, metrics=FleetMetrics(circuit=self.circuit)), self.settings)
         for _ in range(self.plan.launch):
             name = f"i-{len(self.launches)}"
             self.running.append(name)
