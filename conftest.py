@@ -13,9 +13,11 @@ from localcloud.access_keys import owner_key
 from tests.support.tiers import is_thorough
 
 # No example fails because the machine is busy. The examples are the same in each run; `./scripts/test.sh --all` draws
-# others, and what they find becomes an example.
-settings.register_profile("random", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("fixed", settings.get_profile("random"), derandomize=True, database=None)
+# others and more, and what they find becomes an example.
+settings.register_profile(
+    "random", settings(), max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("fixed", settings.get_profile("random"), max_examples=40, derandomize=True, database=None)
 settings.load_profile("fixed")
 
 

@@ -30,7 +30,7 @@ def test_every_target_holds_its_promises_for_its_seeds_and_its_corpus(module: Mo
         module.target(data)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_target_holds_its_promises_for_seeds_that_were_tampered_with(
     module: ModuleType, data: st.DataObject

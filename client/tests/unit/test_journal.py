@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -322,10 +322,7 @@ class Classification(RuleBasedStateMachine):
 
 TestClassification = Classification.TestCase
 TestClassification.settings = settings(
-    max_examples=150,
     stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.reuse, Phase.generate],  # to shorten a history that fails takes minutes
 )
 

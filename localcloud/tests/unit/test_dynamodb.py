@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from moto.dynamodb.exceptions import ItemSizeTooLarge
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
@@ -135,7 +135,6 @@ def play(door: WsgiClient, table: str, calls: list[tuple[str, dict[str, Any]]]) 
     return answers
 
 
-@settings(max_examples=60)
 @given(calls=st.lists(CALLS, max_size=10))
 def test_any_calls_are_answered_as_by_stock_moto(moto: ClientPair, calls: list[tuple[str, dict[str, Any]]]) -> None:
     direct, stock = new_table(moto), new_table(moto)

@@ -13,7 +13,6 @@ from itertools import count
 from typing import Any
 
 import boto3
-import hypothesis
 import pytest
 from botocore.config import Config
 from hypothesis import given
@@ -88,7 +87,6 @@ def ask(door: WsgiClient, bucket: str, operations: list[tuple[str, str, bytes]])
     return replies
 
 
-@hypothesis.settings(max_examples=50)
 @given(operations=st.lists(PUT | OTHER, max_size=12))
 def test_any_puts_gets_and_deletes_are_answered_as_by_stock_moto(
     moto: ClientPair, operations: list[tuple[str, str, bytes]]
@@ -116,7 +114,6 @@ def listed(keys: list[str], further: str = "") -> str:
     return DELETION.format("".join(f"<Object><Key>{key}</Key>{further}</Object>" for key in keys))
 
 
-@hypothesis.settings(max_examples=30)
 @given(stored=st.sets(st.sampled_from("abcd")), keys=st.lists(st.sampled_from("abcd"), min_size=1, max_size=5))
 def test_objects_are_deleted_together_as_by_stock_moto(moto: ClientPair, stored: set[str], keys: list[str]) -> None:
     seen = []

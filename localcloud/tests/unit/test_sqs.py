@@ -279,7 +279,7 @@ def test_a_tenant_is_quiet_again_after_it_sends_nothing_for_five_minutes(tenants
 
 
 for _machine in (StandardQueue, FifoQueue):
-    _machine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+    _machine.TestCase.settings = settings(stateful_step_count=40)
 TestStandardQueue, TestFifoQueue = StandardQueue.TestCase, FifoQueue.TestCase
 
 
@@ -459,7 +459,6 @@ def play_backlog(operations: list[Any], block_messages: int) -> list[Any]:
     return [*played.answers, sorted(played.recorded)]
 
 
-@settings(max_examples=200, deadline=None)
 @given(operations=st.lists(BACKLOG_OPERATIONS, max_size=40))
 def test_a_queue_with_small_blocks_answers_as_one_without_blocks(operations: list[Any]) -> None:
     assert play_backlog(operations, 2) == play_backlog(operations, sys.maxsize)
@@ -604,7 +603,6 @@ def play(door: WsgiClient, url: str, operations: list[Any], fifo: bool) -> list[
 
 
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
-@settings(max_examples=50)
 @given(operations=st.lists(OPERATIONS, max_size=12))
 def test_any_calls_are_answered_as_by_stock_moto(moto: ClientPair, operations: list[Any], fifo: bool) -> None:
     # Time stands still: which tenant is noisy depends on how long messages are in flight, here on the speed of calls.

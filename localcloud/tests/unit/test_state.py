@@ -172,7 +172,7 @@ class KilledStore(RuleBasedStateMachine):
         assert len(files_of(self.path)["-wal"]) < 40 * 4096
 
 
-KilledStore.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+KilledStore.TestCase.settings = settings(stateful_step_count=30)
 TestKilledStore = KilledStore.TestCase
 
 
@@ -192,7 +192,6 @@ def killed_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files
 
 
-@settings(max_examples=200, deadline=None)
 @given(suffix=st.sampled_from(["", "-wal"]), at=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
 def test_a_damaged_byte_is_an_error_or_changes_nothing(
     killed_files: dict[str, bytes], suffix: str, at: float, flipped: int

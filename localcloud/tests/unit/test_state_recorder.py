@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from moto.core.base_backend import BackendDict
 from moto.sqs.models import sqs_backends
@@ -177,7 +177,6 @@ def _patched() -> Iterator[None]:
     BackendDict.reset()
 
 
-@settings(max_examples=40, deadline=None)
 @given(before=CALLS, after=CALLS)
 @example(before=[call for call in EVERY if call[1] < 6], after=EVERY)
 @example(before=[("dynamodb", 6, "a"), ("dynamodb", 9, "b")], after=[("dynamodb", 7, "a"), ("sqs", 8, "a")])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -182,7 +182,6 @@ def test_a_damaged_image_is_refused_as_undecodable() -> None:
     )
 
 
-@settings(max_examples=150)
 @given(
     st.sampled_from(list(FORMATS)),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),
@@ -282,7 +281,6 @@ def test_an_image_whose_scores_are_no_numbers_fails_alone_and_at_once(score: flo
     assert (done.status, done.label) == ("done", "green")
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(2, 1_200), st.integers(0, 2**32), st.floats(0.1, 12), st.data())
 def test_shares_of_possible_labels_are_a_softmax_over_these_labels_alone(
     classes: int, seed: int, spread: float, data: st.DataObject

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from greenlet import getcurrent, greenlet
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app_tier import visibility
@@ -292,7 +292,6 @@ IMAGES = st.sampled_from([(None,), (None, "a", "b", "c")]).flatmap(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     images=IMAGES,
     poison=st.lists(st.sampled_from([None, "a", "b"]), max_size=5),

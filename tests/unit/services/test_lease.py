@@ -215,7 +215,6 @@ class Contention(RuleBasedStateMachine):
 
 TestContention = Contention.TestCase
 TestContention.settings = settings(
-    max_examples=500,
     stateful_step_count=6,
     phases=[Phase.reuse, Phase.generate],  # to shorten a history that fails takes minutes
 )

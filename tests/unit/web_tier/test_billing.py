@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.cost import Bill, share_of
@@ -241,7 +241,6 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=60)
 @given(_steps)
 def test_periods_never_cost_more_than_the_bill_across_changes_of_the_controller(
     steps: list[tuple[int, int, int, int, bool]],

@@ -15,7 +15,7 @@ import pytest
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import IterUnreader, SocketUnreader
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge, RequestTimeout, UnprocessableEntity
 from werkzeug.sansio.multipart import MultipartDecoder
@@ -118,7 +118,6 @@ def test_a_file_without_a_filename_is_refused_with_the_name_of_its_part() -> Non
         read(form(('name="f"; filename="a"', b"x"), ('name="image"', b"\xff\xd8\xff\xe0\0\x10JFIF")))
 
 
-@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=900), max_size=8), st.integers(1, 50))
 def test_any_content_arrives_unchanged_however_it_is_cut_into_pieces(contents: list[bytes], piece: int) -> None:
     class Slow(BytesIO):

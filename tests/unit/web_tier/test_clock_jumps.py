@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.fleet.models import FleetDay
@@ -93,7 +93,6 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=60)
 @given(_steps)
 def test_jumps_of_the_clock_change_no_day_cap_bill_or_deletion(steps: list[tuple[float, float, bool, bool]]) -> None:
     right, jumping = Controller(), Controller()

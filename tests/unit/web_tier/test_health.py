@@ -4,7 +4,7 @@ import logging
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.fleet.models import FleetInstance
@@ -355,7 +355,6 @@ def test_without_the_lease_nothing_is_terminated() -> None:
     assert scene.ended == []
 
 
-@settings(max_examples=60)
 @given(
     beats=st.lists(st.floats(0, 2), min_size=30, max_size=30),
     rounds=st.lists(st.tuples(st.floats(0.1, 90), st.floats(0, 60), st.booleans()), min_size=1, max_size=20),

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import FleetSettings
@@ -276,7 +276,6 @@ _offers = st.dictionaries(
 )
 
 
-@settings(max_examples=60)
 @given(_offers, st.integers(1, 19))
 def test_a_fleet_is_complete_once_refusing_choices_were_tried_and_another_has_room(
     offers: dict[tuple[bool, str, str], int | str], wanted: int

@@ -105,8 +105,12 @@ _habits = st.builds(
 )
 _orders = st.sampled_from((None, FairOrder()))
 
+FEW = settings().max_examples // 10
+GENERATED = [Phase.explicit, Phase.reuse, Phase.generate]
+"""Without the phase that shortens a failing example: each takes a second."""
 
-@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+@settings(max_examples=FEW, phases=GENERATED)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=4).filter(any), _habits, _orders, st.data())
 def test_a_lost_message_is_replaced_within_ten_minutes_though_the_system_never_rests(
     rates: list[int], habits: Habits, order: Random | None, data: st.DataObject
@@ -126,7 +130,7 @@ def test_a_lost_message_is_replaced_within_ten_minutes_though_the_system_never_r
     assert set(system.requests().values()) == {1}, "and nothing else is requested again"
 
 
-@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=FEW, phases=GENERATED)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=3), _habits, _orders, st.booleans(), st.integers(0, 50))
 @example(rates=[6, 2, 1], habits=Habits(), order=FairOrder(), paused=False, backlog=32)
 def test_a_backlog_in_order_is_never_requested_again_however_long_workers_are_away(
@@ -147,7 +151,7 @@ def test_a_backlog_in_order_is_never_requested_again_however_long_workers_are_aw
     assert {system.site.store.status(job_id).waiting for job_id in system.jobs} == {0}
 
 
-@settings(max_examples=3, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=FEW // 2, phases=GENERATED)
 @given(st.lists(st.integers(1, 2), min_size=1, max_size=2), st.integers())
 def test_a_queue_without_any_order_gets_three_requests_of_an_image_at_most(rates: list[int], seed: int) -> None:
     system = BusySystem(rates, order=Random(seed))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.sqs import QueueCounts
@@ -181,7 +181,6 @@ def test_what_is_remembered_is_bounded() -> None:
     assert sum(images for _, images in waiting) == line.waiting
 
 
-@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=120))
 def test_every_image_that_waits_has_an_age_and_no_other_has(seconds: list[tuple[int, int]]) -> None:
     line = Line()

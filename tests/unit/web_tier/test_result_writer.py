@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ids import ImageRef, input_key, new_id, output_key
@@ -122,7 +122,6 @@ _responses = st.lists(
 )
 
 
-@settings(max_examples=150)
 @given(_responses, st.sets(st.integers(1, 60), max_size=12), st.lists(st.booleans(), max_size=12), st.randoms())
 def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
     responses: list[ClassificationResult],
