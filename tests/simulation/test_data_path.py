@@ -16,7 +16,7 @@ from tests.simulation.data_path.world import WORKERS, World
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 
 HISTORIES = 660
-SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 6)))
+SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 12)))
 SEEDS_OF_REDRIVES = range(10)
 """With most of these seeds redrives have their turns between each other's reads and writes."""
 

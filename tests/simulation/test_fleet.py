@@ -252,9 +252,9 @@ def test_the_default_policy_is_the_cheaper_one_on_aws_and_the_faster_one_locally
     assert (stack.fleet.policy, local.fleet.policy) == ("deadline", "backlog")
 
 
-@pytest.mark.parametrize("images", [200, 1_000, 10_000])
-@pytest.mark.parametrize("hours", [1.0, 8.0])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("images", "hours", "seed"), [(200, 1.0, 0), (200, 8.0, 1), (1_000, 1.0, 1), (1_000, 8.0, 2), (10_000, 8.0, 0)]
+)
 def test_a_batch_that_may_be_finished_later_is_done_by_then_and_costs_less(
     images: int, hours: float, seed: int
 ) -> None:

@@ -410,11 +410,11 @@ def test_more_files_than_a_job_has_positions_each_get_their_own_result(
     assert len(camera.api.images) > 3
 
 
-DAYS, ROUND_SECONDS, NEW_FILES, IN_FOLDER, REMEMBERED, OF_A_JOB = 7, 900.0, 30, 90, 500, 1_000
-MAX_KEPT_BYTES = 50_000
-"""Memory of the command that is newer than its last day, in which it has classified 2,900 files."""
+DAYS, ROUND_SECONDS, NEW_FILES, IN_FOLDER, REMEMBERED, OF_A_JOB = 7, 3_600.0, 30, 90, 150, 300
+MAX_KEPT_BYTES = 30_000
+"""Memory of the command that is newer than its last day, in which it has classified 720 files."""
 
-MAX_JOURNAL_BYTES = 5 * 2**20
+MAX_JOURNAL_BYTES = 4 * 2**20 + 2**18
 """The log of SQLite, 4 MB, and a file for what is in the folder, what is remembered, and one round."""
 
 
@@ -454,7 +454,7 @@ def test_a_week_with_an_image_without_a_result_stays_bounded(camera: Camera, mon
         kept = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/fleetsight_client/*")])
     finally:
         tracemalloc.stop()
-    assert written > 20_000
+    assert written > 5_000
     assert camera.api.sent.total() == len(camera.api.sent) == written, "each version is sent once"
     rows = Counter(name for name, _ in camera.rows())
     assert sum(rows.values()) == written - 1

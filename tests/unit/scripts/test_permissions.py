@@ -134,9 +134,8 @@ def test_the_printed_template_of_the_policies_is_valid_in_every_region_and_needs
     own = CliRunner().invoke(check_command, ["--policy", "--set", f"PermissionsBoundaryArn={OWN_BOUNDARY}"])
     assert "Boundary" not in json.loads(own.output)["Resources"]
     assert own.output.count(OWN_BOUNDARY) == 1
-    for region in ("us-east-1", "us-gov-west-1", "cn-north-1"):
-        assert lint(printed.output, config=ManualArgs(regions=[region])) == []
-        assert lint(own.output, config=ManualArgs(regions=[region])) == []
+    regions = ManualArgs(regions=["us-east-1", "us-gov-west-1", "cn-north-1"])
+    assert lint(printed.output, config=regions) == lint(own.output, config=regions) == []
 
 
 def test_a_service_role_takes_the_rights_for_roles_from_its_user() -> None:

@@ -203,12 +203,12 @@ def test_nothing_else_of_the_template_changes() -> None:
     assert len(changed) == len(names(load_template().body))
 
 
-@pytest.mark.parametrize("region", ["us-gov-west-1", "us-gov-east-1", "eu-central-2"])
-def test_a_template_without_budget_and_site_names_no_type_that_the_region_lacks(region: str) -> None:
+def test_a_template_without_budget_and_site_names_no_type_that_a_region_lacks() -> None:
     has = {"StaticSite": "true", "MonthlyBudget": "190"}
     assert template_for(has) == load_template().body
     body = template_for({"StaticSite": "false", "MonthlyBudget": "0"})
-    assert [each for each in lint(body, config=ManualArgs(regions=[region])) if each.rule.id.startswith("E")] == []
+    lacking = ManualArgs(regions=["us-gov-west-1", "us-gov-east-1", "eu-central-2"])
+    assert [each for each in lint(body, config=lacking) if each.rule.id.startswith("E")] == []
     left = parse_template(body)
     kinds = ("CloudFront", "Budgets")
     gone = {name for name, each in RESOURCES.items() if each["Type"].split("::")[1] in kinds}
