@@ -134,13 +134,6 @@ def test_only_known_modules_can_send_a_request(folder: str) -> None:
     assert unknown == {}
 
 
-@pytest.mark.parametrize("known", KNOWN)
-def test_the_list_names_nothing_that_is_gone(known: str) -> None:
-    place = ROOT / known
-    there = [clients_in(path) for path in ([place] if place.is_file() else place.rglob("*.py"))]
-    assert set().union(*there) >= KNOWN[known]
-
-
 def imported_modules(sources: Mapping[str, str]) -> dict[str, set[str]]:
     """Return which of these modules each one imports, also within functions and for types alone."""
     found: dict[str, set[str]] = {}

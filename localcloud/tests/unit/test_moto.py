@@ -1,7 +1,6 @@
 """moto is pinned and patched, calls are counted, and a request reaches the application that stock moto chooses."""
 
 import io
-import json
 import weakref
 from typing import Any
 
@@ -76,16 +75,3 @@ def test_signed_calls_count_by_service_and_operation(
     service: str, method: str, environ: dict[str, str], calls: dict[str, int]
 ) -> None:
     assert ask(service, method, b"body", **environ) == ({"calls": calls, "items": {}}, b"body")
-
-
-def test_table_items_count_by_kind_for_any_text_of_users() -> None:
-    trap = 'x.jpg"}, "pk": {"S": "FLEET'
-    items = [
-        {"PutRequest": {"Item": {"pk": {"S": pk}, "filename": {"S": trap}}}} for pk in ("JOB#1", "JOB#1", "CACHE#2")
-    ]
-    body = json.dumps({"RequestItems": {"jobs": items}}).encode()
-    target = "DynamoDB_20120810.BatchWriteItem"
-    figures, arrived = ask("dynamodb", body=body, HTTP_X_AMZ_TARGET=target)
-    call = "dynamodb BatchWriteItem"
-    assert figures == {"calls": {call: 1}, "items": {f"{call} JOB": 2, f"{call} CACHE": 1}}
-    assert arrived == body

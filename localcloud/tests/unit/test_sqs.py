@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from localcloud.dispatch import DirectCalls
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.options import MAX_LAG_SECONDS
 from localcloud.sqs import backend, backlog, fair_order
@@ -512,17 +511,6 @@ def test_deleted_message_is_freed_before_its_visibility_timeout(clock: ManualClo
     assert len(alive) <= SPARE_TIMERS + 1
 
 
-def test_forgetting_timers_forgets_none_that_counts(clock: ManualClock, queue: MessageQueue[str]) -> None:
-    for number in range(10 * SPARE_TIMERS):
-        queue.send(str(number), str(number))
-    in_flight = queue.receive(1, 60)
-    for delivery in queue.receive(10 * SPARE_TIMERS, 3600):
-        queue.delete(delivery.receipt_handle)
-    assert queue.counts() == MessageCounts(visible=0, in_flight=1, delayed=0)
-    clock.now += 61
-    assert [again.payload for again in queue.receive(10, 60)] == [in_flight[0].payload]
-
-
 def test_history_is_bounded_and_covers_the_largest_lag(clock: ManualClock) -> None:
     history: ValueHistory[float] = ValueHistory(resolution_seconds=0.9, clock=clock)
     for _ in range(10 * int(MAX_LAG_SECONDS)):
@@ -644,20 +632,3 @@ def test_a_fifo_queue_that_deduplicates_by_content_is_stock_moto_s(moto: ClientP
     sent = [{"Id": str(n), "MessageBody": "same", "MessageGroupId": "g"} for n in range(2)]
     assert moto.direct.call("sqs", "SendMessageBatch", QueueUrl=url, Entries=sent).status == 200
     assert len(moto.direct.call("sqs", "ReceiveMessage", QueueUrl=url, MaxNumberOfMessages=10).json["Messages"]) == 1
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"QueueUrl": 7}', b'{"QueueUrl": null}'])
-def test_invalid_body_reaches_stock_moto_unchanged(moto: ClientPair, body: bytes) -> None:
-    environ: dict[str, Any] = {
-        "CONTENT_TYPE": "application/x-amz-json-1.0",
-        "HTTP_X_AMZ_TARGET": "AmazonSQS.ReceiveMessage",
-    }
-    seen: list[bytes] = []
-
-    def stock(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        seen.append(environ["wsgi.input"].read())
-        start_response("400 Bad Request", [])
-        return []
-
-    WsgiClient(DirectCalls(stock)).request("sqs", "POST", "/", body, **environ)
-    assert seen == [body]

@@ -10,7 +10,6 @@ import yaml
 
 from localcloud.faults import CallFaults
 from localcloud.options import (
-    MAX_LAG_SECONDS,
     MAX_RULES,
     InvalidSwitchError,
     Switches,
@@ -22,20 +21,6 @@ from localcloud.options import (
 from localcloud.tests.support.waiting import ManualClock
 
 RESET = {"kind": "reset"}
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"capacity": {"c7a.large": 2, "us-east-1a": 0}},
-        {"launch_error": "VcpuLimitExceeded"},
-        {"describe_lag_seconds": MAX_LAG_SECONDS},
-        {"max_instances": None},
-    ],
-)
-def test_allowed_value_is_accepted_and_changes_no_other_switch(values: dict[str, Any]) -> None:
-    before = Switches(max_instances=3)
-    assert asdict(before.changed(values)) == {**asdict(before), **values}
 
 
 @pytest.mark.parametrize(

@@ -204,14 +204,6 @@ def test_a_zip_of_a_bundle_is_that_bundle(top: str, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [bundle.folder.name]
 
 
-def test_load_bundle_takes_a_zip_wherever_it_takes_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bundle = load_bundle(zipped(tmp_path / "demo.zip"))
-    assert bundle.digest == load_bundle().digest
-    assert bundle.folder.is_relative_to(tmp_path / "fleetsight" / "bundles")
-
-
 def test_a_zip_is_unpacked_once_and_again_if_its_copy_was_damaged(tmp_path: Path) -> None:
     path = zipped(tmp_path / "demo.zip")
     first = load_zip(path, tmp_path / "cache").folder
@@ -386,12 +378,6 @@ def facts_at(place: Path, get: Callable[[str, str], bytes], sha256: str | None =
     return facts_in(read_bundle_json(place, get, sha256), str(place))
 
 
-def test_the_page_keeps_the_longer_side_of_what_is_not_square() -> None:
-    stated = json.loads(CONTENTS) | {"digest": None}
-    stated["preprocess"] |= {"resize": [64, 96], "crop": [64, 96], "fit": "stretch"}
-    assert facts_in(json.dumps(stated).encode(), MANIFEST_NAME).short_side == 96
-
-
 def nothing(_bucket: str, _key: str) -> bytes:
     raise AssertionError("nothing is asked of S3")
 
@@ -412,17 +398,6 @@ def test_a_bundle_in_s3_is_asked_for_its_manifest_alone(place: str) -> None:
     objects = {("models", "signs/v1/bundle.json"): CONTENTS.encode()}
     # As the configuration holds it, a path.
     assert facts_at(Path(place), lambda bucket, key: objects[bucket, key]) == FACTS
-
-
-@pytest.mark.parametrize(
-    "content",
-    [None, "no json", "{}", "[]"],
-)
-def test_a_bundle_that_cannot_be_read_is_said_with_its_place(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "bundle.json").write_text(content, encoding="utf-8")
-    with pytest.raises(BundleError, match=str(tmp_path)):
-        facts_at(tmp_path, nothing)
 
 
 def test_a_zip_without_a_bundle_and_one_in_s3_are_said(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError, Rea
 
 from app_tier import models
 from app_tier.bundle import DEMO_BUNDLE, EngineError, load_bundle
-from app_tier.engines import weights_bytes
 from app_tier.lifecycle import Lifetime
 from app_tier.models import (
     FIRST_PAUSE_SECONDS,
@@ -252,29 +251,6 @@ def test_images_of_a_model_that_is_gone_fail_and_it_is_not_asked_for_by_each(ben
     assert models_of(bench.resumed) == ["a"]
 
 
-def test_the_pause_after_failed_loads_doubles_up_to_a_limit_and_a_success_resets_it(bench: Bench) -> None:
-    def next_pause() -> float:
-        bench.finish()
-        bench.admit("a")
-        bench.load()
-        (message,) = bench.sqs.messages
-        seconds = message.visible_at - bench.clock()
-        bench.clock.advance(seconds + 1)
-        return seconds
-
-    bench.opener.errors["a"] = [refusal("SlowDown")]
-    assert [next_pause() for _ in range(7)] == [2, 4, 8, 16, 32, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS]
-    bench.opener.errors.clear()
-    bench.finish()
-    bench.admit("a")
-    bench.load()
-    bench.finish()
-    bench.admit(None)
-    bench.load()
-    bench.opener.errors["a"] = [refusal("SlowDown")]
-    assert next_pause() == FIRST_PAUSE_SECONDS
-
-
 @pytest.mark.parametrize("fifo", [False, True])
 @pytest.mark.parametrize(("code", "seconds"), [("KMS.DisabledException", 3_600), ("SlowDown", None)])
 def test_images_fail_after_an_hour_of_refusals_by_any_worker_but_not_in_an_outage(
@@ -423,28 +399,6 @@ def test_a_worker_ends_when_its_own_bundle_has_been_replaced_and_fails_no_image(
     assert (bench.refused, bench.tries) == ([], [0])
 
 
-def test_without_another_thread_the_images_are_left_to_their_queue(bench: Bench) -> None:
-    def no_thread(_load: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    bench.models._start_thread = no_thread
-    bench.admit("a")
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    assert bench.tries == [1]
-    assert not bench.models.is_loading
-
-
-def test_a_worker_that_ends_starts_no_load_and_gives_back_what_waits(bench: Bench) -> None:
-    bench.admit("a", "b")
-    bench.lifetime.end("SIGTERM")
-    bench.models.end()
-    bench.extender.give_back(bench.in_flight.outside())
-    bench.admit("a")
-    bench.load()
-    assert (bench.opener.fetches, bench.resumed, bench.tries) == ([], [], [0] * 3)
-    assert bench.admit(None) != [None], "what it can classify, it finishes"
-
-
 def test_a_load_that_waits_for_room_ends_with_the_worker() -> None:
     bench = Bench(room=1, in_threads=True)
     bench.admit(None)
@@ -552,17 +506,6 @@ def test_a_bundle_with_another_digest_or_none_is_not_opened(opener: ModelOpener,
 def test_a_bundle_among_images_and_results_is_not_opened(opener: ModelOpener, place: str) -> None:
     with pytest.raises(BundleMissingError, match="is no place for a bundle"):
         opener.fetch(ModelPlace("0" * 64, f"s3://{place.format(CONFIG.names)}"))
-
-
-def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: ModelOpener, tmp_path: Path) -> None:
-    demo = load_bundle()
-    weights = demo.path("model.bin").stat().st_size
-    assert weights_bytes("openvino", demo) == weights
-    assert opener.memory_bytes(demo) > weights
-    larger = {"preprocess": {**demo.manifest.preprocess.model_dump(), "resize": 64, "crop": 64}}
-    assert opener.memory_bytes(load_bundle(copy_of_demo(tmp_path / "large", **larger))) > opener.memory_bytes(demo)
-    exact = load_bundle(copy_of_demo(tmp_path / "exact", precision="exact", margin=1.0))
-    assert weights_bytes("openvino", exact) == 2 * weights
 
 
 def test_only_waiting_images_fail_when_their_model_is_gone_and_count_as_started() -> None:

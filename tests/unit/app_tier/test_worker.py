@@ -3,7 +3,6 @@
 import errno
 import logging
 import threading
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,13 +11,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from app_tier.bundle import Bundle, EngineError
+from app_tier.bundle import Bundle
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
 from app_tier.models import ModelPlace
-from app_tier.pipeline import Services, by_model
+from app_tier.pipeline import Services
 from app_tier.sizing import HostResources, sized
-from app_tier.task import new_task
 from app_tier.worker import Worker
 from core.config import WorkerSettings, parse_config
 from core.ids import cancelled_key, output_key
@@ -46,8 +44,6 @@ from tests.support.worker import (
     WallClock,
     colour_bundle,
     colour_model,
-    delivery,
-    fetched,
     new_request,
     picture,
     requested,
@@ -529,15 +525,6 @@ def test_each_image_is_classified_by_the_model_that_its_request_names(room: int,
     assert len(last.models) == min(2, room)
 
 
-def test_a_batch_has_images_of_one_model_and_no_more_than_fit_it() -> None:
-    first, second = colour_model(), colour_model()
-    tasks = [fetched(new_task(delivery()), model) for model in [first, second] * 9]
-    assert [[task.model for task in batch] for batch in by_model(tasks)] == [
-        [first] * 8, [first], [second] * 8, [second],
-    ]  # fmt: skip
-    assert by_model(tasks[:1]) == [tasks[:1]]
-
-
 def test_images_of_a_model_that_is_gone_fail_alone_with_a_code() -> None:
     bench = Bench(opener=several())
     gone = RequestedModel(digest="0" * 64, place="nowhere")
@@ -572,22 +559,6 @@ def test_row_60_an_unreachable_model_costs_no_image_a_try_and_delays_no_other_mo
     assert {(following.result(each).status, following.result(each).attempts) for each in requests} == {("done", 1)}
 
 
-def test_a_failing_engine_costs_its_images_a_try_and_the_worker_continues() -> None:
-    bench = Bench(opener=several(), call_threads=1)
-    bench.opener.engines["a"] = engine = ColourEngine()
-    engine.errors = [EngineError("no memory")]
-    requests = bench.submit(*[picture("red")] * 4, models=[requested("a", A), None] * 2)
-    assert bench.run()
-    assert bench.worker.lifetime.status == 0
-    assert [bench.result(requests[number]).label for number in (1, 3)] == ["red"] * 2
-    assert set(bench.tries) <= {1}
-    for message in bench.requests.messages:
-        message.visible_at = 0
-    following = Bench(after=bench, opener=several())
-    assert following.run()
-    assert [following.result(request).label for request in requests] == ["red"] * 4
-
-
 @KINDS
 @pytest.mark.parametrize("reason", ["SIGTERM", "asked to drain", "Spot notice: terminate"])
 def test_a_stopped_worker_gives_back_the_images_that_wait_for_a_model(reason: str, fifo: bool) -> None:
@@ -606,19 +577,6 @@ def test_a_stopped_worker_gives_back_the_images_that_wait_for_a_model(reason: st
     assert is_fetching.is_set()
     assert (bench.worker.lifetime.status, bench.tries) == (0, [0] * 3)
     assert bench.responses.messages == []
-
-
-def test_a_released_model_leaves_the_memory_also_while_nothing_comes() -> None:
-    bench = Bench(opener=several(bytes_each=1), room=1, idle_seconds=NEVER_SECONDS)
-    own = weakref.ref(bench.worker._pipeline._models._loaded[colour_bundle().digest])
-    thread = threading.Thread(target=bench.worker.run, daemon=True)
-    thread.start()
-    for count, model in enumerate([None, requested("a", A)], 1):
-        bench.submit(picture("red"), models=[model])
-        wait_until(lambda: len(bench.responses.messages) == count, "it is answered")  # noqa: B023 (awaited here)
-    wait_until(lambda: own() is None, "the first model is gone")
-    bench.worker.lifetime.end("the test is over")
-    thread.join(DEADLINE_SECONDS)
 
 
 def test_response_prediction_and_line_of_an_image_belong_to_the_trace_of_its_request(

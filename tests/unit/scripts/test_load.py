@@ -15,15 +15,12 @@ from flask import Flask, request
 
 from scripts.load.command import check_thresholds, load_test, read_expected
 from scripts.load.runner import (
-    LATE_SECONDS,
     ClassicClient,
     LoadSummary,
     LoadTest,
     Verdict,
     judge_answer,
-    percentile,
 )
-from scripts.run.batch import BatchProgress, BatchSummary
 from scripts.run.images import ImageSet
 from tests.support.clocks import ManualClock
 from tests.support.servers import served
@@ -93,29 +90,6 @@ def test_answers_are_verified_against_the_contract(
     status: int, content_type: str, text: str, expected: str | None, verdict: Verdict
 ) -> None:
     assert judge_answer(status, content_type, text, expected)[0] == verdict
-
-
-def test_a_job_is_judged_by_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def classified(batch: Any) -> BatchSummary:
-        batch.show(BatchProgress(4, classified=4))
-        return BatchSummary(
-            *("job", 0.0, 4, 1, 1, 0, 1, 1, 2.0, 1, 1.0, 2.0),
-            failures=[("2.jpg", "torn")],
-            mistakes=[("1.jpg", "stop", "yield")],
-        )
-
-    def results(_client: object, job_id: str) -> Iterator[dict[str, str]]:
-        times = {"accepted_at": "2026-11-24T00:00:01+00:00", "recorded_at": "2026-11-24T00:00:03+00:00"}
-        yield from [{"status": "done", **times}, {"status": "failed", **times}, {"status": "waiting"}]
-
-    monkeypatch.setattr("scripts.run.batch.Batch.run", classified)
-    monkeypatch.setattr("fleetsight_client.api.ApiClient.results", results)
-    reported = list[int]()
-    load = LoadTest("http://127.0.0.1:9", "api", 1, 30)
-    summary = load.run(files(tmp_path, "stop", "stop", "stop", "stop"), threading.Event(), reported.append)
-    assert summary.counts == {"right": 1, "answered": 0, "wrong": 1, "failed": 1, "lost": 1}
-    assert (summary.times, reported) == ([2, 2], [4])
-    assert summary.problems == ["wrong: 1.jpg: 'yield', not 'stop'", "failed: 2.jpg: torn"]
 
 
 def invoked(*arguments: str) -> tuple[int, str]:
@@ -201,19 +175,6 @@ def test_after_an_interrupt_the_rest_is_lost_and_the_status_is_130(
     assert (status, "lost 8" in shown, "images that were not sent count as lost" in shown) == (130, True, True), shown
 
 
-def test_an_error_of_one_client_ends_the_others_and_is_raised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_client: ClassicClient, _name: str, _data: bytes) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(ClassicClient, "post", fail)
-    stopped = threading.Event()
-    with pytest.raises(ZeroDivisionError):
-        LoadTest("http://127.0.0.1:9", "classic", 2, 1).run(files(tmp_path, *"abc"), stopped, lambda _done: None)
-    assert stopped.is_set()
-
-
 # An open loop
 
 
@@ -267,18 +228,6 @@ def summary_of(times: list[float], late: list[float] | None = None, **counts: in
     return LoadSummary("classic", 10.0, found, times, [], late or [])
 
 
-def test_percentiles_use_the_nearest_rank() -> None:
-    hundred = [float(number) for number in range(1, 101)]
-    assert [percentile(hundred, share) for share in (50, 95, 99, 100)] == [50, 95, 99, 100]
-    assert (percentile([7.0], 50), percentile([], 50)) == (7, None)
-
-
-def test_lost_images_do_not_count_as_answered() -> None:
-    figures = summary_of([3.0, 1.0], right=70, lost=30, late=[0.0, LATE_SECONDS / 2, 2 * LATE_SECONDS]).figures()
-    assert (figures["images"], figures["images_per_second"]) == (100, 7)
-    assert (figures["p50_s"], figures["slowest_s"], figures["late"], figures["latest_s"]) == (1, 3, 1, 0.2)
-
-
 @pytest.mark.parametrize(
     ("most", "rate", "times", "missed"),
     [
@@ -294,10 +243,6 @@ def test_a_threshold_is_reached_or_missed(
     figures = summary_of([number / 100 for number in range(1, 101)], right=95, answered=2, lost=3).figures()
     results = check_thresholds(figures, most, rate, times)
     assert [limit for limit, is_reached in results.items() if not is_reached] == missed
-
-
-def test_a_percentile_of_no_answer_does_not_reach_its_threshold() -> None:
-    assert not all(check_thresholds(summary_of([], right=0).figures(), 0, None, {"p95": 5.0}).values())
 
 
 @pytest.mark.parametrize("address", ["http://192.0.2.1", "https://192.0.2.1:8000", "http://127.0.0.1.@192.0.2.1"])

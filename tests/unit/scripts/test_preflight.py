@@ -14,7 +14,6 @@ from botocore.stub import ANY, Stubber
 
 from scripts.aws.bake.spec import DEBIAN_OWNER, BakeError, newest_debian
 from scripts.aws.context import AccountError, AwsAccount
-from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.instances import InstanceType
 from scripts.aws.preflight.account import (
@@ -23,7 +22,7 @@ from scripts.aws.preflight.account import (
     check_region,
     check_rights,
 )
-from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
+from scripts.aws.preflight.findings import Finding, Level, run_checks
 from scripts.aws.preflight.instances import (
     check_free_plan,
     check_gpus,
@@ -33,7 +32,7 @@ from scripts.aws.preflight.instances import (
     check_types,
 )
 from scripts.aws.preflight.permissions import Permission, denials, pass_permission
-from scripts.aws.preflight.quotas import check_addresses, check_quota, quota_code
+from scripts.aws.preflight.quotas import check_addresses, check_quota
 from services.clock import utc_now
 from tests.support.aws_stage import USER, StubbedAccount, stubbed_account
 
@@ -202,29 +201,6 @@ def test_the_caller_is_asked_to_pass_the_role_to_cloudformation() -> None:
         assert denials(at.account, "fs", USER, [pass_permission(GIVEN_ROLE)]) == {"iam:PassRole": True}
 
 
-@pytest.mark.parametrize(("given", "checked"), [("", STACKS_ROLE), (GIVEN_ROLE, GIVEN_ROLE)])
-def test_the_role_that_a_stack_has_is_checked_where_none_is_given(
-    monkeypatch: pytest.MonkeyPatch, given: str, checked: str
-) -> None:
-    """CloudFormation keeps it: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-iam-servicerole.html"""
-    plans: list[StackPlan] = []
-
-    def run_checks(plan: StackPlan, _: object) -> list[Finding]:
-        plans.append(plan)
-        return []
-
-    monkeypatch.setattr(ups, "run_checks", run_checks)
-    monkeypatch.setattr(ups, "_find_network", lambda *_: {})
-    monkeypatch.setattr(ups, "available_images", lambda *_: {})
-    monkeypatch.setattr(ups, "existing_boundary", lambda *_: "")
-    described = {"StackName": "fs", "CreationTime": utc_now(), "StackStatus": "UPDATE_COMPLETE"}
-    described |= {"StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1", "RoleARN": STACKS_ROLE}
-    with stubbed_account("cloudformation") as at:
-        at.stubs["cloudformation"].add_response("describe_stacks", {"Stacks": [described]})
-        ups.check_account(at.plan().context, ups.UpOptions(service_role=given))
-    assert [(each.service_role, each.passes_role) for each in plans] == [(checked, bool(given))]
-
-
 def test_a_denied_simulation_is_a_warning() -> None:
     with stubbed_account("iam") as at:
         at.stubs["iam"].add_client_error("simulate_principal_policy", "AccessDenied", "not authorized")
@@ -341,12 +317,6 @@ def test_a_type_is_offered_in_zones_of_the_subnets(zones: str, others: str, leve
         assert [level for level, _, _ in at.found(check_types)] == levels
 
 
-def test_no_offered_worker_type_is_a_stop() -> None:
-    with stubbed_account("ec2", fleet={"instance_types": ("c7i.large",)}) as at:
-        offers(at, ("c7a.large", "us-east-1a"), ("c7a.large", "us-east-1b"))
-        assert [level for level, _, _ in at.found(check_types)] == ["ok", "stop"]
-
-
 def answers(at: StubbedAccount, *codes: tuple[str, str]) -> None:
     for code, message in codes:
         at.stubs["ec2"].add_client_error("run_instances", code, message)
@@ -448,14 +418,6 @@ def test_the_address_of_a_new_page_must_fit_into_the_quota(used: int, level: str
         assert at.found(check_addresses) == []
         at.parameters, at.is_new = {}, False  # it has one
         assert at.found(check_addresses) == []
-
-
-def test_one_rejected_worker_type_of_several_is_a_warning() -> None:
-    with stubbed_account("ec2", fleet={"instance_types": ("c7i.large", "g4dn.xlarge")}) as at:
-        answers(at, DRY, ("InvalidParameterCombination", FREE_PLAN), DRY)
-        assert [level for level, _, _ in at.found(check_launch)] == ["warning", "ok"]
-        answers(at, DRY, *[("InvalidParameterCombination", FREE_PLAN)] * 2)
-        assert [level for level, _, _ in at.found(check_launch)] == ["stop", "stop", "ok"]
 
 
 def described(at: StubbedAccount) -> None:
@@ -628,17 +590,6 @@ def test_every_web_instance_is_counted() -> None:
         assert (level, f"the web tier or a builder needs {vcpus} at once" in words) == ("stop", True)
 
 
-def test_five_vcpus_suffice_while_both_images_are_missing() -> None:
-    with stubbed_account("ec2", "service-quotas", images={}) as at:
-        limits(at, {ON_DEMAND: 5.0})
-        ((level, words, _),) = at.found(check_quota)
-    assert (level, "enough for 1 of 19 workers" in words) == ("warning", True)
-    with stubbed_account("ec2", "service-quotas") as at:
-        limits(at, {ON_DEMAND: 5.0})
-        ((_, _, remedy),) = at.found(check_quota)
-    assert "--quota-code L-1216C47A --desired-value 40`" in remedy
-
-
 @pytest.mark.parametrize(("worker", "warned"), [("c7a.large", True), ("g4dn.xlarge", False), ("spot", False)])
 def test_an_update_warns_of_workers_that_leave_no_vcpus_for_a_new_web_instance(worker: str, warned: bool) -> None:
     two = {"CpuOptions": {"CoreCount": 2, "ThreadsPerCore": 1}}
@@ -663,17 +614,3 @@ def test_an_unknown_quota_is_a_warning() -> None:
         at.stubs["service-quotas"].add_client_error("get_service_quota", "NoSuchResourceException", "none")
         ((level, words, _),) = at.found(check_quota)
     assert (level, "GetServiceQuota" in words) == ("warning", True)
-
-
-@pytest.mark.parametrize(
-    ("kind", "market", "code"),
-    [
-        ("im4gn.large", "on_demand", ON_DEMAND),
-        ("t4g.small", "spot", SPOT),
-        ("gr6.4xlarge", "on_demand", GRAPHICS),
-        ("inf2.xlarge", "on_demand", None),
-        ("mac2.metal", "spot", None),
-    ],
-)
-def test_the_quota_follows_the_letters_of_the_family(kind: str, market: str, code: str | None) -> None:
-    assert quota_code(kind, market) == code

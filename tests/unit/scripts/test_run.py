@@ -1,7 +1,6 @@
 """The local system: its configuration, and a batch."""
 
 import json
-import re
 import signal
 import threading
 from collections import Counter
@@ -17,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from app_tier.sizing import HostResources
-from core.config import DEMO_BUNDLE, PATH_VARIABLE
+from core.config import PATH_VARIABLE
 from core.credentials import PersonalTokens, Profiles, Revocations, Scope
 from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
 from fleetsight_client.console import Console
@@ -26,17 +25,14 @@ from scripts.run import session
 from scripts.run.__main__ import _stop_on_signals, main
 from scripts.run.batch import (
     STALLED_SECONDS,
-    AwsCost,
     Batch,
     InterruptedBatchError,
-    job_cost,
 )
-from scripts.run.images import ImageSet, NoImagesError, images_in, sample_images
+from scripts.run.images import ImageSet, NoImagesError, images_in
 from scripts.run.model import model_setting
-from scripts.run.session import show_summary
 from scripts.run.sign_in import operator_token, provider_settings, sign_in_instructions
 from scripts.run.supervisor import ManagedProcess, Supervisor
-from scripts.run.system import ROOT, StartError, System, free_port
+from scripts.run.system import StartError, System, free_port
 from services.table import Table
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.fake_client import FakeUploads
@@ -115,14 +111,6 @@ def test_without_true_labels_right_and_wrong_are_unknown(tmp_path: Path) -> None
     assert summary.labels == {"stop": 1}
 
 
-def test_an_interrupted_upload_is_retried_under_its_key(tmp_path: Path) -> None:
-    api = FakeApi({"a": "stop"}, failing_posts=2)
-    assert batch(tmp_path, api, {"a": "stop"}).run().ok
-    assert len(api.keys) == 3
-    assert len(set(api.keys)) == 1
-    assert api.keys[0]
-
-
 def test_a_server_that_does_not_answer_for_a_while_ends_no_batch(tmp_path: Path) -> None:
     """Row 67: the job is created once, and the summary waits for the results."""
 
@@ -173,17 +161,6 @@ def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
     interrupted.interrupted = lambda: True
     with pytest.raises(InterruptedBatchError):
         interrupted.run()
-
-
-def test_samples_are_drawn_once_with_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.run.images.SAMPLES", 3)
-    first = sample_images(tmp_path / "samples")
-    changed = first.files[0]
-    changed.write_bytes(b"not drawn again")
-    second = sample_images(tmp_path / "samples")
-    assert len(second.files) == 3
-    assert second.truth == first.truth
-    assert changed.read_bytes() == b"not drawn again"
 
 
 def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
@@ -256,10 +233,6 @@ def test_a_folder_of_images_does_not_hide_the_model_of_its_name(
     images(models, "photos/bundle.json", "here/photos/cat.jpg")
     monkeypatch.chdir(models / "here")
     assert bundle_of(model_setting("photos", print, threading.Event())) == models / "photos"
-
-
-def test_the_demo_is_a_model_by_name() -> None:
-    assert bundle_of(model_setting("demo", print, threading.Event())) == ROOT / DEMO_BUNDLE
 
 
 def test_an_unknown_model_is_rejected_with_those_that_there_are(models: Path) -> None:
@@ -395,24 +368,7 @@ def test_a_model_is_offered_as_soon_as_the_system_can_and_no_batch_gets_another(
     system.stop.assert_called_once_with()
 
 
-def test_images_without_truth_are_neither_right_nor_wrong(tmp_path: Path) -> None:
-    found = images_in(images(tmp_path, "stop/1.jpg", "holiday/2.jpg"), ["stop"])
-    api = FakeApi({"stop/1.jpg": "stop", "holiday/2.jpg": "stop"})
-    summary = Batch(api, found, lambda _progress: None, clock=PlayedClock()).run()
-    assert (summary.right, summary.wrong, summary.no_truth, summary.ok) == (1, 0, 1, True)
-    console = Console(record=True, width=100)
-    show_summary(console, summary, AwsCost(), found.truth_source)
-    shown = console.export_text()
-    assert re.search(r"no true label\W+1\b", shown)
-    assert "true labels from folder names" in shown
-
-
 COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}
-
-
-def test_a_batch_costs_what_its_job_does() -> None:
-    assert str(job_cost({"cost": COST})) == "$0.0047 (120 s of instances; requests $0.0013)"
-    assert job_cost({"cost": None}) == job_cost({}) == AwsCost()
 
 
 class Finished(FakeApi):

@@ -459,11 +459,6 @@ def test_the_newest_complete_activity_determines_the_failed_launch(
         assert failed_launch(stage.account, DEPLOYED) == reason
 
 
-def test_a_stack_without_a_group_has_no_failed_launch() -> None:
-    with on_a_stack([[]], kind="AWS::S3::Bucket") as stage:
-        assert failed_launch(stage.account, DEPLOYED) == ""
-
-
 def test_a_launch_failure_is_reported_once() -> None:
     failed = [activity("Failed", QUOTA)]
     with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as stage:
@@ -518,11 +513,6 @@ def test_an_instance_is_selected_by_id_prefix_or_role(fleet: list[StackInstance]
 def test_several_instances_are_listed_and_need_a_selection(fleet: list[StackInstance], wanted: str | None) -> None:
     with pytest.raises(SessionError, match=f"name one:(.|\n)*{ONE}  fs-worker\n  {TWO}"):
         select_instance(fleet, "fs", wanted)
-
-
-def test_the_only_instance_needs_no_selection(fleet: list[StackInstance]) -> None:
-    del fleet[1:]
-    assert select_instance(fleet, "fs", None).instance_id == WEB
 
 
 def test_an_unknown_instance_lists_the_running_ones(fleet: list[StackInstance]) -> None:
@@ -596,20 +586,3 @@ def test_an_ended_session_is_explained_with_the_remedy() -> None:
     message = "The security token included in the request is expired"
     shown = explain_error(ClientError({"Error": {"Code": "ExpiredToken", "Message": message}}, "DescribeStacks"))
     assert "is expired): sign in again, and repeat the command, which continues" in shown
-
-
-def test_other_errors_keep_their_message() -> None:
-    slow = ClientError({"Error": {"Code": "Throttling", "Message": "slower"}}, "RunInstances")
-    assert explain_error(slow).endswith("calling the RunInstances operation: slower")
-    assert explain_error(ValueError("other")) == "other"
-
-
-def test_until_polls_until_the_condition_is_true_and_names_it_after_a_timeout() -> None:
-    time, answers = Time(), iter(["it", None, False, 7])
-    assert time.waiter.until(lambda: next(answers), "it", seconds=10, every=2) == "it"
-    assert time.now == 0
-    assert time.waiter.until(lambda: next(answers), "seven", seconds=10, every=2) == 7
-    assert time.now == 4
-    with pytest.raises(TimedOutError, match="waited 10 s in vain for the moon"):
-        time.waiter.until(lambda: None, "the moon", seconds=10, every=2)
-    assert time.now == 14

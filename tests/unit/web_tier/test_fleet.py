@@ -26,7 +26,6 @@ from core.fleet.models import (
     FleetSnapshot,
     FleetSpending,
     HistoryBlock,
-    HistoryPoint,
     LimitsOverride,
     WorkerLimits,
 )
@@ -44,7 +43,6 @@ from tests.support.jobs import NOW, add_images
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.controller.previous_end import record_previous_end
-from web_tier.features.fleet_control.chart import BOTTOM, WINDOWS, Chart
 from web_tier.features.fleet_control.pages import month_dollars
 from web_tier.http.backend import ControllerReports
 
@@ -655,30 +653,7 @@ def test_a_row_has_the_cost_of_its_instance_so_far_at_least_the_billed_minimum(r
     assert row().cost == "-", "the prices are not known"
 
 
-def test_a_spot_instance_is_marked_beside_its_type() -> None:
-    shown = row(spot=True)
-    assert (shown.instance_type, shown.market, row().market) == ("c7a.large", "Spot", "")
-
-
-def test_ages_have_units_and_a_worker_is_at_work_when_it_is_ready_or_busy() -> None:
-    assert (row(age=72).age, row(age=-5).age) == ("72 s", "1 s")
-    assert [row(worker=state, silence=1).at_work for state in ("ready", "busy", "draining")] == [True, True, False]
-
-
 def test_an_unhealthy_instance_has_the_reason_and_the_consequence() -> None:
     words = "no heartbeat for 2 min: checked again, then terminated"
     shown = row(age=30, marked=words)
     assert (shown.state, shown.heard, shown.marked, shown.at_work) == ("stuck", words, True, False)
-
-
-def point(minutes_ago: float, workers: int, queue: int) -> HistoryPoint:
-    return HistoryPoint(at=NOW - timedelta(minutes=minutes_ago), workers=workers, queue=queue)
-
-
-def test_lines_are_steps_from_edge_to_edge_each_on_its_own_scale() -> None:
-    chart = Chart.from_window(
-        WINDOWS["minutes"], [point(10, 0, 0), point(5, 2, 100), point(2.5, 1, 0)], point(0, 1, 0)
-    )
-    assert chart.workers == "M36.0 200.0H360.0V26.0H522.0V113.0H684.0V113.0"
-    assert chart.queue == "M36.0 200.0H360.0V26.0H522.0V200.0H684.0V200.0"
-    assert chart.area == f"{chart.queue}V{BOTTOM}H36.0Z"

@@ -8,19 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import FleetSettings
-from core.fleet.models import JournalEntry
-from services.errors import LaunchError
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
-from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
+from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.decide import Plan
-from web_tier.autoscaler.launcher import (
-    TRANSITIONS,
-    TRANSITIONS_OF_REPEATED,
-    CallState,
-    JournalAction,
-    state_after_refusal,
-)
 from web_tier.autoscaler.metrics import total_of
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observation
 from web_tier.autoscaler.offerings import (
@@ -126,38 +117,6 @@ def test_a_start_whose_reply_was_lost_is_repeated_and_nothing_launched_in_its_pl
         scaler.round(20)
     assert scaler.ec2.states == {"i-0": "pending"}
     assert scaler.ec2.calls == []
-
-
-LAUNCH = JournalEntry(token="1", count=1, at=EPOCH, spec=Offering("spot", "c7a.large").spec(fleet_settings()))
-START = JournalEntry(token="2", count=1, at=EPOCH, starts=("i-0",), launched=(EPOCH,))
-
-
-@pytest.mark.parametrize(
-    ("entry", "code", "retries", "state"),
-    [
-        (LAUNCH, "500", 0, CallState.UNCERTAIN),
-        (LAUNCH, "InternalError", 0, CallState.UNCERTAIN),
-        (LAUNCH, "InsufficientInstanceCapacity", 0, CallState.NO_CAPACITY),
-        (LAUNCH, "InsufficientInstanceCapacity", 2, CallState.NO_CAPACITY),
-        (LAUNCH, "400", 0, CallState.REJECTED),
-        (LAUNCH, "RequestLimitExceeded", 0, CallState.REJECTED),
-        (LAUNCH, "RequestLimitExceeded", 2, CallState.UNCERTAIN),
-        (LAUNCH, "IncorrectInstanceState", 0, CallState.REJECTED),
-        (LAUNCH, "IdempotentInstanceTerminated", 2, CallState.SPENT),
-        (START, "IncorrectInstanceState", 0, CallState.NOT_STARTABLE),
-        (START, "InsufficientInstanceCapacity", 2, CallState.NOT_STARTABLE),
-        (START, "VcpuLimitExceeded", 0, CallState.REJECTED),
-        (START, "503", 0, CallState.UNCERTAIN),
-    ],
-)
-def test_state_after_a_refusal(entry: JournalEntry, code: str, retries: int, state: CallState) -> None:
-    assert state_after_refusal(entry, LaunchError(code, "no", retries)) is state
-
-
-def test_every_state_has_a_transition_and_no_refused_repeat_discards_the_first_call() -> None:
-    assert set(TRANSITIONS) == set(TRANSITIONS_OF_REPEATED) == set(CallState)
-    discarded = {state for state, (action, _) in TRANSITIONS_OF_REPEATED.items() if action is JournalAction.DISCARD}
-    assert discarded == {CallState.SPENT}
 
 
 def test_a_lost_launch_of_which_a_part_is_described_is_made_again_even_without_room() -> None:
@@ -399,14 +358,6 @@ def test_of_a_code_with_many_meanings_the_message_is_shown() -> None:
     assert found.in_words(OPTIONS) == (
         f"c7a.large (Spot) in subnet-1: {free_plan}, c7a.large (Spot) in subnet-2: VcpuLimitExceeded"
     )
-
-
-def test_a_launch_follows_the_configuration() -> None:
-    spec = Offering("on_demand", "c6a.large", "subnet-2").spec(fleet_settings(scale_in="stop"))
-    assert (spec.instance_type, spec.subnet_id, spec.market) == ("c6a.large", "subnet-2", "on_demand")
-    assert spec.image_id == fleet_settings().image_id
-    assert (spec.shutdown_behavior, spec.user_data) == ("stop", fleet_settings().user_data)
-    assert Offering.from_spec(spec) == Offering("on_demand", "c6a.large", "subnet-2")
 
 
 def test_a_launch_template_keeps_what_it_defines() -> None:

@@ -20,8 +20,7 @@ from core.config import Config
 from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
-from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore
-from services.errors import ObjectTooLargeError
+from core.model_catalog import CatalogStore
 from services.lease import Tenure
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
@@ -246,27 +245,6 @@ def test_a_model_that_cannot_be_read_is_reported_with_its_key(make_app: AppMaker
 def test_a_card_leaves_out_what_is_not_stated_as_expected(provenance: dict[str, object]) -> None:
     manifest = read_manifest(DEMO_BUNDLE).model_copy(update={"provenance": provenance, "architecture": "a\n" * 300})
     assert list(model_card(manifest)) == [("Network", "a " * 100), ("Input", ANY)]
-
-
-def test_a_digest_that_no_model_has_shows_the_default_and_costs_no_call_of_s3(
-    client: FlaskClient, output_bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client.get("/model")
-
-    def call(_operation: str, _effect: object) -> None:
-        raise AssertionError("S3 was called")
-
-    monkeypatch.setattr(output_bucket, "call", call)
-    page = client.get(f"/model?name={'0' * 64}").text
-    assert f"<code>{digest_of(DEMO_BUNDLE)}</code>" in page
-
-
-def test_a_long_address_of_an_operator_is_cut(
-    client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("web_tier.features.models.api._editor", lambda: "a" * 300)
-    assert client.post(MODELS, json={"place": str(other)}).status_code == 201
-    assert client.get(MODELS).get_json()["models"][1]["added_by"] == "a" * MAX_EDITOR_CHARACTERS
 
 
 def test_a_second_bundle_of_a_name_gets_another_name_and_keeps_it(client: FlaskClient, tmp_path: Path) -> None:
@@ -521,22 +499,3 @@ def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) 
     recording.recorder.tick()
     assert recording.catalogs.find() is None
     assert recording.models.objects == {}
-
-
-@pytest.mark.usefixtures("app")
-def test_of_a_manifest_in_s3_no_more_than_its_maximum_is_read(
-    recording: Recording,
-    config: Config,
-    output_bucket: MemoryBucket,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    output_bucket.put("signs/bundle.json", b"{}", "application/json")
-    for module in ("http.backend", "features.models.configured_model"):
-        monkeypatch.setattr(f"web_tier.{module}.MAX_MANIFEST_BYTES", 1)
-    with pytest.raises(ObjectTooLargeError):
-        Backend(config).served.configured.get("models", "signs/bundle.json")
-    recording.buckets["models"] = output_bucket
-    recording.configure(Path("s3://models/signs"))
-    recording.recorder.tick()
-    assert "has 2 bytes, more than the 1 that are read" in caplog.text

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -22,9 +21,7 @@ from core.jobs.store import JobStore
 from core.label_names import ClassNames
 from tests.support.api import AppMaker, problem
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, failed, put_results, record
-from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
-from web_tier.auth.job_access import UserJobs
 from web_tier.features.review import truth
 from web_tier.features.review.truth import TruthFileError, TruthOutcome, match_folders, match_rows, parse_truth_file
 
@@ -177,62 +174,6 @@ def test_a_true_label_that_is_no_class_is_named_and_is_no_error(
     assert "<strong>100.0%</strong> of the model's labels are right: 1 of 1 reviewed" in page
     assert "no class of the model: 1 image (" in page
     assert "<bdi>&lt;wolf&gt;</bdi></a>)." in page
-
-
-@pytest.mark.parametrize(("reviewed", "read"), [([0, 1, 2], 3), ([0, 1, 2, 30], 31), (range(30), 31)])
-def test_an_evaluation_reads_a_bounded_number_of_results_at_a_time(
-    client: FlaskClient,
-    store: JobStore,
-    job: Job,
-    monkeypatch: pytest.MonkeyPatch,
-    reviewed: Sequence[int],
-    read: int,
-) -> None:
-    images = add_images(store, job, *["a.jpg"] * 31)
-    put_results(store, job, *[done(image, "dog") for image in images])
-    store.set_truths(job, {images[number].ref.image_id: TrueLabel("dog", NOW) for number in reviewed})
-    sizes = list[int]()
-
-    def watched(read_some: Callable[..., Any]) -> Callable[..., Any]:
-        def reading(*arguments: Any) -> Any:
-            found = read_some(*arguments)
-            sizes.append(len(found))
-            return found
-
-        return reading
-
-    monkeypatch.setattr(truth, "PAGE", 2)
-    for name in ("results", "results_of"):
-        monkeypatch.setattr(UserJobs, name, watched(getattr(UserJobs, name)))
-    assert client.get(f"/api/v1/jobs/{job.job_id}/evaluation").get_json()["reviewed"] == len(reviewed)
-    assert (sum(sizes), max(sizes)) == (read, 2)
-
-
-def test_a_job_without_true_labels_costs_no_read(
-    make_app: AppMaker, store: JobStore, job: Job, images: list[ImageRecord]
-) -> None:
-    table = store.table
-    assert isinstance(table, MemoryTable)
-    calls = list[str]()
-
-    def call(operation: str, effect: Callable[[], Any]) -> Any:
-        calls.append(operation)
-        return effect()
-
-    def cost(path: str) -> tuple[int, int]:
-        calls.clear()
-        client = make_app().test_client()
-        assert client.get(path).data
-        return calls.count("GetItem"), calls.count("Query")
-
-    table.call = call
-    export, page = f"/api/v1/jobs/{job.job_id}/results.csv", f"/jobs/{job.job_id}"
-    before = {path: cost(path) for path in (export, page)}
-    assert before[export] == (1, 3)  # the job; images, results and resends
-    store.set_truths(job, {images[0].ref.image_id: TrueLabel("dog", NOW)})
-    assert {path: cost(path) for path in (export, page)} == {
-        path: (gets, queries + 1) for path, (gets, queries) in before.items()
-    }
 
 
 # Files
@@ -434,13 +375,6 @@ def test_a_form_uploads_a_file_and_shows_what_it_set(
     assert len(store.truths(job.job_id)) == 1
     assert client.post(path, data={"x": "1"}, content_type="multipart/form-data").status_code == 422
     assert client.post(path, data={"file": (BytesIO(b"x" * 101), "x.csv")}).status_code == 413
-
-
-def test_each_line_of_many_that_set_nothing_is_named(client: FlaskClient, job: Job) -> None:
-    names = [f"{number}.jpg" for number in range(500)]
-    file = (BytesIO("".join(f"{name},dog\n" for name in names).encode()), "truth.csv")
-    page = client.post(f"/jobs/{job.job_id}/truth/csv", data={"file": file}).text
-    assert re.findall(r"<bdi>([^<]*)</bdi>: no image has this name", page) == names
 
 
 def test_a_training_set_has_a_folder_for_each_true_label(
