@@ -85,11 +85,6 @@ def test_another_web_server_is_reported_without_its_page(
     assert not list((tmp_path / "state").rglob("*.journal"))
 
 
-def test_a_mistyped_command_is_guessed() -> None:
-    ended = CliRunner().invoke(fleetsight, ["clasify"])
-    assert (ended.exit_code, "Did you mean 'classify'?" in ended.output) == (2, True)
-
-
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
 def test_the_help_warns_of_tokens_on_the_command_line_and_has_the_exit_statuses(name: str) -> None:
     shown = CliRunner().invoke(fleetsight, [name, "-h"]).output

@@ -1,6 +1,5 @@
 """DynamoDB: items, queries and direct calls answer as stock moto does."""
 
-import binascii
 import json
 from itertools import count
 from typing import Any
@@ -139,20 +138,6 @@ def play(door: WsgiClient, table: str, calls: list[tuple[str, dict[str, Any]]]) 
 def test_any_calls_are_answered_as_by_stock_moto(moto: ClientPair, calls: list[tuple[str, dict[str, Any]]]) -> None:
     direct, stock = new_table(moto), new_table(moto)
     assert play(moto.direct, direct, calls) == play(moto.stock, stock, calls)
-
-
-def test_plain_calls_are_answered_directly_with_the_checksum_of_the_body(moto: ClientPair) -> None:
-    table = new_table(moto)
-    key = {"pk": {"S": "p"}, "sk": {"S": "s"}}
-    item = {**key, "v": {"N": "1"}}
-    before = moto.stock_application.times
-    assert moto.direct.call("dynamodb", "PutItem", TableName=table, Item=item).status == 200
-    reply = moto.direct.call("dynamodb", "Query", TableName=table, **query_call("pk = :p", "p", True, None))
-    assert (reply.json["Items"], reply.headers["x-amz-crc32"]) == ([item], str(binascii.crc32(reply.body)))
-    assert moto.direct.call("dynamodb", "GetItem", TableName=table, Key=key).json["Item"] == item
-    batch = moto.direct.call("dynamodb", "BatchGetItem", RequestItems={table: {"Keys": [key]}})
-    assert batch.json["Responses"] == {table: [item]}
-    assert moto.stock_application.times == before
 
 
 def test_a_page_is_no_larger_than_dynamodb_answers_at_once(moto: ClientPair) -> None:

@@ -127,31 +127,6 @@ def test_objects_are_deleted_together_as_by_stock_moto(moto: ClientPair, stored:
     assert seen[0][3] == stored - set(keys)
 
 
-def test_a_plain_deletion_of_objects_is_answered_directly(moto: ClientPair, bucket: str) -> None:
-    body = listed(["a", "b/c.png"]).encode()
-    assert not moto.needs_stock("s3", "POST", f"/{bucket}?delete", body, **CHECKSUM)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        listed(["a"], "<VersionId>1</VersionId>"),
-        DELETION.format("<Quiet>true</Quiet><Object><Key>a</Key></Object>"),
-        listed(["a&amp;b"]),
-        listed([]),
-    ],
-)
-def test_stock_moto_deletes_objects_in_a_call_that_is_not_plain(moto: ClientPair, bucket: str, body: str) -> None:
-    assert moto.needs_stock("s3", "POST", f"/{bucket}?delete", body.encode(), **CHECKSUM)
-
-
-@pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-def test_plain_call_is_answered_directly(moto: ClientPair, bucket: str, method: str) -> None:
-    moto.stock.request("s3", "PUT", f"/{bucket}/k", b"x")
-    expect = {"HTTP_EXPECT": "100-continue", "HTTP_AMZ_SDK_REQUEST": "attempt=1", "HTTP_X_AMZ_SECURITY_TOKEN": "t"}
-    assert not moto.needs_stock("s3", method, f"/{bucket}/k", b"y", **expect)
-
-
 @pytest.mark.parametrize(
     ("method", "target", "environ"),
     [
@@ -233,12 +208,6 @@ def test_stored_tags_are_those_of_stock_moto(moto: ClientPair, bucket: str, head
     assert tags(moto, bucket) == stored_tags
     assert b"<Key>" in stored_tags
     assert moto.direct.request("s3", "GET", f"/{bucket}/k").headers["x-amz-tagging-count"] == counted
-
-
-@pytest.mark.parametrize("header", ["kept", "a=b&c=d", "a=%20", "aws:a=b"])
-def test_stock_moto_reads_tags_that_are_not_one_plain_tag(moto: ClientPair, bucket: str, header: str) -> None:
-    assert not moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING="kept=no")
-    assert moto.needs_stock("s3", "PUT", f"/{bucket}/k", b"x", HTTP_X_AMZ_TAGGING=header)
 
 
 @pytest.mark.parametrize("door", ["direct", "stock"])

@@ -192,12 +192,11 @@ def test_items_are_deleted_with_their_table(moto: ClientPair) -> None:
     assert rows("items") == before
 
 
-@pytest.mark.parametrize("tenants", [1, 4, 100])
-def test_memory_holds_a_bounded_number_of_the_messages_of_a_backlog(tenants: int) -> None:
+def test_memory_holds_a_bounded_number_of_the_messages_of_a_backlog() -> None:
     queue: MessageQueue[int] = MessageQueue()
     messages, before, stored = 20_000, rows("contents"), objects_of(StoredMessage)
     for number in range(messages):
-        queue.send(str(number), number, group=str(number % tenants))
+        queue.send(str(number), number, group=str(number % 100))
     assert objects_of(StoredMessage) <= stored + MEMORY_MESSAGES
     assert rows("contents") > before
     received = list[int]()

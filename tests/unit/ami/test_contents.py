@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from ami.files.web.opt.fleetsight.prepare_web import limits
-from ami.used_files import imported, mapped
 from tests.conftest import ROOT
 from tests.support.booted.images import packages
 from tests.support.pins import normal, sections
@@ -136,18 +135,3 @@ def test_nginx_closes_idle_connections_to_the_web_tier_before_that_does() -> Non
     assert kept
     assert ours
     assert int(ours[1]) < int(kept[1])
-
-
-def test_what_python_has_imported_is_read_early() -> None:
-    files = set(imported())
-    assert any(path.name.startswith("ast.") and path.suffix == ".pyc" for path in files)
-    assert all(path.is_file() for path in files)
-
-
-def test_what_is_mapped_is_read_early_and_what_is_gone_is_not(tmp_path: Path) -> None:
-    library = tmp_path / "libx.so"
-    library.write_text("")
-    maps = (
-        f"7f00-7f01 r-xp 0 08:01 1 {library}\n7f01-7f02 r--p 0 08:01 2 /gone.so (deleted)\n7f03-7f04 rw-p 0 00:00 0\n"
-    )
-    assert list(mapped(maps)) == [library]

@@ -118,7 +118,7 @@ _UPRIGHT = [
 ]
 
 
-@pytest.mark.parametrize("size", [(320, 240), (240, 320), (641, 427), (100, 100)])
+@pytest.mark.parametrize("size", [(320, 240), (427, 641)])
 @pytest.mark.parametrize(
     ("resize", "crop", "more"),
     [

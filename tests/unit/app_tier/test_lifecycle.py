@@ -59,16 +59,6 @@ def test_a_worker_that_is_asked_to_drain_ends_in_good_order(service: MetadataSer
     assert (lifetime.reason, lifetime.status) == ("asked to drain", 0)
 
 
-def test_the_watch_for_notices_ends_with_the_worker(service: MetadataService) -> None:
-    lifetime = Lifetime()
-    arguments = (Metadata(service.url), lifetime, NEVER_SECONDS)
-    watching = threading.Thread(target=watch_notices, args=arguments, daemon=True)
-    watching.start()
-    lifetime.end("idle")
-    watching.join(DEADLINE_SECONDS)
-    assert not watching.is_alive()
-
-
 @pytest.mark.parametrize(
     ("answer", "expected"), [((200, "asked"), True), ((200, ""), True), ((404, ""), False), ((500, "broken"), False)]
 )
@@ -77,10 +67,6 @@ def test_an_instance_is_protected_only_if_its_metadata_has_the_tag(
 ) -> None:
     service.answers[f"tags/instance/{PROTECTED_TAG}"] = [answer]
     assert is_protected(Metadata(service.url)) is expected
-
-
-def test_a_worker_without_an_instance_is_no_standby() -> None:
-    assert not is_protected(None)
 
 
 def test_a_protected_worker_does_not_end_when_idle_but_when_asked_to_drain() -> None:
@@ -143,10 +129,6 @@ def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None
     assert [beat.images_per_second for beat in post.taken] == [0, 0.3, 0.2]
 
 
-def test_a_worker_that_finishes_what_it_has_says_so() -> None:
-    assert WorkerStats(1, 2, end="stopped").state == "draining"
-
-
 def test_a_heartbeat_that_cannot_be_sent_is_forgotten() -> None:
     post = Post(beats=3)
     errors: list[Exception] = [EndpointConnectionError(endpoint_url="http://sqs"), RuntimeError("odd")]
@@ -189,17 +171,6 @@ def config(**settings: Any) -> WorkerSettings:
     return parse_config(values).worker
 
 
-@pytest.mark.parametrize(
-    ("cores", "gibibytes", "expected"),
-    [
-        (2, 4, Sizing(2, 2, 4, 2, 16, 16, WAIT, 4 * GIB // 4)),
-        (16, 32, Sizing(16, 16, 4, 16, 64, 64, WAIT, 32 * GIB // 4)),
-    ],
-)
-def test_each_core_has_a_stream_of_its_own(cores: int, gibibytes: int, expected: Sizing) -> None:
-    assert sized(config(), HostResources(cores, gibibytes * GIB), input_size=224) == expected
-
-
 def test_what_is_configured_stays() -> None:
     wanted = {
         "threads": 3,
@@ -208,24 +179,6 @@ def test_what_is_configured_stays() -> None:
         "model_megabytes": 100,
     }
     assert sized(config(**wanted), HostResources(16, 32 * GIB), 224) == Sizing(3, 3, 32, 3, 6, 6, WAIT, 100 * 2**20)
-
-
-def test_torch_computes_one_batch_at_a_time_and_a_larger_one() -> None:
-    sizing = sized(config(engine="torch"), HostResources(16, 128 * GIB), 224)
-    assert (sizing.streams, sizing.engine_threads, sizing.batch_size) == (1, 16, 32)
-
-
-def test_little_memory_or_large_images_make_small_batches() -> None:
-    assert sized(config(), HostResources(2, GIB // 2), 224).batch_size == 3
-    assert [sized(config(), HostResources(2, 64 * GIB), side).batch_size for side in (64, 224, 600)] == [8, 4, 1]
-    assert sized(config(), HostResources(64, GIB // 2), 1024).batch_size == 1
-
-
-@given(cores=st.integers(1, 256), memory=st.integers(2**28, 2**40), size=st.integers(1, 2048))
-def test_what_is_in_hand_fills_every_stage(cores: int, memory: int, size: int) -> None:
-    sizing = sized(config(), HostResources(cores, memory), size)
-    assert sizing.in_flight >= sizing.fetch_threads + sizing.streams * sizing.batch_size + sizing.publish_threads
-    assert sizing.in_flight >= 3 * sizing.streams * sizing.batch_size
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app_tier.lifecycle import Lifetime
 from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.stages import Channel, ChannelClosedError, Stage, StageThreads
-from app_tier.storage import answered_before, delete, fetch, respond, store
+from app_tier.storage import answered_before, fetch, store
 from app_tier.task import Task, new_task, refuse
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import output_key
@@ -53,30 +53,6 @@ def test_a_channel_is_a_bounded_queue_that_accepts_nothing_once_it_is_closed(cal
                 channel.close()
                 is_closed = True
         assert len(channel) == len(first + waiting)
-
-
-def test_a_full_channel_makes_an_enqueue_wait_until_an_item_is_dequeued() -> None:
-    channel: Channel[int] = Channel(1)
-    channel.enqueue(1)
-    second = threading.Thread(target=channel.enqueue, args=(2,), daemon=True)
-    second.start()
-    second.join(0.05)
-    assert second.is_alive()
-    assert len(channel) == 1
-    assert channel.dequeue() == 1
-    second.join(DEADLINE_SECONDS)
-    assert not second.is_alive()
-    assert channel.dequeue() == 2
-
-
-def test_closing_ends_a_wait() -> None:
-    channel: Channel[int] = Channel(1)
-    got: list[int | None] = []
-    waiting = threading.Thread(target=lambda: got.append(channel.dequeue()), daemon=True)
-    waiting.start()
-    channel.close()
-    waiting.join(DEADLINE_SECONDS)
-    assert got == [None]
 
 
 def stage_threads(tasks: Sequence[Task[None]], work: Callable[[Sequence[Task[None]]], None]) -> StageThreads[None]:
@@ -218,14 +194,6 @@ def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_t
     assert stored.timings.stored is None
     assert responded.payload.timings.stored is not None
     assert responded.payload.timings.fetched == 7.0
-
-
-def test_ten_responses_are_sent_and_their_requests_deleted_with_one_call_each() -> None:
-    requests, responses, s3 = worker_queue(ManualClock()), worker_queue(ManualClock()), FakeBucket()
-    tasks = [store(refused(number), s3) for number in range(10)]
-    delete(respond(tasks, responses.queue()), requests.queue())
-    assert [operation for operation, _ in responses.calls] == ["send"]
-    assert [operation for operation, _ in requests.calls] == ["delete"]
 
 
 def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_stored() -> None:

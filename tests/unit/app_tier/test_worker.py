@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from app_tier.bundle import Bundle
+from app_tier.bundle import Bundle, EngineError
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
 from app_tier.models import ModelPlace
@@ -557,6 +557,22 @@ def test_row_60_an_unreachable_model_costs_no_image_a_try_and_delays_no_other_mo
     following = Bench(after=bench, opener=several())
     assert following.run()
     assert {(following.result(each).status, following.result(each).attempts) for each in requests} == {("done", 1)}
+
+
+def test_a_failing_engine_costs_its_images_a_try_and_the_worker_continues() -> None:
+    bench = Bench(opener=several(), call_threads=1)
+    bench.opener.engines["a"] = engine = ColourEngine()
+    engine.errors = [EngineError("no memory")]
+    requests = bench.submit(*[picture("red")] * 4, models=[requested("a", A), None] * 2)
+    assert bench.run()
+    assert bench.worker.lifetime.status == 0
+    assert [bench.result(requests[number]).label for number in (1, 3)] == ["red"] * 2
+    assert set(bench.tries) <= {1}
+    for message in bench.requests.messages:
+        message.visible_at = 0
+    following = Bench(after=bench, opener=several())
+    assert following.run()
+    assert [following.result(request).label for request in requests] == ["red"] * 4
 
 
 @KINDS

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from core.config import parse_config
 from core.cost import (
-    JOB,
     WHOLE_IMAGE,
     Bill,
     JobCost,
@@ -25,14 +24,13 @@ from core.format import (
     dollars,
     duration,
     file_size,
-    fleet_sentence,
     milliseconds,
     percent,
     plural,
     rate_words,
 )
 from core.jobs.items import counts_of, runs_as_text
-from core.jobs.models import MAX_RUNS, Counts, with_answers
+from core.jobs.models import Counts, with_answers
 from tests.conftest import shipped_values
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW
@@ -41,12 +39,6 @@ from tests.support.memory_aws.ec2 import EPOCH
 
 def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:
     return BillingPeriod(number=number, images=images, billed_seconds=seconds, cost=cost)
-
-
-def test_an_hour_costs_what_is_asked_for_the_type_on_its_market() -> None:
-    assert (PRICES.hourly("c7a.large"), PRICES.hourly("c7a.large", spot=True)) == (0.36, 0.18)
-    assert PRICES.hourly("g4dn.xlarge", spot=True) == 0.72, "Spot never costs more than on demand"
-    assert PRICES.hourly("m5.large") == 0.72, "an unknown price is not shown too low"
 
 
 def test_a_worker_costs_its_instance_its_public_address_and_its_disk() -> None:
@@ -68,12 +60,6 @@ def test_requests_cost_what_each_service_asks_for_its_units() -> None:
     assert (asked + asked).dollars(PRICES) == pytest.approx((asked * 2).dollars(PRICES))
 
 
-def test_a_thousand_images_ask_for_about_a_cent_and_none_that_no_worker_answered() -> None:
-    assert 0.013 < requests_of(1_000).dollars(PRICES) < 0.015
-    assert requests_of(1_000) == WHOLE_IMAGE * 1_000 + JOB
-    assert requests_of(0) == Requests()
-
-
 def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> None:
     counts = Counts(done=150, images=150, runs=((3, 100), (5, 50)))
     runs = {3: run(3, 100, 120, 0.012), 5: run(5, 50, 60, 0.006)}
@@ -89,13 +75,6 @@ def test_cancelled_images_cost_nothing() -> None:
     cost = JobCost.from_counts(counts, {3: run(3, 100, 120, 0.012)}, PRICES)
     assert cost is not None
     assert cost.images == 100
-
-
-def test_what_is_not_known_is_not_shown() -> None:
-    assert JobCost.from_counts(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
-    assert JobCost.from_counts(Counts(done=10, images=10, runs=((3, 10),)), {}, PRICES) is None, (
-        "a run that is forgotten"
-    )
 
 
 @given(
@@ -137,13 +116,6 @@ def test_answers_by_run_survive_the_table_in_any_order(runs: list[tuple[int, int
     assert [number for number, _ in counts.runs] == sorted({number for number, _ in runs})
     assert sum(answers for _, answers in counts.runs) == sum(answers for _, answers in runs)
     assert counts_of({"done": 0, "failed": 0, "images": 0, **runs_as_text(counts)}) == counts
-
-
-def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> None:
-    counts = Counts()
-    for number in range(1, MAX_RUNS + 3):
-        counts = with_answers(counts, number, 1)
-    assert [number for number, _ in counts.runs] == list(range(3, MAX_RUNS + 3))
 
 
 def test_a_thousand_images_of_the_fleet_are_shown_once_some_were_answered() -> None:
@@ -193,12 +165,3 @@ FLEET = FleetSnapshot(
 )
 def test_figures_are_as_short_as_they_are_certain(written: list[str], words: list[str]) -> None:
     assert written == words
-
-
-def test_the_fleet_says_why_it_is_as_it_is() -> None:
-    assert fleet_sentence(FLEET) == "Starting 1 of at most 19."
-
-
-def test_a_controller_that_is_silent_or_has_not_begun_is_named() -> None:
-    assert "has not reported for 60 s" in fleet_sentence(FLEET, silent_seconds=60)
-    assert "not published" in fleet_sentence(None)

@@ -161,8 +161,9 @@ def test_no_more_of_a_manifest_than_its_maximum_is_read(
     assert publish(place, lambda _name: source, models).name == "other"
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-@pytest.mark.parametrize("is_in_s3", [True, False])
+@pytest.mark.parametrize(
+    ("method", "is_in_s3"), [(zipfile.ZIP_DEFLATED, True), (zipfile.ZIP_BZIP2, False), (zipfile.ZIP_LZMA, False)]
+)
 def test_a_damaged_zip_is_refused_at_any_place_and_with_any_compression(
     method: int, is_in_s3: bool, models: MemoryBucket, tmp_path: Path
 ) -> None:
@@ -171,7 +172,7 @@ def test_a_damaged_zip_is_refused_at_any_place_and_with_any_compression(
         for file in DEMO_BUNDLE.iterdir():
             archive.write(file, file.name)
     whole = place.read_bytes()
-    for tenth in range(1, 9):
+    for tenth in (1, 4, 8):
         at = tenth * len(whole) // 10
         damaged = whole[:at] + bytes(each ^ 0x5A for each in whole[at : at + 500]) + whole[at + 500 :]
         place.write_bytes(damaged)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import pytest
 import yaml
 from prometheus_client.core import Metric
 
@@ -78,23 +77,18 @@ def expressions() -> Iterator[tuple[str, str]]:
 EXPRESSIONS = dict(expressions())
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
-def test_an_expression_names_only_metrics_that_are_served(expression: str) -> None:
-    names = set(NAME.findall(expression))
-    assert names or PROMETHEUS_OWN & set(re.findall(r"\w+", expression))
-    assert names <= set(SERIES)
-
-
-@pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
-def test_an_expression_matches_only_labels_and_values_that_are_served(expression: str) -> None:
-    for name, matchers in MATCHERS.findall(expression):
-        for label, is_pattern, text in MATCHER.findall(matchers):
-            known = SERIES[name][label]
-            for alternative in text.split("|") if is_pattern else [text]:
-                assert [value for value in known if re.fullmatch(alternative, value)], (name, label, alternative)
-    grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
-    known_labels = {label for name in NAME.findall(expression) for label in SERIES[name]}
-    assert grouped <= known_labels
+def test_expressions_name_only_metrics_labels_and_values_that_are_served() -> None:
+    for title, expression in EXPRESSIONS.items():
+        names = set(NAME.findall(expression))
+        assert names or PROMETHEUS_OWN & set(re.findall(r"\w+", expression)), title
+        assert names <= set(SERIES), title
+        for name, matchers in MATCHERS.findall(expression):
+            for label, is_pattern, text in MATCHER.findall(matchers):
+                for alternative in text.split("|") if is_pattern else [text]:
+                    found = [value for value in SERIES[name][label] if re.fullmatch(alternative, value)]
+                    assert found, (title, name, label, alternative)
+        grouped = {label.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(",")}
+        assert grouped <= {label for name in names for label in SERIES[name]}, title
 
 
 def test_the_dashboard_shows_every_metric() -> None:

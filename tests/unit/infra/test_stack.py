@@ -13,10 +13,8 @@ from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.down import MAX_GROUP_SIZE
 from scripts.aws.site import PAGES
-from services.sqs import QueueCounts
 from services.table import EXPIRES_AT
 from tests.conftest import ROOT, shipped_values
-from tests.support.autoscaler import Clock, flat_prices, fleet_settings, instance
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -29,9 +27,6 @@ from tests.support.stack_template import (
     value_of,
 )
 from web_tier.auth.permissions import Right
-from web_tier.autoscaler.billing import BillingMeter
-from web_tier.autoscaler.observe import Demand, Observation
-from web_tier.autoscaler.reporting import MetricsLogger
 from web_tier.http.assets import STATIC
 from web_tier.http.metrics import WebMetrics
 from web_tier.http.middleware import Middleware
@@ -90,15 +85,18 @@ UNTAGGED = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name, each in RESOURCES.items() if each["Type"] not in UNTAGGED])
-def test_each_resource_that_can_have_tags_names_its_prefix(name: str) -> None:
-    properties = RESOURCES[name]["Properties"]
+def prefix_of(properties: dict[str, Any]) -> object:
+    """Return the value of the tag with which a resource names its prefix."""
     if "TagSpecifications" in properties:
         tags = properties["TagSpecifications"][0]["Tags"]
     else:
         tags = next(properties[key] for key in ("Tags", "UserPoolTags", "ResourceTags") if key in properties)
-    mine = tags["fleetsight"] if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}["fleetsight"]
-    assert mine == {"Ref": "Prefix"}
+    return tags["fleetsight"] if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}["fleetsight"]
+
+
+def test_each_resource_that_can_have_tags_names_its_prefix() -> None:
+    tagged = {name: each["Properties"] for name, each in RESOURCES.items() if each["Type"] not in UNTAGGED}
+    assert [name for name, each in tagged.items() if prefix_of(each) != {"Ref": "Prefix"}] == []
 
 
 def test_a_web_instance_is_replaced_by_one_more_than_there_are_and_all_signal() -> None:
@@ -216,17 +214,6 @@ def embedded(lines: list[str]) -> dict[str, list[float]]:
     return values
 
 
-def metrics_lines(workers: int, waiting: int, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the lines that a controller logs about these workers, of at most 19, and images that wait."""
-    fleet = tuple(instance(f"i-{number}") for number in range(workers))
-    seen = Observation(QueueCounts(waiting, 3, 0), 0, fleet, demand=Demand(((12.34, waiting),)))
-    caplog.clear()
-    with caplog.at_level(logging.INFO):
-        MetricsLogger(Clock(), NAMESPACE).update(seen, fleet_settings(), BillingMeter(flat_prices(0.0)))
-        logging.getLogger("elsewhere").info("another line", extra={"workers": 99})
-    return [JsonFormatter("controller").format(record) for record in caplog.records]
-
-
 def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the lines that the web tier writes when it answers a request with `status`."""
     app = RoutedApp("tier")
@@ -236,20 +223,6 @@ def answered(status: int, caplog: pytest.LogCaptureFixture) -> list[str]:
     with caplog.at_level(logging.INFO):
         app.test_client().get("/")
     return [JsonFormatter("web").format(record) for record in caplog.records]
-
-
-@pytest.mark.parametrize(("workers", "waiting", "at_maximum"), [(2, 7, 0), (19, 7, 1), (19, 0, 0), (18, 7, 0)])
-def test_the_controllers_line_has_the_metrics_of_the_fleet(
-    workers: int, waiting: int, at_maximum: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    found = embedded(metrics_lines(workers, waiting, caplog))
-    assert set(found) == set(CONTROLLER_METRICS)
-    assert (found["workers"], found["at_maximum"], found["capped"], found["dollars"]) == (
-        [workers],
-        [at_maximum],
-        [0],
-        [0],
-    )
 
 
 @pytest.mark.parametrize(("status", "values"), [(200, []), (404, []), (499, []), (500, [1]), (503, [1])])

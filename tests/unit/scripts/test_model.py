@@ -1,7 +1,5 @@
 """Drawn signs are known without limit; low precision keeps fp32's answers, and int8 that loses is refused."""
 
-from itertools import islice
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,9 +8,8 @@ from PIL import Image
 
 from app_tier.bundle import BundleBuildError
 from core.bundle_manifest import Measurement
-from core.image_open import open_image
 from core.images import FORMATS, sniff
-from scripts.demo_model.signs import SAMPLE_SIZES, SIGN_LABELS, draw, face, samples
+from scripts.demo_model.signs import SIGN_LABELS, draw, face, samples
 from scripts.model.precision import SAFETY, Compared, Probabilities, choose_margin, refuse_losses, summarise
 
 SMALL = (((64, 64), 0.5), ((96, 64), 0.5))
@@ -32,21 +29,6 @@ def test_a_seed_gives_the_same_image_every_time(seed: int, label: int | None) ->
     assert truth == again == (truth if label is None else SIGN_LABELS[label])
     assert first.tobytes() == second.tobytes()
     assert (first.mode, first.size) == ("RGB", (64, 48))
-
-
-def test_samples_continue_where_an_earlier_count_ended() -> None:
-    whole = list(samples(30, seed=4, sizes=SMALL))
-    assert list(samples(10, seed=4, sizes=SMALL)) == whole[:10]
-    assert list(samples(10, seed=4, sizes=SMALL, start=20)) == whole[20:]
-    assert list(islice(samples(None, seed=4, sizes=SMALL), 30)) == whole
-
-
-def test_sample_batches_mix_sizes_and_formats() -> None:
-    images = [open_image(sample.data) for sample in samples(100, seed=1)]
-    assert {image.format for image in images} == {"JPEG", "PNG", "WEBP"}
-    assert {image.size for image in images} <= {size for size, _ in SAMPLE_SIZES}
-    assert min(image.width for image in images) == 64
-    assert max(image.width for image in images) == 1600
 
 
 def test_filenames_are_unique_and_say_what_they_hold() -> None:
@@ -104,10 +86,6 @@ def test_accuracy_is_of_the_images_whose_label_is_known() -> None:
     assert (figures.speed, figures.repeated) == (4.0, 0.0)
 
 
-def test_without_any_label_there_is_no_accuracy() -> None:
-    assert summarise(compared([[1, 0]], [[1, 0]], [-1]), None, "a folder").accuracy is None
-
-
 @pytest.mark.parametrize(
     ("figures", "complaint"),
     [
@@ -124,8 +102,3 @@ def test_int8_that_loses_too_much_is_refused_with_both_figures_and_a_remedy(
 ) -> None:
     with pytest.raises(BundleBuildError, match=rf"{complaint}.*or take --precision exact$"):
         refuse_losses(figures)
-
-
-@pytest.mark.parametrize("figures", [measured(0.98, 0.895, 0.9), measured(1, None, None), measured(0.99, 0.91, 0.9)])
-def test_int8_within_its_limits_gets_through(figures: Measurement) -> None:
-    refuse_losses(figures)

@@ -9,7 +9,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, UnknownServiceError
 from botocore.stub import ANY, Stubber
 
 from scripts.aws.bake.spec import DEBIAN_OWNER, BakeError, newest_debian
@@ -18,7 +17,6 @@ from scripts.aws.deploy.settings import load_template
 from scripts.aws.instances import InstanceType
 from scripts.aws.preflight.account import (
     check_disk_key,
-    check_public_access,
     check_region,
     check_rights,
 )
@@ -121,23 +119,6 @@ def test_a_region_without_a_resource_type_is_a_stop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "level", "words"),
-    [
-        ("off", "ok", "is off"),
-        ("block-ingress", "warning", "the page cannot be reached"),
-        ("block-bidirectional", "warning", "instances cannot call AWS"),
-    ],
-)
-def test_blocked_internet_gateways_are_a_warning(mode: str, level: str, words: str) -> None:
-    with stubbed_account("ec2") as at:
-        options = {"AwsRegion": "us-east-1", "State": "update-complete", "InternetGatewayBlockMode": mode}
-        answer = {"VpcBlockPublicAccessOptions": options}
-        at.stubs["ec2"].add_response("describe_vpc_block_public_access_options", answer)
-        ((reported, found, _),) = at.found(check_public_access)
-    assert (reported, words in found) == (level, True)
-
-
-@pytest.mark.parametrize(
     ("caller", "words"),
     [
         ("arn:aws:iam::123456789012:root", "may do everything"),
@@ -210,9 +191,6 @@ def test_a_denied_simulation_is_a_warning() -> None:
 
 
 OK = Finding(Level.OK, "fine")
-DENIED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetServiceQuota")
-GONE = EndpointConnectionError(endpoint_url="https://budgets.example")
-UNKNOWN = UnknownServiceError(service_name="budgets", known_service_names="ec2")
 
 
 def test_a_slow_check_is_a_warning_and_delays_no_other() -> None:
@@ -234,14 +212,6 @@ def test_a_slow_check_is_a_warning_and_delays_no_other() -> None:
 def test_a_bug_in_a_check_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         run_checks(StubbedAccount({}).plan(), {"quota": lambda _: [OK] * (1 // 0)})
-
-
-def test_a_finding_is_one_line_with_its_remedy() -> None:
-    page = Finding(Level.STOP, f"<html>\n <p>{'x' * 1_000}", "Do this")
-    line = page.line("mail")
-    assert line.startswith("stop     mail: <html> <p>xxx")
-    assert line.endswith("x…. Do this")
-    assert len(line) < 700
 
 
 FREE_PLAN = "The specified instance type is not eligible for Free Tier."

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -18,9 +17,9 @@ from click.testing import CliRunner
 from app_tier.sizing import HostResources
 from core.config import PATH_VARIABLE
 from core.credentials import PersonalTokens, Profiles, Revocations, Scope
-from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
+from fleetsight_client.api import RejectedError, UnreachableError, UploadResult
 from fleetsight_client.console import Console
-from fleetsight_client.retries import GaveUpError, PatientCalls
+from fleetsight_client.retries import GaveUpError
 from scripts.run import session
 from scripts.run.__main__ import _stop_on_signals, main
 from scripts.run.batch import (
@@ -308,64 +307,6 @@ def test_an_interrupt_a_termination_and_a_closed_terminal_each_stop_the_system()
         finally:
             for each, handler in handlers.items():
                 signal.signal(each, handler)
-
-
-class Operator(FakeUploads):
-    """Adds a model at the third try, or rejects it, and ends the run then."""
-
-    def __init__(self, stop: threading.Event, error: ApiError | None) -> None:
-        super().__init__()
-        self.stop, self.error, self.tries = stop, error, 0
-
-    def add_model(self, _place: str, _name: str | None) -> dict[str, Any]:
-        self.tries += 1
-        if self.tries < 3:
-            raise RejectedError("add", 503, "busy") if self.tries == 1 else UnreachableError("read timed out")
-        self.stop.set()
-        if self.error is not None:
-            raise self.error
-        return {"name": "demo"}
-
-    def models(self) -> dict[str, Any]:
-        return {"default": "photos"}
-
-
-@pytest.mark.parametrize(
-    ("has_batch", "error", "said"),
-    [
-        (False, None, "Models: photos for new jobs, demo by name."),
-        (
-            False,
-            RejectedError("add", 422, "torn"),
-            "fleetsight: the model demo is not offered: add answered 422: torn",
-        ),
-        (True, RejectedError("add", 422, "torn"), "the model demo is not offered: add answered 422: torn"),
-    ],
-)
-def test_a_model_is_offered_as_soon_as_the_system_can_and_no_batch_gets_another(
-    has_batch: bool,
-    error: ApiError | None,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    stop = threading.Event()
-    operator = Operator(stop, error)
-    monkeypatch.setattr(session, "FleetClient", lambda _url, *, token: operator)
-    monkeypatch.setattr(PatientCalls, "wait", lambda _self, _seconds: False)
-    system: Any = MagicMock(switches=(), state=None)
-    system.config.auth.issuer = None
-    bundle: Any = SimpleNamespace(name="demo", folder=Path("demo"))
-    images = ImageSet("signs", [Path("sign.png")], {}) if has_batch else None
-    run = session.RunSession(system, images, Console(), stop, offered=bundle, is_batch_for_offered=has_batch)
-    if has_batch:
-        with pytest.raises(StartError, match=said):
-            run.run()
-    else:
-        assert run.run() == 0
-        assert said in capsys.readouterr().out
-    assert operator.tries == 3
-    system.stop.assert_called_once_with()
 
 
 COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}

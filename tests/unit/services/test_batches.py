@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from services.backoff import Backoff, pause_seconds
 from services.side_by_side import side_by_side
-from services.sqs import BATCH, MAX_BATCH_BYTES, OutgoingMessage, Queue
-from services.table import BATCH_ATTEMPTS, Table, TableBusyError
-from tests.support.memory_aws.calls import meeting, refusal
+from services.sqs import BATCH, MAX_BATCH_BYTES, OutgoingMessage
+from services.table import BATCH_ATTEMPTS, TableBusyError
+from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.sqs import MemorySQS
 
@@ -37,10 +37,6 @@ def test_a_wait_is_never_longer_than_the_most_nor_shorter_than_half_of_it_in_the
     assert 0 < wait <= most
     if failures > 60:
         assert wait >= most / 2
-
-
-def test_those_who_wait_spread() -> None:
-    assert len({pause_seconds(3, 1, 60) for _ in range(20)}) > 15
 
 
 @given(st.lists(st.sampled_from([1, 1_000, 99_999, 400_000, MAX_BATCH_BYTES]), max_size=40))
@@ -105,15 +101,6 @@ def test_items_of_a_batch_that_fails_are_returned_with_its_error() -> None:
     left = MemoryTable(refuse_second).put_each(items(60))
     assert [item["n"] for item, _ in left] == list(range(25, 50))
     assert all("ValidationException" in str(error) for _, error in left)
-
-
-def test_the_batches_of_one_operation_are_made_side_by_side() -> None:
-    """Each waits until all have been made."""
-    table, sqs = MemoryTable(meeting("BatchWriteItem", 3)), MemorySQS(call=meeting("delete", 3))
-    with ThreadPoolExecutor(3) as pool:
-        Table(cast(Any, table.memory), "memory", pool=pool).put_all(items(60))
-        Queue(cast(Any, sqs), "memory", pool=pool).delete([str(number) for number in range(30)])
-    assert len(table.items) == 60
 
 
 def test_a_call_that_fails_stops_no_other_that_is_made_side_by_side() -> None:

@@ -346,13 +346,6 @@ def test_a_wrong_day_that_was_believed_ends_with_the_clock_and_keeps_every_dolla
         assert ledger.today.cost == pytest.approx(1.0)
 
 
-def test_a_day_on_which_nothing_happened_is_not_stored() -> None:
-    ledger = DailyLedger()
-    for day in (1, 2, 3):
-        ledger.update(date(2026, 3, day), Bill(), 0, 0.0)
-    assert ledger.unsaved() == ()
-
-
 def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controller() -> None:
     clock, moment = Clock(), datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -186,13 +186,6 @@ def test_an_invalid_request_gets_a_problem_with_what_to_do(
     assert fleet.images == []
 
 
-def test_memory_of_read_images_is_released(asking: FlaskClient, fleet: AnsweringQueue) -> None:
-    for request_ in ({"json": {"data": SENT}}, {"data": b"x", "content_type": "image/png"}, {"data": {"a": "b"}}):
-        asking.post(CLASSIFY, **request_)
-    budget = asking.application.extensions["fleetsight"].reading
-    assert budget._free == budget._capacity
-
-
 # The asynchronous pair
 
 
@@ -283,11 +276,6 @@ def test_the_form_of_a_browser_leads_to_the_page_of_its_job(asking: FlaskClient,
     answer = asking.post("/", data=data, content_type="multipart/form-data", headers=headers)
     assert answer.status_code == 303
     assert answer.location.startswith("/jobs/")
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_a_bad_image_gets_422_with_the_reason(asking: FlaskClient, path: str) -> None:
-    assert "not an image" in text(post(asking, path, "myfile", b"no image at all"), 422)
 
 
 def test_an_image_that_the_fleet_cannot_classify_gets_422_with_the_reason(

@@ -9,7 +9,6 @@ from typing import TypeVar, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from core.cost import REMOVAL
 from core.ids import ImageRef, cancelled_key, first_id_of, input_key, merged_key, new_id, output_key
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
@@ -325,19 +324,6 @@ def test_a_removal_that_is_cut_short_is_finished_by_a_successor(monkeypatch: pyt
     site.start()
     site.cleanup.tick()
     assert site.left(job_id) == [f"DELETED {job_id}"]
-
-
-def test_a_removal_deletes_as_many_items_as_the_costs_say() -> None:
-    site, deleted = Site(), []
-    table = cast(MemoryTable, site.store.table)
-    for images in (50, 150):
-        refs = site.add_job(images)
-        site.store_results(refs)
-        site.delete(refs[0].job_id)
-        before = len(table.items)
-        site.cleanup.tick()
-        deleted.append(before - len(table.items))
-    assert deleted[1] - deleted[0] == 100 * REMOVAL.table_write
 
 
 def test_a_large_job_delays_the_removal_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,11 +27,8 @@ from web_tier.controller.collector import (
     COUNT_SECONDS,
     EMPTY_POLLS,
     FIRST_DELAY_SECONDS,
-    HELP_SECONDS,
     MAX_ALONE,
-    MAX_BATCHES,
     MAX_RECEIVES,
-    CollectorHelper,
 )
 from web_tier.controller.result_writer import ResultWriter
 
@@ -72,22 +69,6 @@ def beat(worker: str = "i-1") -> Heartbeat:
     return Heartbeat(worker=worker, at=EPOCH, state="ready", images=0, in_hand=0)
 
 
-def test_full_batches_are_received_together_and_only_the_first_waits() -> None:
-    site = Site()
-    site.send(*[done(ref) for ref in REFS[:25]])
-    site.tick()
-    assert site.queue.waits == [1, 0, 0]
-    assert site.queue.messages == []
-    assert figures(site.store, ONE) == (25, 0, 40)
-    site.send(*[done(REFS[0])] * 1000)
-    left = [1000]
-    for _ in range(4):
-        site.tick()
-        left.append(len(site.queue.messages))
-    rounds = [before - after for before, after in pairwise(left)]
-    assert rounds == [60, *[10 * MAX_BATCHES] * 3], "more while many wait, and bounded"
-
-
 def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
     site = Site()
     begun, read = site.clock.now, list[float | None]()
@@ -98,21 +79,6 @@ def test_a_queue_is_empty_after_several_long_polls_without_a_message() -> None:
     site.send(beat())
     site.tick()
     assert site.registry.read_until == begun + 1, "it never goes back"
-
-
-def test_helpers_poll_only_while_there_is_work() -> None:
-    site = Site()
-    helper = CollectorHelper(site.collector)
-    assert helper.tick() > 0
-    assert site.queue.waits == []
-    site.send(done(REFS[0]))
-    site.tick()
-    site.send(done(REFS[1]))
-    assert helper.tick() == 0
-    site.collector.counts.write(at_once=True)
-    assert (site.queue.messages, figures(site.store, ONE)) == ([], (2, 0, 40))
-    site.clock.now += HELP_SECONDS
-    assert helper.tick() > 0
 
 
 def test_fewer_messages_than_were_asked_for_do_not_mean_that_there_are_no_more() -> None:

@@ -5,8 +5,7 @@ from dataclasses import replace
 from core.config import FleetSettings
 from services.sqs import QueueCounts
 from tests.support.autoscaler import explained, fleet_settings, instance
-from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.deadline import Arrivals, desired_range, workers_for
+from web_tier.autoscaler.deadline import Arrivals, desired_range
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.offerings import offerings
@@ -86,16 +85,6 @@ def test_a_boot_that_is_overdue_is_not_counted_on_and_still_one_of_the_fleet() -
     assert plan(view((0.0, 100), booting=(44.0,))).launch == 3
 
 
-def test_no_more_workers_than_images() -> None:
-    assert plan(view((0.0, 2)), target=1.0).launch == 2
-    # Ten late images, and one that arrives until the twelfth worker has booted; eight arrive within the target.
-    assert plan(view((85.0, 10), rate=0.09), image_seconds=60).launch == 12
-
-
-def test_one_image_starts_one_worker_at_once() -> None:
-    assert plan(view((0.0, 1))).launch == 1
-
-
 def test_a_remainder_of_a_few_images_is_left_to_the_workers_that_there_are() -> None:
     assert plan(view((0.0, 61), ready=1)).launch == 0
 
@@ -103,10 +92,6 @@ def test_a_remainder_of_a_few_images_is_left_to_the_workers_that_there_are() -> 
 def test_a_stream_has_the_workers_that_it_needs_also_when_nothing_waits() -> None:
     assert plan(view(rate=4.0)).launch == 6  # images in work at any time
     assert plan(view(rate=4.0), target=2.0).launch > 6
-
-
-def test_nothing_is_drained_while_images_wait() -> None:
-    assert plan(view((0.0, 1), ready=10, spare=10)).drain == ()
 
 
 def test_only_workers_beyond_the_need_whose_paid_minute_is_over_are_drained() -> None:
@@ -122,11 +107,6 @@ def test_a_draining_worker_serves_no_image_and_counts_in_the_fleet_until_it_ends
     assert plan(seen, max_workers=18).launch == 0
 
 
-def test_other_policies_drain_no_worker() -> None:
-    assert decide(view(ready=10, spare=10), fleet_settings(policy="backlog")).drain == ()
-    assert decide(view(ready=10, spare=10), fleet_settings(policy="fixed")).drain == ()
-
-
 def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
     settings = fleet_settings(policy="fixed", max_workers=5)
     assert decide(view(ready=3), settings).launch == 2
@@ -137,21 +117,8 @@ def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
     )
 
 
-def test_the_reason_names_the_target() -> None:
-    reason = explained(view((0.0, 100)), by_deadline())
-    assert reason == "starting 4 workers (0 → 4, limit 19): 100 images left, to be answered within 90 s"
-
-
 def stream(target: float, rate: float = 4.0, boot: float = 42.0) -> Arrivals:
     return Arrivals(rate, 1.5, target, boot)
-
-
-def test_the_shorter_the_target_the_more_workers_for_the_same_load() -> None:
-    counts = [workers_for(stream(target), 1.0, 19) for target in (90.0, 5.0, 2.0, 1.0, 0.3)]
-    assert counts == sorted(counts)
-    assert (counts[0], counts[-1] > 10) == (6, True)
-    assert workers_for(stream(0.01), 1.0, 19) == 19
-    assert [workers_for(stream(90.0, rate=rate), 1.0, 19) for rate in (0.0, 0.1, 0.5)] == [0, 1, 1]
 
 
 def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_boot() -> None:
@@ -163,19 +130,9 @@ def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_b
     ]
 
 
-def test_with_nothing_waiting_only_the_stream_starts_workers() -> None:
-    assert plan(view(rate=4.0, booting=(100.0,) * 6), target=15.0).launch == 0
-
-
 def test_a_worker_that_boots_replaces_none_that_works() -> None:
     assert plan(view(ready=6, booting=(5.0,) * 4, spare=6, rate=4.0)).drain == ()
     assert plan(view(ready=7, booting=(5.0,) * 4, spare=7, rate=4.0)).drain == ("i-0",)
-
-
-def test_what_was_measured_is_believed_before_the_configuration() -> None:
-    seen = view((0.0, 100))
-    fast = Observation(seen.requests, 0, (), demand=seen.demand, metrics=FleetMetrics(0.15, 1.0))
-    assert desired_range(fast, by_deadline(20.0))[0] == 1
 
 
 def test_images_that_may_be_finished_later_need_the_fewest_workers_and_add_to_those_due_at_once() -> None:
@@ -207,8 +164,3 @@ def test_workers_for_later_wait_for_spot_capacity_while_half_of_the_fleet_would_
     spot = by_deadline(market="spot", instance_types=["c7a.large", "c7i.large"])
     assert {each.market for each in offerings(spot, is_patient=True)} == {"spot"}
     assert {each.market for each in offerings(by_deadline(), is_patient=True)} == {"on_demand"}
-
-
-def test_the_reason_names_the_time_by_which_images_are_to_be_finished() -> None:
-    later = replace(view(), requests=QueueCounts(40, 0, 0), demand=Demand(later=((7_200.0, 40),)), at=EPOCH)
-    assert explained(later, by_deadline()).endswith(": 40 images left, to be finished by 1 Jan 02:00 UTC")

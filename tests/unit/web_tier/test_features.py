@@ -6,19 +6,12 @@ from pathlib import Path
 
 from flask.testing import FlaskClient
 
-from core.config import Config
 from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from tests.conftest import ROOT
-from tests.support.controller import loops_in_memory
 from tests.support.jobs import NOW, add_images, done, put_results
-from web_tier.features import FEATURES, FOLDER
 from web_tier.http.assets import imported_modules, static_files
-
-
-def test_a_feature_has_a_folder_and_a_name() -> None:
-    assert {path.parent.name for path in FOLDER.glob("*/__init__.py")} == set(FEATURES)
 
 
 def test_each_address_on_a_page_has_a_route(client: FlaskClient, store: JobStore) -> None:
@@ -43,8 +36,3 @@ def test_sources_name_only_routes_and_files_that_exist(client: FlaskClient) -> N
         assert files <= static_files().keys(), path
     for script in (name for name in static_files() if Path(name).suffix == ".js"):
         assert set(imported_modules(script)) <= static_files().keys()
-
-
-def test_the_controller_has_its_loops(config: Config, store: JobStore) -> None:
-    with loops_in_memory(config, store) as (_, loops):
-        assert {"autoscaler", "collector", "reconciler"} < loops.keys()

@@ -633,19 +633,6 @@ def test_a_worker_has_its_reported_state_and_is_marked_when_silent(
     assert (shown.state, shown.heard, shown.marked) == (state, heard, marked)
 
 
-@pytest.mark.parametrize(
-    ("shown", "images", "speed"),
-    [
-        (row(), "-", "-"),
-        (row(images=1_234, silence=1), "1,234", "-"),
-        (row(images=31, images_per_second=2.444, silence=1), "31", "2.4 /s"),
-        (row(images=31, images_per_second=2.444, silence=1, worker="draining"), "31", "-"),
-    ],
-)
-def test_a_row_has_images_and_the_speed_while_its_worker_is_busy(shown: InstanceRow, images: str, speed: str) -> None:
-    assert (shown.images, shown.speed) == (images, speed)
-
-
 @pytest.mark.parametrize(("ran", "cost"), [(None, "$0.00"), (5, "$0.0060"), (600, "$0.060")])
 def test_a_row_has_the_cost_of_its_instance_so_far_at_least_the_billed_minimum(ran: int | None, cost: str) -> None:
     since = None if ran is None else NOW - timedelta(seconds=ran)

@@ -23,7 +23,7 @@ from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW
 from tests.support.memory_aws.ec2 import EPOCH
-from web_tier.autoscaler.forecast import ROUTE_SECONDS, Forecast, forecast, rounded_up
+from web_tier.autoscaler.forecast import ROUTE_SECONDS, Forecast, forecast
 
 MEASURED = {"image_seconds": 0.5, "boot_seconds": 40.0}
 
@@ -56,22 +56,6 @@ def of(images: int, state: FleetState, config: Config) -> Forecast:
     found = forecast(images, state, config)
     assert found is not None
     return found
-
-
-def test_a_fleet_at_rest_starts_workers_and_classifies_after_their_boot(config: Config) -> None:
-    found = of(240, state(), config)
-    assert (found.workers, found.launches, found.seconds) == (0, 5, 40 + 240 * 0.5 / 5 + ROUTE_SECONDS)
-    assert found.text == ("No workers run now, about 5 will start. All results within about 65 s, for about $0.054.")
-
-
-def test_workers_that_run_begin_at_once(config: Config) -> None:
-    found = of(100, state(ready(1), ready(2)), config)
-    assert (found.workers, found.launches, found.seconds) == (2, 0, 25.0 + ROUTE_SECONDS)
-    assert found.text.startswith("2 workers run now. All results within about 30 s,")
-
-
-def test_one_image_takes_the_time_of_one_however_many_workers_run(config: Config) -> None:
-    assert of(1, state(ready(1), ready(2)), config).seconds == 0.5 + ROUTE_SECONDS
 
 
 def test_images_that_wait_or_are_in_flight_come_first(config: Config) -> None:
@@ -157,11 +141,6 @@ def test_estimates_of_the_configuration_are_called_estimates(config: Config) -> 
     fresh = of(9, state(image_seconds=None, boot_seconds=None), config)
     assert fresh.seconds == config.fleet.boot_seconds + 9 * config.fleet.image_seconds + ROUTE_SECONDS
     assert fresh.text.endswith("These are estimates until the first workers have been measured.")
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(3.5, "4 s"), (41.0, "45 s"), (118.0, "2 min"), (147.0, "3 min")])
-def test_a_time_in_words_is_never_less_than_the_forecast(seconds: float, words: str) -> None:
-    assert rounded_up(seconds) == words
 
 
 def test_the_api_and_the_page_have_the_forecast(make_app: AppMaker, store: JobStore) -> None:

@@ -9,7 +9,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, RequestedModel, failed
+from core.messages import CANCELLED, failed
 from services.table import TableBusyError
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
@@ -25,8 +25,6 @@ from tests.support.result_path import (
     stored_jobs,
 )
 from web_tier.controller.job_images import FEW
-
-OTHER = RequestedModel(digest="b" * 64, place="s3://models/b")
 
 
 def test_an_image_that_was_taken_back_is_forgotten_with_its_result() -> None:

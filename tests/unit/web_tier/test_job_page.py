@@ -15,7 +15,7 @@ from ulid import ULID
 
 from core.config import Config
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, new_id, output_key, positioned_id
+from core.ids import ImageRef, new_id, output_key
 from core.jobs.lifecycle import Cancellations
 from core.jobs.models import ImageRecord, Job, JobState, Resend
 from core.jobs.store import JobStore
@@ -104,12 +104,6 @@ def test_the_images_of_a_job_that_keeps_them_are_among_its_downloads(client: Fla
     store.create(job)
     link = downloads(client.get(f"/jobs/{job.job_id}?state=done").text)["Images in folders by label (zip)"]
     assert link == f"/api/v1/jobs/{job.job_id}/images.zip?state=done"
-
-
-def test_a_tile_shows_the_path_of_a_file(client: FlaskClient, store: JobStore, job: Job) -> None:
-    add_images(store, job, "day1/inner/a.jpg")
-    page = client.get(f"/jobs/{job.job_id}?view=table").text  # an address of before
-    assert 'title="day1/inner/a.jpg"><bdi>day1/inner/a.jpg</bdi>' in page
 
 
 def test_sorted_pages_link_to_the_next_page_in_the_same_order(
@@ -327,25 +321,6 @@ def sent_again(seconds: float, attempt: int = 0) -> Resend:
     return Resend(attempt, after(seconds=seconds), after(seconds=seconds), waited_seconds=600)
 
 
-def test_the_web_tier_has_not_checked_an_image_from_s3() -> None:
-    first = ImageTimeline.from_result(ImageResult(RECORD, DONE), is_from_s3=True).steps[0]
-    assert (first.name, first.note) == ("accepted", "listed in S3 by the controller")
-
-
-def test_an_image_with_a_position_has_no_time_of_arrival() -> None:
-    ref = ImageRef(RECORD.ref.job_id, positioned_id(RECORD.ref.job_id, 4))
-    assert steps(replace(RECORD, ref=ref), DONE)[:2] == [
-        ("accepted", None, None),
-        ("stored", after(milliseconds=30), None),
-    ]
-
-
-def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
-    step = ImageTimeline.from_result(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
-    assert step.name == "received \N{MULTIPLICATION SIGN}3"
-    assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
-
-
 def test_a_resend_has_its_time_and_reason() -> None:
     timeline = ImageTimeline.from_result(ImageResult(RECORD, None, sent_again(600)))
     [step] = [step for step in timeline.steps if step.name == "requested again by the system"]
@@ -361,14 +336,6 @@ def test_a_waiting_image_has_its_steps_until_now() -> None:
     assert [name for name, _, _ in steps(RECORD, None)] == ["accepted", "stored", "queued"]
     timeline = ImageTimeline.from_result(ImageResult(RECORD, None))
     assert (timeline.steps[-1].state, timeline.total) == ("open", None)
-
-
-def test_contradicting_clocks_are_named() -> None:
-    behind = DONE.model_copy(update={"queued_at": after(seconds=-3)})
-    timeline = ImageTimeline.from_result(ImageResult(RECORD, behind))
-    assert timeline.contradiction is not None
-    assert "“queued” reads 3.03 s earlier than “stored”" in timeline.contradiction
-    assert timeline.total == 1_279.2
 
 
 @pytest.mark.parametrize("ahead", [-600, 600])

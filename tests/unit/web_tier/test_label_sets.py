@@ -10,7 +10,6 @@ import pytest
 from flask.testing import FlaskClient
 
 from app_tier.bundle import DEMO_BUNDLE, read_manifest
-from core.bundle_facts import BundleFacts
 from core.ids import ImageRef
 from core.jobs.items import image_item, image_of, job_item, job_of
 from core.jobs.models import Job
@@ -20,7 +19,6 @@ from core.messages import RequestMessage
 from tests.support.api import AppMaker
 from tests.support.jobs import add_images, done, picture, put_results
 from tests.support.memory_aws.sqs import MemoryQueue
-from web_tier.uploads.served_models import ServedModels
 
 LABELS = read_manifest(DEMO_BUNDLE).labels
 DIGEST = read_manifest(DEMO_BUNDLE).digest
@@ -69,17 +67,6 @@ def test_labels_and_scores_are_found_in_any_case_and_with_underscores(client: Fl
     twice = {LABELS[3]: 0.5, LABELS[3].upper(): 0.6}
     refused = client.put(f"/api/v1/jobs/{job.job_id}/min-scores", json={"label_min_scores": twice})
     assert (refused.status_code, f"{LABELS[3]!r} has two scores" in refused.text) == (422, True)
-
-
-def test_a_job_may_have_nearly_all_labels_of_a_large_model(
-    client: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels = tuple(f"genus {number} of a long name species" for number in range(20_000))
-    facts = BundleFacts(digest=DIGEST, name="large", labels=labels)
-    monkeypatch.setattr(ServedModels, "facts", lambda *_: facts)
-    model = store.job(new_job(client, labels=labels[:-1]).get_json()["job_id"]).model
-    assert model is not None
-    assert classes_in(str(model.only)) == tuple(range(len(labels) - 1))
 
 
 def test_requests_that_are_too_large_for_the_queue_are_refused_with_the_job(make_app: AppMaker) -> None:

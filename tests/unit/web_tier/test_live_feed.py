@@ -21,7 +21,7 @@ from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.jobs import NOW, add_images, done, failed, put_results, record, request_again
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.http.bulkheads import Bulkhead
-from web_tier.results import job_snapshot, live_feed
+from web_tier.results import live_feed
 from web_tier.results.job_snapshot import ImageRow
 from web_tier.results.live_feed import (
     HEARTBEAT_SECONDS,
@@ -367,27 +367,6 @@ def test_each_resend_of_an_image_is_published(feed: JobFeed, store: JobStore, jo
     events, cursor = poll(feed, cursor)
     [row] = [row for kind, body in events if kind == "results" for row in body["rows"]]
     assert (row["id"], row["tries"]) == (two.ref.image_id, 3)
-
-
-def test_many_retries_are_checked_over_several_polls(
-    feed: JobFeed, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_snapshot, "MAX_RETRIES_PER_POLL", 2)
-    images = add_images(store, job, *[f"{n}.jpg" for n in range(5)])
-    put_results(store, job, *[failed(image) for image in images])
-    _, cursor = poll(feed, None)
-    request_again(store, images, NOW + timedelta(seconds=1))
-    found: list[tuple[str, bool, str | None]] = []
-    for _ in range(3):
-        events, cursor = poll(feed, cursor)
-        found += rows_in(events)
-    assert [row[0] for row in found] == [image.ref.image_id for image in images]
-    store.put_failed(failed(images[4], "worse", attempt=1))
-    ended: list[tuple[str, bool, str | None]] = []
-    for _ in range(3):
-        events, cursor = poll(feed, cursor)
-        ended += rows_in(events)
-    assert ended == [(images[4].ref.image_id, False, "worse")]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "01ARZ3NDEKTSV4RRFFQ69G5FAV-1", "-", "1" * 50])

@@ -9,21 +9,19 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from core.cost import Bill
-from core.fleet.models import CircuitState, FleetCircuit, FleetPause, FleetSpending, SpendingAllowance
-from core.images import CODES
+from core.fleet.models import FleetSpending, SpendingAllowance
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, Failure, Timings
 from tests.support.api import AppMaker, upload
-from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, observation
+from tests.support.autoscaler import Clock, booting, fleet_settings, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.autoscaler.metrics import MAX_STEP_SECONDS, OUTCOMES, WORKER_STATES, ControllerMetrics, worker_states
-from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
+from web_tier.autoscaler.metrics import MAX_STEP_SECONDS, OUTCOMES, ControllerMetrics
+from web_tier.autoscaler.observe import FleetMetrics, Observation
 from web_tier.http.backend import Backend
-from web_tier.http.metrics import OTHER, REJECTIONS, UNKNOWN_ROUTE, IntakeMetrics, WebMetrics
-from web_tier.uploads.ingest import UNAVAILABLE
+from web_tier.http.metrics import OTHER, UNKNOWN_ROUTE, WebMetrics
 
 BOUNDED_LABELS = {
     *("method", "route", "status", "reason", "outcome", "stage", "cause", "kind", "state", "period", "loop", "le"),
@@ -77,13 +75,6 @@ def test_an_upload_is_counted_with_its_bytes_and_each_rejection_with_its_reason(
     assert value(metrics.registry, "images_accepted_bytes_total") == sum(map(len, images))
     assert value(metrics.registry, "images_rejected_total", reason="not_an_image") == 1
     assert value(metrics.registry, "images_rejected_total", reason="empty") == 1
-
-
-def test_a_reason_that_is_not_in_the_list_counts_as_other() -> None:
-    assert {*CODES, UNAVAILABLE} == set(REJECTIONS)
-    intake = IntakeMetrics(registry := CollectorRegistry())
-    intake.reject("made up")
-    assert value(registry, "images_rejected_total", reason=OTHER) == 1
 
 
 def labels_of(metrics: Iterable[Metric]) -> set[str]:
@@ -145,49 +136,6 @@ def test_waiting_adds_up_over_rounds_and_not_over_a_pause_of_the_loop() -> None:
     waited = 4 * (1.5 + MAX_STEP_SECONDS) / 2
     assert value(metrics.registry, "image_waiting_seconds_total", cause="boot") == waited
     assert value(metrics.registry, "image_waiting_seconds_total", cause="busy") == waited
-
-
-def test_each_worker_has_one_state() -> None:
-    registry = WorkerRegistry()
-    registry.record([heartbeat("i-0", state="ready"), heartbeat("i-2", state="draining")])
-    registry.record([heartbeat(f"i-{number}", state="busy") for number in (1, 3, 4)])
-    seen = replace(
-        observation(1, states=("running",) * 6 + ("stopped",), launching=1),
-        draining=frozenset({"i-3"}),
-        unhealthy=frozenset({"i-4"}),
-        metrics=FleetMetrics(unregistered=booting("i-5", "c-0")),
-    )
-    states = worker_states(seen, registry.statuses())
-    assert states == {"ready": 1, "busy": 1, "draining": 2, "unhealthy": 1, "booting": 2, "stopped": 1}
-    assert set(states) == set(WORKER_STATES)
-
-
-def test_the_state_of_the_fleet_is_that_of_the_last_round() -> None:
-    registry = WorkerRegistry()
-    registry.record([heartbeat("i-0", state="busy", in_hand=3), heartbeat("gone", state="busy", in_hand=9)])
-    pause = FleetPause(since=EPOCH, reason="")
-    seen = replace(
-        observation(5, 2, 1, states=("running",)), dead_letters=4, demand=Demand(((31.5, 6),)), pause=pause,
-        metrics=FleetMetrics(boot_seconds=42.0, circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=3)),
-    )  # fmt: skip
-    metrics = leading_controller(seen, registry).registry
-    assert {state: value(metrics, "queue_images", state=state) for state in ("visible", "in_flight", "delayed")} == {
-        "visible": 5, "in_flight": 2, "delayed": 1,
-    }  # fmt: skip
-    expected = {
-        "queue_oldest_age_seconds": 31.5,
-        "dead_letters": 4,
-        "fleet_paused": 1,
-        "circuit_open": 1,
-        "workers_max": 7,
-        "worker_images_in_flight": 3,
-        "worker_boot_seconds": 42.0,
-        "worker_image_seconds": None,
-        "cost_dollars_total": 0.5,
-        "billed_seconds_total": 3_600,
-        "controller_leader": 1,
-    }
-    assert {name: value(metrics, name) for name in expected} == expected
 
 
 def test_each_spending_cap_has_its_dollars_their_use_and_whether_it_stops_launches() -> None:

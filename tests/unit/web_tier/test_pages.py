@@ -1,11 +1,9 @@
 """Pages: the upload form and its outcome, lists of jobs and images, markup that users type."""
 
-import json
 import re
 from dataclasses import replace
-from html import escape, unescape
+from html import escape
 from io import BytesIO
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -16,7 +14,6 @@ from core.fleet.models import BillingPeriod
 from core.fleet.store import FleetStore
 from core.format import short_date
 from core.ids import new_id
-from core.images import FORMATS
 from core.jobs.figures import JobFigures
 from core.jobs.items import deleted_item
 from core.jobs.lifecycle import Cancellations
@@ -28,43 +25,11 @@ from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.pages import job as job_pages
-from web_tier.pages.upload import keep_sentence
 
 
 def post(client: FlaskClient, name: str, *files: tuple[str, bytes]) -> TestResponse:
     data = {"name": name, "images": [(BytesIO(content), filename) for filename, content in files]}
     return client.post("/", data=data, content_type="multipart/form-data", headers={"Sec-Fetch-Site": "same-origin"})
-
-
-@pytest.mark.parametrize(
-    ("endpoint_url", "command"),
-    [
-        (None, "./scripts/fleetsight model build photos"),
-        ("http://127.0.0.1:4566", "./scripts/run.sh --model photos"),
-    ],
-)
-def test_the_upload_form_explains_the_demo_model(make_app: AppMaker, endpoint_url: str | None, command: str) -> None:
-    aws = {"endpoint_url": endpoint_url}
-    assert f">{command}</code>" in make_app(aws=aws).test_client().get("/").text
-    assert "--model photos" not in make_app(aws=aws, worker={"bundle": "models/resnet18"}).test_client().get("/").text
-
-
-@pytest.mark.parametrize(
-    ("path", "area"),
-    [
-        ("/", "Classify"),
-        ("/upload", "Classify"),
-        ("/jobs", "Jobs"),
-        ("/jobs/{}/delete", "Jobs"),
-        ("/fleet/pause", "Fleet"),
-        ("/api", "API"),
-        ("/nowhere", None),
-    ],
-)
-def test_every_page_marks_its_area_in_the_header(client: FlaskClient, job: Job, path: str, area: str | None) -> None:
-    page = client.get(path.format(job.job_id)).text
-    navigation = page[page.index("<nav") : page.index("</nav>")]
-    assert re.findall(r'aria-current="page">(\w+)<', navigation) == ([area] if area else [])
 
 
 def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
@@ -224,44 +189,3 @@ def test_a_job_that_does_not_exist_may_have_expired_and_leads_to_the_list(
         assert words in answer.text
     never = make_app(retention={"unkept_days": 0}).test_client().get(path)
     assert "It may have been deleted." in never.text
-
-
-def script_data(client: FlaskClient, name: str) -> dict[str, Any]:
-    """Return the JSON in the attribute `data-NAME` of the page's form."""
-    match = re.search(rf"data-{name}='([^']*)'", client.get("/").text)
-    assert match is not None
-    found: dict[str, Any] = json.loads(unescape(match[1]))
-    return found
-
-
-def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker) -> None:
-    web = {"max_image_bytes": 4096, "max_image_pixels": 5000}
-    client = make_app(web=web).test_client()
-    limits = script_data(client, "limits")
-    formats = {each["contentType"]: each["signatures"] for each in limits.pop("formats")}
-    assert formats.keys() == {accepted.content_type for accepted in FORMATS.values()}
-    assert formats["image/webp"] == [[[0, "RIFF"], [8, "WEBP"]]]
-    reasons = {each["reason"]: each for each in limits.pop("otherFiles")}
-    assert reasons["this is a PDF document: export it as JPEG or PNG"]["signatures"] == [[[0, "%PDF"]]]
-    assert reasons["this is an SVG drawing: export it as PNG"]["mark"] == "<svg"
-    assert limits.pop("unknownReason").startswith("this is not an image: send JPEG")
-    assert limits == {
-        "maxBytes": 4096,
-        "maxPixels": 5000,
-        "maxFiles": 1000,
-        "maxRequestBytes": 1073741824,
-        "bootSeconds": 42.0,
-    }
-
-
-@pytest.mark.parametrize(
-    ("unkept_days", "said"),
-    [
-        (7.0, "Off: the copies here are deleted once classified; thumbnails and results after 7 days."),
-        (1.0, "after 1 day."),
-        (0.5, "after 0.5 days."),
-        (0.0, "Off: the copies here are deleted once classified; thumbnails and results stay."),
-    ],
-)
-def test_the_page_explains_what_happens_to_images_that_are_not_kept(unkept_days: float, said: str) -> None:
-    assert keep_sentence(unkept_days).endswith(said)

@@ -35,7 +35,6 @@ from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
     MAX_ENDED,
-    MAX_LISTED,
     MAX_SNAPSHOT_SECONDS,
     MERGE_SECONDS,
     METRICS_SECONDS,
@@ -384,14 +383,6 @@ def test_an_instance_is_listed_with_the_status_of_its_worker_and_why_it_is_unhea
     assert (older.worker, older.images, older.in_hand, older.heard_at) == ("busy", 68, 3, EPOCH)
     assert (newer.instance_id, newer.spot, newer.draining, newer.marked) == ("i-1", True, True, "silent")
     assert (newer.worker, newer.images, newer.heard_at) == (None, None, None)
-
-
-def test_newest_instances_are_listed_first_and_only_so_many() -> None:
-    listed = instance_list(observed("running", "terminated", "stopped"), {}, {}, {})
-    assert [each.instance_id for each in listed.instances] == ["i-2", "i-0"]
-    many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {}, {}, {})
-    assert (many.total, len(many.instances)) == (MAX_LISTED + 3, MAX_LISTED)
-    assert len(many.to_json()) < 30_000
 
 
 def ended_ids(shown: FleetStore) -> list[str]:

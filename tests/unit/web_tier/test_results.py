@@ -19,7 +19,7 @@ from tests.support.jobs import NOW, add_images, done, failed, put_results
 from web_tier.auth import job_access
 from web_tier.results import query
 from web_tier.results.export import CSV_HEADER, ImageBody, csv_lines, safe_cell
-from web_tier.results.query import ImageResult, ResultsFilter, filtered_page, images_per_second, sorted_page
+from web_tier.results.query import ImageResult, ResultsFilter, filtered_page, sorted_page
 from web_tier.results.services import ClassLabels
 
 
@@ -66,13 +66,6 @@ def status(job: Job, results: int, seconds: float | None) -> JobStatus:
     return JobStatus(job, 2_000, Counts(results, 0, 2_000, None if last is None else NOW, last))
 
 
-@pytest.mark.parametrize(("results", "seconds", "rate"), [(0, None, None), (1, 0, None), (10, 0, None), (41, 2, 20)])
-def test_the_rate_is_none_until_two_results_differ_in_time(
-    job: Job, results: int, seconds: float | None, rate: float | None
-) -> None:
-    assert images_per_second(status(job, results, seconds)) == rate
-
-
 @pytest.fixture
 def mixed(store: JobStore, job: Job) -> Job:
     """Return a job with four images: two labels, one failure, one that waits."""
@@ -98,13 +91,6 @@ def test_images_are_sorted_by_each_order(store: JobStore, mixed: Job, order: str
     found, is_last = sorted_page(store, mixed.job_id, ResultsFilter(), order, number=1, limit=10)
     assert [item.record.filename for item in found.items] == names
     assert is_last
-
-
-def test_a_bounded_number_of_images_is_sorted(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "MAX_SORTED", 2)
-    found, _ = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
-    assert len(found.items) == 2
-    assert not query.can_sort(store.status(mixed.job_id))
 
 
 IDS = {"job_id": "01M7VZC4WFV7NFCGGR65PAXY7J", "image_id": "01M7VZC4WFV7NFCGGR65PAXY7K"}

@@ -74,14 +74,6 @@ def test_where_entries_overlap_the_greatest_counts() -> None:
     assert found == [0, 4, 9, 4]
 
 
-def test_an_entry_holds_one_boot_before_also_before_midnight() -> None:
-    early = (entry("00:00", "06:00", days=["tue"]),)
-    lead = timedelta(seconds=42)
-    at = berlin(2, "00:00") - lead
-    found = [scheduled_minimum(early, BERLIN, each, lead) for each in (at - timedelta(seconds=1), at)]
-    assert found == [0, 4]
-
-
 def test_a_day_that_a_time_zone_has_skipped_has_no_entries() -> None:
     # Samoa went from 29 to 31 December 2011.
     assert moment(date(2011, 12, 30), time(8), APIA, FIRST) == moment(date(2011, 12, 31), time(0), APIA, SECOND)

@@ -141,20 +141,6 @@ def test_a_pause_is_shown_before_the_cap_and_nothing_starts_until_both_have_ende
     assert decide(replace(seen, spending=spent(0.5)), fleet_settings()).launch == 5
 
 
-def test_only_as_many_workers_start_as_the_cap_leaves_room_for() -> None:
-    spending, settings = spent(1 - 2.5 * LAUNCH), fleet_settings()
-    seen = replace(observation(100), spending=spending)
-    plan = decide(seen, settings)
-    assert (plan.launch, plan.kind, plan.max_launches) == (2, "starting", 2)
-    assert explained(seen, settings) == (
-        "starting 2 workers (0 → 2, limit 19): 100 images left, 20 per worker, the spending cap allows no more"
-    )
-    exact = replace(observation(40), spending=spending)
-    assert (decide(exact, settings).launch, "cap" in explained(exact, settings)) == (2, False)
-    plan = decide(replace(observation(100, states=("stopped",) * 3), spending=spending), settings)
-    assert (plan.start, plan.launch) == (("i-0", "i-1"), 0)
-
-
 def test_an_uncertain_launch_is_not_repeated_where_the_cap_has_no_room_for_all_of_it() -> None:
     """Its outcome is unknown: repeated, it would launch five where the cap allows two."""
     failures = iter(["timeout"])
@@ -179,12 +165,6 @@ def test_a_launch_costs_the_dearest_type_that_may_start_on_demand() -> None:
     assert spending_of(meter, fleet, several).launch == pytest.approx(2 * LAUNCH)
     stopped = Observation(QueueCounts(9, 0, 0), 0, (Instance("i-0", "stopped", "g4dn.xlarge", "a", EVENING),))
     assert spending_of(meter, stopped, capped_settings()).launch == pytest.approx(2 * LAUNCH)
-
-
-def test_without_a_cap_nothing_is_limited() -> None:
-    meter, fleet = meter_of(Clock()), observation(100)
-    assert meter.spending(fleet, fleet_settings()) is None
-    assert decide(fleet, fleet_settings()).max_launches is None
 
 
 # ---- Meters with caps, an evening before midnight
@@ -262,8 +242,3 @@ def test_a_cap_that_makes_no_sense_is_refused(caps: Mapping[str, float], words: 
     with pytest.raises(ConfigError) as error:
         parse_config({**values, "fleet": {**values["fleet"], **caps}})
     assert words in str(error.value)
-
-
-def test_the_shipped_configuration_has_no_cap() -> None:
-    fleet = parse_config(shipped_values()).fleet
-    assert (fleet.dollars_per_day, fleet.dollars_per_month) == (None, None)

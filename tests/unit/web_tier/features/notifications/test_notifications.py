@@ -136,13 +136,6 @@ def test_a_message_is_published_once_when_the_job_is_done() -> None:
     }
 
 
-def test_a_job_with_images_without_results_is_not_done() -> None:
-    scene = Scene()
-    scene.job(is_done=False)
-    scene.round()
-    assert not scene.published
-
-
 @pytest.mark.parametrize("error", [BUSY, UnicodeError("label too long")])
 def test_a_failed_try_is_repeated_with_the_same_id_until_it_is_given_up(error: Exception) -> None:
     scene = Scene(failures=[error] * 100)
@@ -170,14 +163,6 @@ def test_the_next_controller_publishes_what_the_last_one_did_not() -> None:
     scene.start()
     scene.round()
     assert (len(scene.published), len(set(scene.tried))) == (1, 1)
-
-
-def test_without_a_topic_a_message_is_dropped() -> None:
-    scene = Scene()
-    scene.job()
-    scene.notifier.publish = None
-    scene.round()
-    assert scene.outbox.pending() == []
 
 
 def test_a_message_is_not_published_again_because_its_outcome_could_not_be_recorded(
@@ -225,14 +210,6 @@ def test_a_controller_that_has_lost_its_lease_publishes_nothing() -> None:
     scene.job()
     scene.round()
     assert not scene.published
-
-
-@pytest.mark.parametrize(
-    "key", ["webhook_hosts", "webhook_private", "operator_webhook", "mail_sender", "operator_emails"]
-)
-def test_a_removed_key_of_the_configuration_is_refused_with_its_name(make_config: ConfigMaker, key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"notifications\.{key}: unknown key"):
-        make_config(notifications={key: None})
 
 
 def test_the_shipped_configuration_has_no_topic(config: Config, make_config: ConfigMaker) -> None:
