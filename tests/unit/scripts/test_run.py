@@ -25,7 +25,6 @@ from scripts.run.__main__ import _stop_on_signals, main
 from scripts.run.batch import (
     STALLED_SECONDS,
     Batch,
-    InterruptedBatchError,
 )
 from scripts.run.images import ImageSet, NoImagesError, images_in
 from scripts.run.model import model_setting
@@ -104,12 +103,6 @@ def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
     assert not summary.ok
 
 
-def test_without_true_labels_right_and_wrong_are_unknown(tmp_path: Path) -> None:
-    summary = batch(tmp_path, FakeApi({"a": "stop"}), {}).run()
-    assert (summary.right, summary.wrong, summary.ok) == (None, None, True)
-    assert summary.labels == {"stop": 1}
-
-
 def test_a_server_that_does_not_answer_for_a_while_ends_no_batch(tmp_path: Path) -> None:
     """Row 67: the job is created once, and the summary waits for the results."""
 
@@ -153,13 +146,6 @@ def test_a_batch_without_progress_ends_after_a_bounded_wait(tmp_path: Path) -> N
     summary = batch(tmp_path, FakeApi({"a": None}), {"a": "stop"}, clock).run()
     assert summary.lost == 1
     assert STALLED_SECONDS <= clock.now - started < STALLED_SECONDS + 10
-
-
-def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
-    interrupted = batch(tmp_path, FakeApi({"a": None}), {})
-    interrupted.interrupted = lambda: True
-    with pytest.raises(InterruptedBatchError):
-        interrupted.run()
 
 
 def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from services.errors import ConfigError
 from services.table import Table
 from tests.support.clocks import ManualClock
 from tests.support.people import BEGIN
-from web_tier.auth import context
 from web_tier.auth.context import PROFILE_LIFETIME_SECONDS, ProfileCache
 from web_tier.auth.guard import MAX_PATH_CHARACTERS, safe_redirect, sign_in_for
 from web_tier.auth.session_keys import (
@@ -159,19 +158,6 @@ def test_a_process_acts_by_the_profile_that_it_has_stored_at_once(table: Table, 
     for is_operator in (True, False):
         cache.put(claims("ada", is_operator=is_operator))
         assert cache.find("ada") == Profile("ada", "ada@example.org", True, is_operator)
-
-
-def test_the_oldest_profile_is_evicted_from_a_full_cache(
-    table: Table, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(context, "MAX_PROFILES", 2)
-    cache = ProfileCache(Profiles(table), clock)
-    for owner in ("ada", "bob", "eve"):
-        cache.find(owner)
-    elsewhere = ProfileCache(Profiles(table), clock)
-    for owner in ("ada", "bob", "eve"):
-        elsewhere.put(claims(owner, is_operator=False))
-    assert [cache.find(owner) is not None for owner in ("eve", "bob", "ada")] == [False, False, True]
 
 
 HERE = "https://here.example/sign-in"

@@ -633,13 +633,6 @@ def test_a_worker_has_its_reported_state_and_is_marked_when_silent(
     assert (shown.state, shown.heard, shown.marked) == (state, heard, marked)
 
 
-@pytest.mark.parametrize(("ran", "cost"), [(None, "$0.00"), (5, "$0.0060"), (600, "$0.060")])
-def test_a_row_has_the_cost_of_its_instance_so_far_at_least_the_billed_minimum(ran: int | None, cost: str) -> None:
-    since = None if ran is None else NOW - timedelta(seconds=ran)
-    assert InstanceRow.from_instance(instance(billed_since=since), NOW, PRICES).cost == cost
-    assert row().cost == "-", "the prices are not known"
-
-
 def test_an_unhealthy_instance_has_the_reason_and_the_consequence() -> None:
     words = "no heartbeat for 2 min: checked again, then terminated"
     shown = row(age=30, marked=words)

@@ -34,7 +34,6 @@ from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
-    MAX_ENDED,
     MAX_SNAPSHOT_SECONDS,
     MERGE_SECONDS,
     METRICS_SECONDS,
@@ -128,16 +127,6 @@ def test_a_changed_snapshot_is_stored_soon_and_an_unchanged_one_later() -> None:
     clock.now += MAX_SNAPSHOT_SECONDS
     show(writer, 10)
     assert len(shown.snapshots) == 3
-
-
-def test_a_failed_round_is_shown_with_the_last_figures() -> None:
-    clock, shown = Clock(), RecordingStore()
-    writer = SnapshotWriter(shown, clock)
-    writer.write_problem("no snapshot is stored yet, so none is shown")
-    show(writer, 7)
-    clock.now += MIN_SNAPSHOT_SECONDS
-    writer.write_problem("EC2 does not answer")
-    assert [(each.visible, each.problem) for each in shown.snapshots] == [(7, None), (7, "EC2 does not answer")]
 
 
 class DecisionStore(RecordingStore):
@@ -416,13 +405,3 @@ def test_listed_instances_that_end_are_kept_in_a_list_of_their_own_for_an_hour()
     pass_time(ENDED_LISTED.total_seconds())
     listing.update(observed("terminated", "running", "stopped"), {}, {}, {})
     assert ended_ids(shown) == []
-
-
-def test_the_list_of_ended_instances_is_bounded() -> None:
-    shown = ListStore()
-    clock = Clock()
-    listing = InstanceListWriter(shown, clock=PlayedClock(clock, lambda: EPOCH))
-    listing.update(observed(*["running"] * (MAX_ENDED + 9)), {}, {}, {})
-    clock.now += MIN_LIST_SECONDS
-    listing.update(observed(*["terminated"] * (MAX_ENDED + 9)), {}, {}, {})
-    assert len(ended_ids(shown)) == MAX_ENDED

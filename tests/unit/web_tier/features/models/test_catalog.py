@@ -139,14 +139,6 @@ class CatalogMachine(RuleBasedStateMachine):
 TestCatalog = CatalogMachine.TestCase
 
 
-def test_a_roll_back_returns_to_the_default_before_and_a_second_one_comes_back() -> None:
-    catalog = with_model(first_catalog(), version_of("birds"))
-    changed = with_default(catalog, "birds")
-    back = rolled_back(changed)
-    assert (changed.default_version.name, back.default_version.name) == ("birds", "signs")
-    assert rolled_back(back).default_version.name == "birds"
-
-
 def test_a_name_means_one_bundle_for_good_and_a_bundle_has_one_name() -> None:
     catalog = with_model(first_catalog(), version_of("birds"))
     other = version_of("birds", "f" * 64)
