@@ -19,6 +19,7 @@ from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from web_tier.autoscaler.health import (
     DRAIN_GRACE_SECONDS,
     MAX_CONSOLE_CHARACTERS,
+    MAX_INSTANCES_PER_CALL,
     REPEAT_SECONDS,
     SECOND_CHECK_SECONDS,
     UnhealthyTerminator,
@@ -295,6 +296,12 @@ def test_an_instance_that_cannot_be_terminated_delays_no_other() -> None:
     scene.check(ALLOWANCE + 200)
     assert sorted(scene.ended) == ["b", "c"]
     assert "a could not be terminated" in str(scene.health.last_error)
+
+
+def test_instances_are_terminated_a_few_at_a_time() -> None:
+    scene = HealthScene(*(f"i-{number:02}" for number in range(2 * MAX_INSTANCES_PER_CALL + 3)))
+    scene.check(ALLOWANCE + 3 + int(SECOND_CHECK_SECONDS))
+    assert [len(call) for call in scene.ec2.terminated] == [MAX_INSTANCES_PER_CALL, MAX_INSTANCES_PER_CALL, 3]
 
 
 def test_an_instance_that_is_alive_long_after_its_termination_is_terminated_again() -> None:

@@ -21,6 +21,7 @@ from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
 from core.model_catalog import CatalogStore
+from services.errors import ObjectTooLargeError
 from services.lease import Tenure
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
@@ -499,3 +500,22 @@ def test_a_controller_that_lost_its_lease_records_nothing(recording: Recording) 
     recording.recorder.tick()
     assert recording.catalogs.find() is None
     assert recording.models.objects == {}
+
+
+@pytest.mark.usefixtures("app")
+def test_of_a_manifest_in_s3_no_more_than_its_maximum_is_read(
+    recording: Recording,
+    config: Config,
+    output_bucket: MemoryBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    output_bucket.put("signs/bundle.json", b"{}", "application/json")
+    for module in ("http.backend", "features.models.configured_model"):
+        monkeypatch.setattr(f"web_tier.{module}.MAX_MANIFEST_BYTES", 1)
+    with pytest.raises(ObjectTooLargeError):
+        Backend(config).served.configured.get("models", "signs/bundle.json")
+    recording.buckets["models"] = output_bucket
+    recording.configure(Path("s3://models/signs"))
+    recording.recorder.tick()
+    assert "has 2 bytes, more than the 1 that are read" in caplog.text
