@@ -28,7 +28,7 @@ from tests.support.jobs import NOW, client_error, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
-from web_tier.http.memory import MemoryLimiter
+from web_tier.http.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import (
     BATCH_IMAGES,
@@ -337,6 +337,15 @@ def test_an_evicted_job_starts_a_new_count_with_a_new_writer() -> None:
 FILES, MEASURED = 10_000, 2_000
 FILE_BYTES = 100_000
 """The last files, whose memory is measured, have 200 MB in all, three times what may be in memory."""
+
+
+def test_more_than_the_capacity_is_acquired_alone() -> None:
+    limiter = MemoryLimiter(100)
+    limiter.acquire(500)
+    with pytest.raises(BusyError):
+        limiter.acquire(1, wait_seconds=0)
+    limiter.release(500)
+    limiter.acquire(100)
 
 
 class KeyBucket(MemoryBucket):

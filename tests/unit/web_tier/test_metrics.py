@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from core.cost import Bill
-from core.fleet.models import FleetSpending, SpendingAllowance
+from core.fleet.models import FleetSpending
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, Failure, Timings
@@ -136,24 +136,6 @@ def test_waiting_adds_up_over_rounds_and_not_over_a_pause_of_the_loop() -> None:
     waited = 4 * (1.5 + MAX_STEP_SECONDS) / 2
     assert value(metrics.registry, "image_waiting_seconds_total", cause="boot") == waited
     assert value(metrics.registry, "image_waiting_seconds_total", cause="busy") == waited
-
-
-def test_each_spending_cap_has_its_dollars_their_use_and_whether_it_stops_launches() -> None:
-    allowance = SpendingAllowance(day=EPOCH.date(), dollars=0.5, since=EPOCH)
-    spending = FleetSpending(
-        day=EPOCH.date(), today=1.25, month=7.0, committed=0.25, launch=0.006, dollars_per_day=1.0,
-        dollars_per_month=8.0, allowance=allowance,
-    )  # fmt: skip
-    names = ("spending_cap_dollars", "spending_used_dollars", "spending_cap_reached")
-
-    def shown(seen: FleetSpending | None) -> dict[str, list[float | None]]:
-        registry = leading_controller(replace(observation(5), spending=seen)).registry
-        return {period: [value(registry, name, period=period) for name in names] for period in ("day", "month")}
-
-    assert shown(spending) == {"day": [1.5, 1.5, 1], "month": [8.5, 7.25, 0]}
-    only_month = spending.model_copy(update={"dollars_per_day": None})
-    assert shown(only_month) == {"day": [None] * 3, "month": [8.5, 7.25, 0]}
-    assert shown(None) == {"day": [None] * 3, "month": [None] * 3}
 
 
 def test_a_controller_without_the_lease_shows_no_fleet_and_a_new_tenure_no_old_one() -> None:

@@ -24,7 +24,6 @@ from web_tier.autoscaler.liveness import WorkerStatus
 from web_tier.autoscaler.observe import (
     DESCRIPTION_SECONDS,
     LAUNCH_VISIBLE_SECONDS,
-    REST_DESCRIPTION_SECONDS,
     Demand,
     Observer,
     RecentLaunches,
@@ -80,25 +79,6 @@ def test_the_fleet_is_described_again_when_demand_grows_or_a_second_has_passed()
     del ec2.states["i-1"]
     clock.now += DESCRIPTION_SECONDS
     assert seen.describe().capacity == 0
-
-
-def test_a_fleet_at_rest_is_described_less_often_until_there_is_demand() -> None:
-    clock, ec2, sqs, dead = Clock(), MemoryEC2(), counted_queue(), counted_queue()
-    sqs.others_in_flight = sqs.others_delayed = 0
-    seen = observer(ec2, sqs, clock, dead)
-    seen.describe()
-    ec2.states["i-1"] = "running"  # by another program
-    clock.now += REST_DESCRIPTION_SECONDS - 0.1
-    assert (seen.describe().capacity, len(dead.called("counts"))) == (0, 1)
-    sqs.others_visible = 1
-    assert (seen.describe().capacity, len(dead.called("counts"))) == (1, 2)
-    sqs.others_visible = 0
-    del ec2.states["i-1"]
-    clock.now += DESCRIPTION_SECONDS
-    assert seen.describe().capacity == 0, "a fleet with workers is not at rest"
-    ec2.states["i-1"] = "running"
-    clock.now += REST_DESCRIPTION_SECONDS
-    assert seen.describe().capacity == 1
 
 
 class Line:

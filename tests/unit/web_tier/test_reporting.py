@@ -34,11 +34,9 @@ from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
-    MAX_SNAPSHOT_SECONDS,
     MERGE_SECONDS,
     METRICS_SECONDS,
     MIN_LIST_SECONDS,
-    MIN_SNAPSHOT_SECONDS,
     RESOLUTIONS,
     EventLog,
     FleetEvent,
@@ -110,23 +108,6 @@ def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
     assert snapshot.later_images == (LaterImages(by=EPOCH + timedelta(hours=2), images=4),), (
         "to the minute, for the same reason"
     )
-
-
-def test_a_changed_snapshot_is_stored_soon_and_an_unchanged_one_later() -> None:
-    clock, shown = Clock(), RecordingStore()
-    writer = SnapshotWriter(shown, clock)
-    for visible in range(10):
-        show(writer, visible)
-    assert len(shown.snapshots) == 1
-    clock.now += MIN_SNAPSHOT_SECONDS
-    show(writer, 10)
-    assert shown.snapshots[-1].visible == 10
-    clock.now += MIN_SNAPSHOT_SECONDS
-    show(writer, 10)
-    assert len(shown.snapshots) == 2
-    clock.now += MAX_SNAPSHOT_SECONDS
-    show(writer, 10)
-    assert len(shown.snapshots) == 3
 
 
 class DecisionStore(RecordingStore):
