@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 readonly SOURCES="services core localcloud app_tier web_tier ami client scripts benchmarks" FUZZ_INPUTS=5000 MIN_COVERAGE=90
 LOGS=$(mktemp -d)
 # What the tests of a run are: those of every run, with the same examples each time, or all, with others each time.
-SELECTION=(-m "not thorough") IS_MEASURED=
-if [ "${1:-}" = --all ]; then SELECTION=(--hypothesis-profile=random) IS_MEASURED=yes; fi
+SELECTION=(-m "not thorough") IS_ALL=
+if [ "${1:-}" = --all ]; then SELECTION=(--hypothesis-profile=random) IS_ALL=yes; fi
 mkdir "$LOGS/covered"
 # With this variable, each of hundreds of processes would compile every module that it imports.
 unset PYTHONDONTWRITEBYTECODE
@@ -35,7 +35,7 @@ selected() { pytest --durations=20 --durations-min=1 "${SELECTION[@]}" "$@"; }
 # With --all, also measures branch coverage of pytest's own processes, of commands and of the local cloud, which costs a
 # fifth more CPU time. The tests of whole systems reach nothing more.
 covered() {
-  if [ -z "$IS_MEASURED" ]; then
+  if [ -z "$IS_ALL" ]; then
     selected "$@"
     return
   fi
@@ -99,7 +99,7 @@ setup_torch() { ./scripts/setup.sh torch; }
 # STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {
   local started=$SECONDS result=passed status=0
-  { declare -f && declare -p SOURCES FUZZ_INPUTS MIN_COVERAGE LOGS SELECTION IS_MEASURED UNIT_TESTS; } >"$LOGS/$1.sh"
+  { declare -f && declare -p SOURCES FUZZ_INPUTS MIN_COVERAGE LOGS SELECTION IS_ALL UNIT_TESTS; } >"$LOGS/$1.sh"
   echo "set -euo pipefail; $1" >>"$LOGS/$1.sh"
   .venv/bin/python -m tests.support.reaper "$LOGS/$1.cpu" bash "$LOGS/$1.sh" >"$LOGS/$1" 2>&1 || status=$? result=FAILED
   # An audit without its database is neither: the tests can run there, and a release needs another place.
@@ -130,11 +130,12 @@ case "${1:-}" in
   "" | --all)
     ./scripts/setup.sh photos run test docs
     failed=0 slow=()
-    if [ -n "${1:-}" ]; then
+    if [ -n "$IS_ALL" ]; then
       images >/dev/null 2>&1 &
       slow=(image_tests fuzzing)
+      in_turn setup_torch || failed=1
     fi
-    in_turn setup_torch compile_tests || failed=1
+    in_turn compile_tests || failed=1
     # What mostly waits comes first. What computes comes last, to use both cores to the end: the simulations are few and
     # long, so that one xdist worker would end well before the other, and the unit tests after them are short.
     at_once \
@@ -142,7 +143,7 @@ case "${1:-}" in
       "browser_tests chaos_tests" \
       "format lint imports security_lint own_rules audit types simulations covered_unit_tests" \
       "${slow[@]}" || failed=1
-    [ -z "$IS_MEASURED" ] || report coverage || failed=1
+    [ -z "$IS_ALL" ] || report coverage || failed=1
     echo "== CPU time of all steps: $(cat "$LOGS"/*.cpu | awk '{ sum += $1 } END { print sum }') s in $SECONDS s"
     .venv/bin/python -m scripts.sizes
     grep "^== audit NOT DONE" "$LOGS/audit" || true
