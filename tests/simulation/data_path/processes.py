@@ -30,6 +30,7 @@ from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits
 from core.jobs.store import JobStore
+from core.messages import ImageContent
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from services.errors import FleetsightError
 from services.lease import Lease, Tenure
@@ -438,7 +439,7 @@ class Worker:
         if kind == "heavy" and not self.world.has_room:
             self.world.kill(self.process)
             raise KilledError
-        return bytes((index, 0, 0)) + THUMBNAIL
+        return bytes((index, 0, 0)) + CONTENT
 
 
 def bundle_of(model: str) -> Bundle:
@@ -467,8 +468,8 @@ def first_catalog() -> ModelCatalog:
     return reduce(with_model, versions, ModelCatalog.only(versions[0]))
 
 
-THUMBNAIL: Final = b"\xff\xd8\xff"
-"""What every decoder draws: it begins like a JPEG."""
+CONTENT: Final = ImageContent(thumbnail=b"\xff\xd8\xff").to_json().encode()
+"""What every decoder finds: a thumbnail that begins like a JPEG."""
 
 Kind = Literal["good", "broken", "heavy"]
 """`good` has a label, `broken` cannot be decoded, `heavy` ends its worker as long as workers have little memory."""
