@@ -198,6 +198,11 @@ class Launcher:
             ago = max(0.0, (self.journal.clock.utc_now() - entry.at).total_seconds())
             self.launches.add(entry.instance_ids or (), entry.former, ago=ago)
 
+    @property
+    def starting(self) -> frozenset[str]:
+        """Ids of instances whose start has an unknown outcome: what is described as stopped may run."""
+        return frozenset(key for entry in self.journal.uncertain() for key in entry.starts)
+
     def apply(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:
         """Make the next call: repeat one of unknown outcome, else start stopped instances, else launch new ones.
 

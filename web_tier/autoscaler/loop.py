@@ -102,12 +102,13 @@ class Autoscaler:
             self.reporter.snapshots.write_problem(problem)
             raise
         plan = decide(observation, settings)
+        starting = self.launcher.starting  # before a start is repeated, which may succeed
         self.launcher.apply(plan, observation, settings)
         reason = explain(plan, observation, settings)
         self._tags.drain(plan.drain, reason)
         self._tags.untag_stopped(observation.instances)
         self._tags.protect(plan.protect, plan.unprotect)
-        self._drift.terminate_stopped(plan.discard)
+        self._drift.terminate_stopped([each for each in plan.discard if each not in starting])
         self.health.terminate_confirmed()
         self._report(plan, reason, observation, settings)
         pause = max(self.interval_seconds, ROUND_CPU_FACTOR * (self._cpu_seconds() - cpu_began))

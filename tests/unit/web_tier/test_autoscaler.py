@@ -404,3 +404,17 @@ def test_a_worker_of_an_earlier_version_that_stops_is_terminated_and_not_started
     old = run_until_drained(bench, rounds=120, ended="stopped")
     assert sorted(key for call in bench.ec2.terminated for key in call) == sorted(old)
     assert not bench.ec2.starts
+
+
+def test_a_worker_of_an_earlier_version_whose_start_may_have_happened_is_not_terminated(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, min_workers=1, max_workers=1, launch_template="worker", scale_in="stop")
+    run_until_drained(bench)
+    [worker] = bench.ec2.alive()
+    bench.ec2.states[worker] = bench.ec2.stale[worker] = "stopped"
+    bench.ec2.fail = lambda: "lost"
+    bench.tick()
+    assert bench.ec2.alive() == [worker]
+    bench.ec2.default_version = 2
+    for _ in range(40):
+        bench.tick()
+    assert bench.ec2.terminated == []
