@@ -4,42 +4,29 @@ Each history is random: clients upload, retry and delete, calls fail, processes 
 worst, days pass. Afterwards everything must have come to rest as `tests/simulation/data_path/world.py` checks it.
 """
 
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.store import JobStore
-from tests.simulation.data_path.machine import STEPS, play
+from tests.simulation.data_path.machine import play
 from tests.simulation.data_path.world import WORKERS, World
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 
-HISTORIES = 660
+HISTORIES = 55
+"""For each seed."""
 SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 12)))
+LEAST = {"faults": 400, "kills": 80, "images": 100, "freezes": 5, "cancelled": 5}
+"""What the histories of a seed have of each, or they prove little."""
 SEEDS_OF_REDRIVES = range(10)
 """With most of these seeds redrives have their turns between each other's reads and writes."""
-
-_TOTAL: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_acknowledged_image_gets_exactly_one_right_result(seed: int) -> None:
-    _TOTAL.update(play(HISTORIES // len(SEEDS), 1_000 * seed))
-
-
-def test_the_histories_are_of_some_length_and_meet_faults_and_deaths() -> None:
-    if _TOTAL["histories"] < HISTORIES:
-        pytest.skip("only some of the histories were played")
-    assert _TOTAL["histories"] * STEPS >= 16_000
-    assert _TOTAL["faults"] > 5_000
-    assert _TOTAL["kills"] > 1_000
-    assert _TOTAL["images"] > 2_000
-    assert _TOTAL["redriven"] > 5
-    assert _TOTAL["freezes"] > 200
-    assert _TOTAL["kept"] > 10
-    assert _TOTAL["expired"] > 10
-    assert _TOTAL["cancelled"] > 50
+    happened = play(HISTORIES, 1_000 * seed)
+    assert {what: happened[what] for what, least in LEAST.items() if happened[what] < least} == {}
 
 
 def settled(fifo: bool, act: Callable[[World], None], seed: int = 1) -> World:
