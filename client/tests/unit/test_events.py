@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.tests.support.photos import photo
-from client.tests.support.results_api import FAILED, Command, Photos
+from client.tests.support.results_api import FAILED, Command, Photos, ResultsApi
 from fleetsight_client.events import Events, Grouping, GroupingError
 from fleetsight_client.rows import ResultRow
 
@@ -116,3 +116,19 @@ def test_a_failed_image_of_a_burst_is_sorted_as_failed(command: Command, photos:
     assert command("classify", folder, "--group-by", "folder", "--sort-into", tmp_path / "s").exit_code == 1
     found = sorted(str(each.relative_to(tmp_path / "s")) for each in (tmp_path / "s").rglob("*.jpg"))
     assert found == ["_failed/a/4.jpg", "cat/a/1.jpg", "cat/a/2.jpg", "cat/a/3.jpg", "dog/b/5.jpg"]
+
+
+def test_images_in_s3_are_grouped_by_a_column_of_a_manifest(
+    api: ResultsApi, command: Command, tmp_path: Path
+) -> None:
+    api.sources["s3://slides"] = {"1.jpg": b"ill", "2.jpg": b"ill 2", "3.jpg": b"well"}
+    (tmp_path / "list.csv").write_text("path,patient\n1.jpg,x\n2.jpg,x\n3.jpg,x\n")
+    out = tmp_path / "r.csv"
+    options = ("--manifest", tmp_path / "list.csv", "--group-by", "patient", "--out", out)
+    assert command("classify", "--source", "s3://slides", *options).exit_code == 0
+    with out.open(newline="", encoding="utf-8") as lines:
+        assert [(each["event_label"], each["event_score"]) for each in csv.DictReader(lines)] == [
+            ("ill", "0.600000")
+        ] * 3
+    refused = command("classify", ".", "--watch", "--group-by", "folder", "--out", out)
+    assert (refused.exit_code, "not with --watch" in refused.output) == (2, True)

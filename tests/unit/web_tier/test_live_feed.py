@@ -17,8 +17,9 @@ from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, Job, JobStatus, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
+from services.errors import NotFoundError
 from tests.support.clocks import ManualClock, PlayedClock
-from tests.support.jobs import NOW, add_images, done, failed, put_results, record, request_again
+from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.http.bulkheads import Bulkhead
 from web_tier.results import live_feed
@@ -99,6 +100,14 @@ def test_s14_a_stream_ends_with_the_credentials_that_opened_it(feed: ScriptedFee
     ends = 3 * HEARTBEAT_SECONDS
     list(event_stream(stream_of(feed), clock=PlayedClock(lambda: feed.now), is_allowed=lambda: feed.now < ends))
     assert ends <= feed.now <= ends + HEARTBEAT_SECONDS
+
+
+def test_a_deleted_job_ends_its_stream() -> None:
+    assert lines(ScriptedFeed(NotFoundError("gone")))[-1].startswith("event: gone")
+
+
+def test_a_failed_read_of_the_table_ends_the_connection() -> None:
+    assert len(lines(ScriptedFeed(client_error(500)))) == 1
 
 
 def registry_of(size: int, clock: ManualClock) -> FeedRegistry:

@@ -136,6 +136,13 @@ def test_a_message_is_published_once_when_the_job_is_done() -> None:
     }
 
 
+def test_a_job_with_images_without_results_is_not_done() -> None:
+    scene = Scene()
+    scene.job(is_done=False)
+    scene.round()
+    assert not scene.published
+
+
 @pytest.mark.parametrize("error", [BUSY, UnicodeError("label too long")])
 def test_a_failed_try_is_repeated_with_the_same_id_until_it_is_given_up(error: Exception) -> None:
     scene = Scene(failures=[error] * 100)
