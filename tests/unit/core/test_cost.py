@@ -30,7 +30,7 @@ from core.format import (
     rate_words,
 )
 from core.jobs.items import counts_of, runs_as_text
-from core.jobs.models import Counts, with_answers
+from core.jobs.models import MAX_RUNS, Counts, with_answers
 from tests.conftest import shipped_values
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW
@@ -75,6 +75,20 @@ def test_cancelled_images_cost_nothing() -> None:
     cost = JobCost.from_counts(counts, {3: run(3, 100, 120, 0.012)}, PRICES)
     assert cost is not None
     assert cost.images == 100
+
+
+def test_a_cost_that_is_not_known_is_not_shown_and_one_of_an_unknown_type_not_too_low() -> None:
+    assert JobCost.from_counts(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
+    forgotten = Counts(done=10, images=10, runs=((3, 10),))
+    assert JobCost.from_counts(forgotten, {}, PRICES) is None
+    assert PRICES.hourly("m5.large") == max(PRICES.instance_hour.values())
+
+
+def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> None:
+    counts = Counts()
+    for number in range(1, MAX_RUNS + 3):
+        counts = with_answers(counts, number, 1)
+    assert [number for number, _ in counts.runs] == list(range(3, MAX_RUNS + 3))
 
 
 @given(

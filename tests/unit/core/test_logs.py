@@ -22,6 +22,16 @@ def _levels() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@pytest.mark.parametrize(("level", "written"), [("debug", LEVELS), ("info", LEVELS[1:]), ("warning", LEVELS[2:])])
+def test_lines_below_the_level_are_not_written(
+    level: ProcessLevel, written: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    set_level(level)
+    for each in LEVELS:
+        getattr(logging.getLogger("web_tier.x"), each)(each)
+    assert tuple(caplog.messages) == written
+
+
 @pytest.mark.parametrize("level", ["debug", "warning"])
 def test_metrics_and_audit_lines_are_always_written_and_details_of_calls_never(
     level: ProcessLevel, caplog: pytest.LogCaptureFixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import shipped_values
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -88,6 +89,12 @@ def test_an_instance_runs_its_own_image_and_at_last_the_images_start_script(name
     assert value_of(image) == f"/fleetsight/image/{tier}"
     assert TEMPLATE["Parameters"][image["Ref"]]["Type"] == "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>"
     assert user_data(name).splitlines()[-1] == f"exec /opt/fleetsight/start {tier}"
+
+
+def test_a_worker_can_read_its_tags_and_powers_off_as_configured() -> None:
+    data = RESOURCES["WorkerTemplate"]["Properties"]["LaunchTemplateData"]
+    assert data["MetadataOptions"]["InstanceMetadataTags"] == "enabled"
+    assert value_of(data["InstanceInitiatedShutdownBehavior"]) == shipped_values()["fleet"]["scale_in"]
 
 
 def test_user_data_is_a_valid_configuration_with_the_stacks_names_on_both_tiers() -> None:

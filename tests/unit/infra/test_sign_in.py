@@ -10,6 +10,7 @@ import pytest
 
 from scripts.aws.deploy.auth import GROUPS, session_keys_parameter
 from services.accounts import OPERATORS
+from tests.conftest import shipped_values
 from tests.support.stack_template import (
     GIVEN,
     RESOURCES,
@@ -136,6 +137,21 @@ def test_the_client_is_public_and_gets_tokens_for_codes_alone() -> None:
     assert (CLIENT["ExplicitAuthFlows"], CLIENT["GenerateSecret"]) == (["ALLOW_REFRESH_TOKEN_AUTH"], False)
     assert (CLIENT["PreventUserExistenceErrors"], CLIENT["EnableTokenRevocation"]) == ("ENABLED", True)
     assert CLIENT["SupportedIdentityProviders"] == ["COGNITO"]
+
+
+@pytest.mark.parametrize(("tier", "version"), [("ESSENTIALS", 2), ("LITE", 1)])
+def test_the_sign_in_pages_are_those_of_the_tier(monkeypatch: pytest.MonkeyPatch, tier: str, version: int) -> None:
+    give(monkeypatch, {"UserPoolTier": tier})
+    assert (value_of(POOL["UserPoolTier"]), value_of(DOMAIN["ManagedLoginVersion"])) == (tier, version)
+    # Version 2 shows no page for a client without a style.
+    assert is_made("ManagedLogin") is (version == 2)
+
+
+def test_tokens_last_an_hour_and_refresh_tokens_as_long_as_a_session() -> None:
+    units = {"AccessToken": "minutes", "IdToken": "minutes", "RefreshToken": "hours"}
+    assert CLIENT["TokenValidityUnits"] == units
+    assert (CLIENT["AccessTokenValidity"], CLIENT["IdTokenValidity"]) == (60, 60)
+    assert value_of(CLIENT["RefreshTokenValidity"]) == shipped_values()["auth"]["session_hours"]
 
 
 def test_the_domain_of_the_pool_is_unique_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

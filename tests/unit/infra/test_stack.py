@@ -27,6 +27,7 @@ from tests.support.stack_template import (
     value_of,
 )
 from web_tier.auth.permissions import Right
+from web_tier.autoscaler.reporting import METRICS_SECONDS
 from web_tier.http.assets import STATIC
 from web_tier.http.metrics import WebMetrics
 from web_tier.http.middleware import Middleware
@@ -47,6 +48,12 @@ def test_an_alarm_reaches_the_topic_and_missing_data_breaches_only_a_lower_bound
     assert alarm["TreatMissingData"] == ("breaching" if has_lower_bound else "notBreaching")
 
 
+def test_the_budget_reaches_the_topic() -> None:
+    notes = RESOURCES["MonthlyCost"]["Properties"]["NotificationsWithSubscribers"]
+    to_topic = [{"SubscriptionType": "SNS", "Address": {"Ref": "Alerts"}}]
+    assert [note["Subscribers"] for note in notes] == [to_topic] * 2
+
+
 @pytest.mark.parametrize("queue", of_type("SQS::Queue"))
 def test_each_queue_has_an_alarm(queue: str) -> None:
     watched = [value_of(alarm.get("Dimensions", [])) for alarm in of_type("CloudWatch::Alarm").values()]
@@ -62,6 +69,10 @@ def test_only_alarms_and_budgets_of_this_account_write_to_the_topic() -> None:
     assert set(allow["Principal"]["Service"]) == {"budgets.amazonaws.com", "cloudwatch.amazonaws.com"}
     assert value_of(allow["Condition"]) == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
     assert (refuse["Effect"], refuse["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+
+
+def test_logs_expire() -> None:
+    assert {value_of(group.get("RetentionInDays")) for group in of_type("Logs::LogGroup").values()} == {30}
 
 
 # CloudFormation gives these no tags of their own.
@@ -265,6 +276,17 @@ def test_the_documentation_lists_the_metrics_of_cloudwatch() -> None:
     assert listed == dict.fromkeys(CONTROLLER_METRICS, "controller") | dict.fromkeys(WEB_METRICS, "web")
 
 
+def test_an_alarm_is_raised_without_a_controller_for_5_minutes_or_at_maximum_for_15() -> None:
+    silent, full = (RESOURCES[name]["Properties"] for name in ("NobodyControls", "FleetAtMaximum"))
+    assert silent["Period"] == METRICS_SECONDS
+    assert silent["Period"] * silent["EvaluationPeriods"] == 300
+    compared = (silent["Statistic"], silent["ComparisonOperator"], silent["Threshold"])
+    assert compared == ("SampleCount", "LessThanThreshold", 1)
+    assert full["Period"] * full["EvaluationPeriods"] == 900
+    assert full["Period"] >= 2 * METRICS_SECONDS  # no period without a line
+    assert (full["Statistic"], full["Threshold"]) == ("Minimum", 1)
+
+
 # ---- What the stack stores
 
 BUCKETS = tuple(of_type("S3::Bucket"))
@@ -433,6 +455,12 @@ def test_the_queues_are_set_as_in_config_yaml() -> None:
     redrive = RESOURCES["RequestQueue"]["Properties"]["RedrivePolicy"]
     assert redrive["maxReceiveCount"] == queues["max_receive_count"]
     assert value_of(redrive["deadLetterTargetArn"]) == "<DeadLetterQueue.Arn>"
+
+
+def test_dead_letters_come_from_the_request_queue_alone() -> None:
+    allow = value_of(RESOURCES["DeadLetterQueue"]["Properties"]["RedriveAllowPolicy"])
+    requests = "arn:aws:sqs:eu-central-1:123456789012:fleetsight-requests"
+    assert allow == {"redrivePermission": "byQueue", "sourceQueueArns": [requests]}
 
 
 def test_without_an_own_key_keys_of_aws_encrypt_everything(monkeypatch: pytest.MonkeyPatch) -> None:
