@@ -302,6 +302,10 @@ def test_shares_of_possible_labels_are_a_softmax_over_these_labels_alone(
     assert np.count_nonzero(shares) == size
 
 
+def test_without_any_probability_no_label_has_a_share() -> None:
+    assert shares_of(np.array([0, 0, 0], np.float32)).tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("outputs", ["logits", "sigmoid"])
 def test_each_image_of_a_batch_has_the_labels_that_can_occur_in_its_job(outputs: str) -> None:
     manifest = BUNDLE.manifest.model_copy(update={"provenance": {"outputs": outputs}})

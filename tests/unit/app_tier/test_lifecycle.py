@@ -129,6 +129,10 @@ def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None
     assert [beat.images_per_second for beat in post.taken] == [0, 0.3, 0.2]
 
 
+def test_a_worker_that_finishes_what_it_has_says_so() -> None:
+    assert WorkerStats(1, 2, end="stopped").state == "draining"
+
+
 def test_a_heartbeat_that_cannot_be_sent_is_forgotten() -> None:
     post = Post(beats=3)
     errors: list[Exception] = [EndpointConnectionError(endpoint_url="http://sqs"), RuntimeError("odd")]
@@ -179,6 +183,12 @@ def test_what_is_configured_stays() -> None:
         "model_megabytes": 100,
     }
     assert sized(config(**wanted), HostResources(16, 32 * GIB), 224) == Sizing(3, 3, 32, 3, 6, 6, WAIT, 100 * 2**20)
+
+
+def test_little_memory_or_large_images_make_small_batches() -> None:
+    assert sized(config(), HostResources(2, GIB // 2), 224).batch_size == 3
+    assert [sized(config(), HostResources(2, 64 * GIB), side).batch_size for side in (64, 224, 600)] == [8, 4, 1]
+    assert sized(config(), HostResources(64, GIB // 2), 1024).batch_size == 1
 
 
 @pytest.fixture

@@ -508,6 +508,15 @@ def test_a_bundle_among_images_and_results_is_not_opened(opener: ModelOpener, pl
         opener.fetch(ModelPlace("0" * 64, f"s3://{place.format(CONFIG.names)}"))
 
 
+def test_the_memory_of_a_model_grows_with_its_weights_and_its_input(opener: ModelOpener, tmp_path: Path) -> None:
+    demo = load_bundle()
+    assert opener.memory_bytes(demo) > demo.path("model.bin").stat().st_size
+    larger = {"preprocess": {**demo.manifest.preprocess.model_dump(), "resize": 64, "crop": 64}}
+    assert opener.memory_bytes(load_bundle(copy_of_demo(tmp_path / "large", **larger))) > opener.memory_bytes(demo)
+    exact = load_bundle(copy_of_demo(tmp_path / "exact", precision="exact", margin=1.0))
+    assert opener.memory_bytes(exact) > opener.memory_bytes(demo)
+
+
 def test_only_waiting_images_fail_when_their_model_is_gone_and_count_as_started() -> None:
     bench = Bench(room=5)
     bench.opener.bundles.pop("a")

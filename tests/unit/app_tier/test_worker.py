@@ -3,6 +3,7 @@
 import errno
 import logging
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -593,6 +594,19 @@ def test_a_stopped_worker_gives_back_the_images_that_wait_for_a_model(reason: st
     assert is_fetching.is_set()
     assert (bench.worker.lifetime.status, bench.tries) == (0, [0] * 3)
     assert bench.responses.messages == []
+
+
+def test_a_released_model_leaves_the_memory_also_while_nothing_comes() -> None:
+    bench = Bench(opener=several(bytes_each=1), room=1, idle_seconds=NEVER_SECONDS)
+    own = weakref.ref(bench.worker._pipeline._models._loaded[colour_bundle().digest])
+    thread = threading.Thread(target=bench.worker.run, daemon=True)
+    thread.start()
+    for count, model in enumerate([None, requested("a", A)], 1):
+        bench.submit(picture("red"), models=[model])
+        wait_until(lambda: len(bench.responses.messages) == count, "it is answered")  # noqa: B023 (awaited here)
+    wait_until(lambda: own() is None, "the first model is gone")
+    bench.worker.lifetime.end("the test is over")
+    thread.join(DEADLINE_SECONDS)
 
 
 def test_response_prediction_and_line_of_an_image_belong_to_the_trace_of_its_request(
