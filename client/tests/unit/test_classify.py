@@ -227,6 +227,15 @@ def test_a_file_that_the_server_cannot_store_is_sent_again_under_a_new_key(
     assert api.names == {"a.jpg": 1, "b.jpg": 1}
 
 
+def test_without_an_answer_the_variable_with_the_address_is_named(
+    command: Command, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEETSIGHT_URL", "htp://x")
+    done = command("classify", photos({"a.jpg": b"cat"}))
+    assert done.exit_code == 2
+    assert "FLEETSIGHT_URL=htp://x: 'htp://x' is no address of Fleetsight" in done.output
+
+
 def test_images_in_s3_are_classified_where_they_are(api: ResultsApi, command: Command, tmp_path: Path) -> None:
     api.sources["s3://photos/day1"] = {"a.jpg": b"cat", "b/c.jpg": b"dog"}
     ended = command("classify", "--source", "s3://photos/day1", "--out", tmp_path / "r.csv")

@@ -16,8 +16,9 @@ from app_tier.bundle import Bundle, EngineError
 from app_tier.classify import Classifier
 from app_tier.decode import Decoder
 from app_tier.models import ModelPlace
-from app_tier.pipeline import Services
+from app_tier.pipeline import Services, by_model
 from app_tier.sizing import HostResources, sized
+from app_tier.task import new_task
 from app_tier.worker import Worker
 from core.config import WorkerSettings, parse_config
 from core.ids import cancelled_key, output_key
@@ -45,6 +46,8 @@ from tests.support.worker import (
     WallClock,
     colour_bundle,
     colour_model,
+    delivery,
+    fetched,
     new_request,
     picture,
     requested,
@@ -524,6 +527,15 @@ def test_each_image_is_classified_by_the_model_that_its_request_names(room: int,
     assert bench.requests.messages == []
     last = Heartbeat.from_json(bench.heartbeats.bodies[-1])
     assert len(last.models) == min(2, room)
+
+
+def test_a_batch_has_images_of_one_model_and_no_more_than_fit_it() -> None:
+    first, second = colour_model(), colour_model()
+    tasks = [fetched(new_task(delivery()), model) for model in [first, second] * 9]
+    assert [[task.model for task in batch] for batch in by_model(tasks)] == [
+        [first] * 8, [first], [second] * 8, [second],
+    ]  # fmt: skip
+    assert by_model(tasks[:1]) == [tasks[:1]]
 
 
 def test_images_of_a_model_that_is_gone_fail_alone_with_a_code() -> None:

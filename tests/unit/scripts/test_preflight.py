@@ -13,14 +13,16 @@ from botocore.stub import ANY, Stubber
 
 from scripts.aws.bake.spec import DEBIAN_OWNER, BakeError, newest_debian
 from scripts.aws.context import AccountError, AwsAccount
+from scripts.aws.deploy import up as ups
 from scripts.aws.deploy.settings import load_template
 from scripts.aws.instances import InstanceType
 from scripts.aws.preflight.account import (
     check_disk_key,
+    check_public_access,
     check_region,
     check_rights,
 )
-from scripts.aws.preflight.findings import Finding, Level, run_checks
+from scripts.aws.preflight.findings import Finding, Level, StackPlan, run_checks
 from scripts.aws.preflight.instances import (
     check_free_plan,
     check_gpus,
@@ -119,6 +121,23 @@ def test_a_region_without_a_resource_type_is_a_stop() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "level", "words"),
+    [
+        ("off", "ok", "is off"),
+        ("block-ingress", "warning", "the page cannot be reached"),
+        ("block-bidirectional", "warning", "instances cannot call AWS"),
+    ],
+)
+def test_blocked_internet_gateways_are_a_warning(mode: str, level: str, words: str) -> None:
+    with stubbed_account("ec2") as at:
+        options = {"AwsRegion": "us-east-1", "State": "update-complete", "InternetGatewayBlockMode": mode}
+        answer = {"VpcBlockPublicAccessOptions": options}
+        at.stubs["ec2"].add_response("describe_vpc_block_public_access_options", answer)
+        ((reported, found, _),) = at.found(check_public_access)
+    assert (reported, words in found) == (level, True)
+
+
+@pytest.mark.parametrize(
     ("caller", "words"),
     [
         ("arn:aws:iam::123456789012:root", "may do everything"),
@@ -182,6 +201,29 @@ def test_the_caller_is_asked_to_pass_the_role_to_cloudformation() -> None:
         assert denials(at.account, "fs", USER, [pass_permission(GIVEN_ROLE)]) == {"iam:PassRole": True}
 
 
+@pytest.mark.parametrize(("given", "checked"), [("", STACKS_ROLE), (GIVEN_ROLE, GIVEN_ROLE)])
+def test_the_role_that_a_stack_has_is_checked_where_none_is_given(
+    monkeypatch: pytest.MonkeyPatch, given: str, checked: str
+) -> None:
+    """CloudFormation keeps it: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-iam-servicerole.html"""
+    plans: list[StackPlan] = []
+
+    def run_checks(plan: StackPlan, _: object) -> list[Finding]:
+        plans.append(plan)
+        return []
+
+    monkeypatch.setattr(ups, "run_checks", run_checks)
+    monkeypatch.setattr(ups, "_find_network", lambda *_: {})
+    monkeypatch.setattr(ups, "available_images", lambda *_: {})
+    monkeypatch.setattr(ups, "existing_boundary", lambda *_: "")
+    described = {"StackName": "fs", "CreationTime": utc_now(), "StackStatus": "UPDATE_COMPLETE"}
+    described |= {"StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/fs/1", "RoleARN": STACKS_ROLE}
+    with stubbed_account("cloudformation") as at:
+        at.stubs["cloudformation"].add_response("describe_stacks", {"Stacks": [described]})
+        ups.check_account(at.plan().context, ups.UpOptions(service_role=given))
+    assert [(each.service_role, each.passes_role) for each in plans] == [(checked, bool(given))]
+
+
 def test_a_denied_simulation_is_a_warning() -> None:
     with stubbed_account("iam") as at:
         at.stubs["iam"].add_client_error("simulate_principal_policy", "AccessDenied", "not authorized")
@@ -221,6 +263,14 @@ IN_SCP = (
 )
 CPUS = {"c7a.large": 2, "c7i.large": 2, "g4dn.xlarge": 4, "p3.2xlarge": 8}
 GPUS = {"g4dn.xlarge": "NVIDIA", "g4ad.xlarge": "AMD"}
+
+
+def test_a_finding_is_one_line_with_its_remedy() -> None:
+    page = Finding(Level.STOP, f"<html>\n <p>{'x' * 1_000}", "Do this")
+    line = page.line("mail")
+    assert line.startswith("stop     mail: <html> <p>xxx")
+    assert line.endswith("x…. Do this")
+    assert len(line) < 700
 
 
 def route(gateway: str, state: str = "active") -> dict[str, str]:
