@@ -1,6 +1,7 @@
 """The local system: its configuration, and a batch."""
 
 import json
+import re
 import signal
 import threading
 from collections import Counter
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -17,14 +19,16 @@ from click.testing import CliRunner
 from app_tier.sizing import HostResources
 from core.config import PATH_VARIABLE
 from core.credentials import PersonalTokens, Profiles, Revocations, Scope
-from fleetsight_client.api import RejectedError, UnreachableError, UploadResult
+from fleetsight_client.api import ApiError, RejectedError, UnreachableError, UploadResult
 from fleetsight_client.console import Console
-from fleetsight_client.retries import GaveUpError
+from fleetsight_client.retries import GaveUpError, PatientCalls
 from scripts.run import session
 from scripts.run.__main__ import _stop_on_signals, main
 from scripts.run.batch import (
     STALLED_SECONDS,
+    AwsCost,
     Batch,
+    InterruptedBatchError,
 )
 from scripts.run.images import ImageSet, NoImagesError, images_in
 from scripts.run.model import model_setting
@@ -148,6 +152,13 @@ def test_a_batch_without_progress_ends_after_a_bounded_wait(tmp_path: Path) -> N
     assert STALLED_SECONDS <= clock.now - started < STALLED_SECONDS + 10
 
 
+def test_an_interrupted_batch_is_an_error(tmp_path: Path) -> None:
+    interrupted = batch(tmp_path, FakeApi({"a": None}), {})
+    interrupted.interrupted = lambda: True
+    with pytest.raises(InterruptedBatchError):
+        interrupted.run()
+
+
 def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(NoImagesError, match=str(tmp_path)):
@@ -191,6 +202,18 @@ def test_folders_named_like_classes_are_the_truth(
     found = images_in(images(tmp_path, *names), classes)
     assert [found.truth[name] for name in names if name in found.truth] == truth
     assert found.truth_source == ("folder names" if truth else "")
+
+
+def test_images_without_truth_are_neither_right_nor_wrong(tmp_path: Path) -> None:
+    found = images_in(images(tmp_path, "stop/1.jpg", "holiday/2.jpg"), ["stop"])
+    api = FakeApi({"stop/1.jpg": "stop", "holiday/2.jpg": "stop"})
+    summary = Batch(api, found, lambda _progress: None, clock=PlayedClock()).run()
+    assert (summary.right, summary.wrong, summary.no_truth, summary.ok) == (1, 0, 1, True)
+    console = Console(record=True, width=100)
+    session.show_summary(console, summary, AwsCost(), found.truth_source)
+    shown = console.export_text()
+    assert re.search(r"no true label\W+1\b", shown)
+    assert "true labels from folder names" in shown
 
 
 @pytest.fixture
@@ -293,6 +316,64 @@ def test_an_interrupt_a_termination_and_a_closed_terminal_each_stop_the_system()
         finally:
             for each, handler in handlers.items():
                 signal.signal(each, handler)
+
+
+class Operator(FakeUploads):
+    """Adds a model at the third try, or rejects it, and ends the run then."""
+
+    def __init__(self, stop: threading.Event, error: ApiError | None) -> None:
+        super().__init__()
+        self.stop, self.error, self.tries = stop, error, 0
+
+    def add_model(self, _place: str, _name: str | None) -> dict[str, Any]:
+        self.tries += 1
+        if self.tries < 3:
+            raise RejectedError("add", 503, "busy") if self.tries == 1 else UnreachableError("read timed out")
+        self.stop.set()
+        if self.error is not None:
+            raise self.error
+        return {"name": "demo"}
+
+    def models(self) -> dict[str, Any]:
+        return {"default": "photos"}
+
+
+@pytest.mark.parametrize(
+    ("has_batch", "error", "said"),
+    [
+        (False, None, "Models: photos for new jobs, demo by name."),
+        (
+            False,
+            RejectedError("add", 422, "torn"),
+            "fleetsight: the model demo is not offered: add answered 422: torn",
+        ),
+        (True, RejectedError("add", 422, "torn"), "the model demo is not offered: add answered 422: torn"),
+    ],
+)
+def test_a_model_is_offered_as_soon_as_the_system_can_and_no_batch_gets_another(
+    has_batch: bool,
+    error: ApiError | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop = threading.Event()
+    operator = Operator(stop, error)
+    monkeypatch.setattr(session, "FleetClient", lambda _url, *, token: operator)
+    monkeypatch.setattr(PatientCalls, "wait", lambda _self, _seconds: False)
+    system: Any = MagicMock(switches=(), state=None)
+    system.config.auth.issuer = None
+    bundle: Any = SimpleNamespace(name="demo", folder=Path("demo"))
+    images = ImageSet("signs", [Path("sign.png")], {}) if has_batch else None
+    run = session.RunSession(system, images, Console(), stop, offered=bundle, is_batch_for_offered=has_batch)
+    if has_batch:
+        with pytest.raises(StartError, match=said):
+            run.run()
+    else:
+        assert run.run() == 0
+        assert said in capsys.readouterr().out
+    assert operator.tries == 3
+    system.stop.assert_called_once_with()
 
 
 COST = {"billed_seconds": 120.0, "instances_dollars": 0.0034, "requests_dollars": 0.0013}

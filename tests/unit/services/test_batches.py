@@ -39,6 +39,10 @@ def test_a_wait_is_never_longer_than_the_most_nor_shorter_than_half_of_it_in_the
         assert wait >= most / 2
 
 
+def test_those_who_wait_spread() -> None:
+    assert len({pause_seconds(3, 1, 60) for _ in range(20)}) > 15
+
+
 @given(st.lists(st.sampled_from([1, 1_000, 99_999, 400_000, MAX_BATCH_BYTES]), max_size=40))
 def test_batches_are_as_large_as_sqs_takes_by_messages_and_bytes(
     sizes: list[int],
