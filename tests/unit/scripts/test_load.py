@@ -21,6 +21,7 @@ from scripts.load.runner import (
     Verdict,
     judge_answer,
 )
+from scripts.run.batch import BatchProgress, BatchSummary
 from scripts.run.images import ImageSet
 from tests.support.clocks import ManualClock
 from tests.support.servers import served
@@ -90,6 +91,29 @@ def test_answers_are_verified_against_the_contract(
     status: int, content_type: str, text: str, expected: str | None, verdict: Verdict
 ) -> None:
     assert judge_answer(status, content_type, text, expected)[0] == verdict
+
+
+def test_a_job_is_judged_by_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def classified(batch: Any) -> BatchSummary:
+        batch.show(BatchProgress(4, classified=4))
+        return BatchSummary(
+            *("job", 0.0, 4, 1, 1, 0, 1, 1, 2.0, 1, 1.0, 2.0),
+            failures=[("2.jpg", "torn")],
+            mistakes=[("1.jpg", "stop", "yield")],
+        )
+
+    def results(_client: object, job_id: str) -> Iterator[dict[str, str]]:
+        times = {"accepted_at": "2026-11-24T00:00:01+00:00", "recorded_at": "2026-11-24T00:00:03+00:00"}
+        yield from [{"status": "done", **times}, {"status": "failed", **times}, {"status": "waiting"}]
+
+    monkeypatch.setattr("scripts.run.batch.Batch.run", classified)
+    monkeypatch.setattr("fleetsight_client.api.ApiClient.results", results)
+    reported = list[int]()
+    load = LoadTest("http://127.0.0.1:9", "api", 1, 30)
+    summary = load.run(files(tmp_path, "stop", "stop", "stop", "stop"), threading.Event(), reported.append)
+    assert summary.counts == {"right": 1, "answered": 0, "wrong": 1, "failed": 1, "lost": 1}
+    assert (summary.times, reported) == ([2, 2], [4])
+    assert summary.problems == ["wrong: 1.jpg: 'yield', not 'stop'", "failed: 2.jpg: torn"]
 
 
 def invoked(*arguments: str) -> tuple[int, str]:
@@ -243,6 +267,10 @@ def test_a_threshold_is_reached_or_missed(
     figures = summary_of([number / 100 for number in range(1, 101)], right=95, answered=2, lost=3).figures()
     results = check_thresholds(figures, most, rate, times)
     assert [limit for limit, is_reached in results.items() if not is_reached] == missed
+
+
+def test_a_percentile_of_no_answer_does_not_reach_its_threshold() -> None:
+    assert not all(check_thresholds(summary_of([], right=0).figures(), 0, None, {"p95": 5.0}).values())
 
 
 @pytest.mark.parametrize("address", ["http://192.0.2.1", "https://192.0.2.1:8000", "http://127.0.0.1.@192.0.2.1"])
