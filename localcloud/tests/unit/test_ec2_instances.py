@@ -102,6 +102,13 @@ def test_every_fourth_boot_is_stuck_at_a_fraction_of_a_quarter() -> None:
     assert [work.stuck for work in fleet.wait_for_work(-1, 0)[1]] == [False, False, False, True] * 2
 
 
+def test_every_tenth_boot_has_the_tail_delay() -> None:
+    instances = (Instance(f"i-{n}") for n in range(10))
+    fleet = fleet_of(*instances, boot_delay_seconds=1, boot_delay_tail_seconds=5)
+    delays = [work.boot_delay_seconds for work in fleet.wait_for_work(-1, 0)[1]]
+    assert delays == [1] * 9 + [6]
+
+
 def test_long_poll_ends_at_a_launch_or_with_the_fleet() -> None:
     fleet = fleet_of()
     revision, work = fleet.wait_for_work(-1, 0)

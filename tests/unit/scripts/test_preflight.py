@@ -415,6 +415,16 @@ def test_types_and_images_that_the_free_plan_does_not_allow_are_found_by_what_ec
     assert ("ami-1, ami-2" in found[0][1]) == (images is False)
 
 
+def test_no_free_plan_is_asked_for_in_other_partitions() -> None:
+    with stubbed_account("freetier", caller="arn:aws-us-gov:iam::123456789012:user/ann") as at:
+        assert at.found(check_free_plan) == []
+
+
+def test_the_plan_of_the_account_is_asked_for_where_the_service_is() -> None:
+    account = AwsAccount("eu-west-1")
+    assert (account.freetier.meta.region_name, account.ec2.meta.region_name) == ("us-east-1", "eu-west-1")
+
+
 @pytest.mark.parametrize(("used", "level"), [(4, "ok"), (5, "stop")])
 def test_the_address_of_a_new_page_must_fit_into_the_quota(used: int, level: str) -> None:
     with stubbed_account("ec2", "service-quotas") as at:

@@ -1,5 +1,6 @@
 """A stack: its operations against CloudFormation's documented answers, status, launches, sessions, and cost."""
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
+from rich.console import Console
 
 from scripts.aws.bake.spec import disk_gib
 from scripts.aws.context import TAG, AwsAccount, TimedOutError, explain_error
@@ -33,6 +35,7 @@ from scripts.aws.deploy.stack import (
 )
 from scripts.aws.instances import SessionError, StackInstance, select_instance, session_command
 from scripts.aws.preflight.instances import DISK_GIB
+from scripts.aws.status import StackStatus, status_table
 from tests.support.aws_stage import Stage, Time, stubbed, stubbed_stage
 from tests.support.stack_template import RESOURCES, TEMPLATE
 
@@ -467,6 +470,26 @@ def test_a_launch_failure_is_reported_once() -> None:
     reported = stage.seen
     assert reported.count("vCPU limit of 0") == 1
     assert "no default VPC" in reported
+
+
+def test_status_names_failures_and_the_commands_that_mend_them() -> None:
+    shown = StackStatus(
+        prefix="fs", stack="ROLLBACK_COMPLETE", failure="no rights", page=None, settings={}, web=[], workers={},
+        template=(1, 2), failed_launch=QUOTA, images={"web": None},
+    )  # fmt: skip
+    console = Console(width=400, file=io.StringIO(), record=True)
+    console.print(status_table(shown))
+    printed = [re.sub(" {2,}", ": ", line.strip()) for line in console.export_text().splitlines()]
+    assert printed == [
+        "stack: fs, rollback complete",
+        "last failure: no rights",
+        "page: it has no address yet",
+        f"web launch: failed: {QUOTA}",
+        "workers: none",
+        "template: version 1; 2 is the newest: `fleetsight roll`",
+        "alarms: none rings",
+        "web image: none yet: `fleetsight bake`",
+    ]
 
 
 WEB, ONE, TWO = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2", "i-0bbcccccccccccccc"
