@@ -32,7 +32,7 @@ from scripts.aws.preflight.instances import (
     check_types,
 )
 from scripts.aws.preflight.permissions import Permission, denials, pass_permission
-from scripts.aws.preflight.quotas import check_addresses, check_quota
+from scripts.aws.preflight.quotas import check_addresses, check_quota, quota_code
 from services.clock import utc_now
 from tests.support.aws_stage import USER, StubbedAccount, stubbed_account
 
@@ -440,6 +440,14 @@ def test_the_address_of_a_new_page_must_fit_into_the_quota(used: int, level: str
         assert at.found(check_addresses) == []
 
 
+def test_one_rejected_worker_type_of_several_is_a_warning() -> None:
+    with stubbed_account("ec2", fleet={"instance_types": ("c7i.large", "g4dn.xlarge")}) as at:
+        answers(at, DRY, ("InvalidParameterCombination", FREE_PLAN), DRY)
+        assert [level for level, _, _ in at.found(check_launch)] == ["warning", "ok"]
+        answers(at, DRY, *[("InvalidParameterCombination", FREE_PLAN)] * 2)
+        assert [level for level, _, _ in at.found(check_launch)] == ["stop", "stop", "ok"]
+
+
 def described(at: StubbedAccount) -> None:
     """Let EC2 describe all types of the plan, which is asked once."""
     kinds = at.plan().types
@@ -634,3 +642,17 @@ def test_an_unknown_quota_is_a_warning() -> None:
         at.stubs["service-quotas"].add_client_error("get_service_quota", "NoSuchResourceException", "none")
         ((level, words, _),) = at.found(check_quota)
     assert (level, "GetServiceQuota" in words) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "market", "code"),
+    [
+        ("im4gn.large", "on_demand", ON_DEMAND),
+        ("t4g.small", "spot", SPOT),
+        ("gr6.4xlarge", "on_demand", GRAPHICS),
+        ("inf2.xlarge", "on_demand", None),
+        ("mac2.metal", "spot", None),
+    ],
+)
+def test_the_quota_follows_the_letters_of_the_family(kind: str, market: str, code: str | None) -> None:
+    assert quota_code(kind, market) == code
