@@ -204,6 +204,14 @@ def test_a_zip_of_a_bundle_is_that_bundle(top: str, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [bundle.folder.name]
 
 
+def test_load_bundle_takes_a_zip_wherever_it_takes_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = load_bundle(zipped(tmp_path / "demo.zip"))
+    assert bundle.digest == load_bundle().digest
+    assert bundle.folder.is_relative_to(tmp_path / "fleetsight" / "bundles")
+
+
 def test_a_zip_is_unpacked_once_and_again_if_its_copy_was_damaged(tmp_path: Path) -> None:
     path = zipped(tmp_path / "demo.zip")
     first = load_zip(path, tmp_path / "cache").folder
@@ -376,6 +384,12 @@ FACTS = facts_in(CONTENTS.encode(), MANIFEST_NAME)
 
 def facts_at(place: Path, get: Callable[[str, str], bytes], sha256: str | None = None) -> BundleFacts:
     return facts_in(read_bundle_json(place, get, sha256), str(place))
+
+
+def test_the_size_that_images_need_is_the_longer_side_of_what_is_not_square() -> None:
+    stated = json.loads(CONTENTS) | {"digest": None}
+    stated["preprocess"] |= {"resize": [64, 96], "crop": [64, 96], "fit": "stretch"}
+    assert facts_in(json.dumps(stated).encode(), MANIFEST_NAME).short_side == 96
 
 
 def nothing(_bucket: str, _key: str) -> bytes:

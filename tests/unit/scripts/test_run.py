@@ -107,6 +107,14 @@ def test_every_file_is_right_wrong_failed_or_lost(tmp_path: Path) -> None:
     assert not summary.ok
 
 
+def test_an_interrupted_upload_is_retried_under_its_key(tmp_path: Path) -> None:
+    api = FakeApi({"a": "stop"}, failing_posts=2)
+    assert batch(tmp_path, api, {"a": "stop"}).run().ok
+    assert len(api.keys) == 3
+    assert len(set(api.keys)) == 1
+    assert api.keys[0]
+
+
 def test_a_server_that_does_not_answer_for_a_while_ends_no_batch(tmp_path: Path) -> None:
     """Row 67: the job is created once, and the summary waits for the results."""
 

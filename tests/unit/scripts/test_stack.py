@@ -459,6 +459,11 @@ def test_the_newest_complete_activity_determines_the_failed_launch(
         assert failed_launch(stage.account, DEPLOYED) == reason
 
 
+def test_a_stack_without_a_group_has_no_failed_launch() -> None:
+    with on_a_stack([[]], kind="AWS::S3::Bucket") as stage:
+        assert failed_launch(stage.account, DEPLOYED) == ""
+
+
 def test_a_launch_failure_is_reported_once() -> None:
     failed = [activity("Failed", QUOTA)]
     with on_a_stack([failed, failed, [], [activity("Failed", "no default VPC")]]) as stage:
