@@ -36,6 +36,16 @@ def jobs(bucket: CountingBucket, clock: ManualClock) -> CancelledJobs:
     return CancelledJobs(bucket, clock)
 
 
+def test_a_running_job_costs_one_read_in_each_period(
+    jobs: CancelledJobs, bucket: CountingBucket, clock: ManualClock
+) -> None:
+    job_id = new_id()
+    for _ in range(100):
+        assert not jobs.has(job_id)
+        clock.advance(RECHECK_SECONDS / 50)
+    assert bucket.asked == [cancelled_key(job_id)] * 2
+
+
 def test_a_job_is_cancelled_for_the_worker_after_one_period_at_most(
     jobs: CancelledJobs, bucket: CountingBucket, clock: ManualClock
 ) -> None:

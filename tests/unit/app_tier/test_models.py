@@ -399,6 +399,17 @@ def test_a_worker_ends_when_its_own_bundle_has_been_replaced_and_fails_no_image(
     assert (bench.refused, bench.tries) == ([], [0])
 
 
+def test_without_another_thread_the_images_are_left_to_their_queue(bench: Bench) -> None:
+    def no_thread(_load: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench.models._start_thread = no_thread
+    bench.admit("a")
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
+    assert bench.tries == [1]
+    assert not bench.models.is_loading
+
+
 def test_a_load_that_waits_for_room_ends_with_the_worker() -> None:
     bench = Bench(room=1, in_threads=True)
     bench.admit(None)
