@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from localcloud.access_keys import owner_key
 from localcloud.control import ControlApplication
 from localcloud.ec2 import fleet as fleets
 from localcloud.ec2.fleet import CapacityPool, Ec2Fleet, InstanceActions, free_capacity
+from localcloud.ec2.instances import CONSOLE_BYTES, console_tail
 from localcloud.options import Switches
 from localcloud.tests.support.waiting import NEVER_SECONDS, ManualClock
 
@@ -142,6 +144,15 @@ def test_neither_on_demand_instances_nor_those_without_the_switch_get_a_notice(
     fleet = fleet_of(Instance(lifecycle=lifecycle), later=later, spot_notice_after_seconds=after)
     fleet.report_running("i-1", 1, None)
     assert later.due == []
+
+
+def test_instance_that_ended_before_its_notice_gets_no_notice() -> None:
+    later = Appointments()
+    fleet = fleet_of(Instance(lifecycle="spot"), later=later, spot_notice_after_seconds=30)
+    fleet.report_running("i-1", 1, None)
+    fleet.report_ended("i-1", 1, failed=None, console=None)
+    later.keep()
+    assert fleet.find("i-1").notice is None
 
 
 XLARGE = CapacityPool("c7a.xlarge", "us-east-1a")
@@ -318,6 +329,15 @@ def test_number_of_throttled_calls_is_that_of_the_switch(ec2: Any, clock: Manual
             ec2.describe_instances()
         assert throttled.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     assert ec2.describe_instances()["Reservations"] == []
+
+
+def test_only_the_end_of_a_long_console_is_read(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    assert console_tail(console) == b""
+    console.write_bytes(b"x" * CONSOLE_BYTES + b"the end")
+    tail = console_tail(console)
+    assert len(tail) == CONSOLE_BYTES
+    assert tail.endswith(b"the end")
 
 
 def test_a_resource_has_its_own_tags_which_describe_tags_finds_too(ec2: Any) -> None:

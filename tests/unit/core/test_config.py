@@ -271,6 +271,16 @@ def scheduled(**changes: object) -> Config:
     return parse_config(values)
 
 
+def test_a_schedule_is_read_and_dumped_as_it_was_written() -> None:
+    config = scheduled()
+    [entry] = config.fleet.schedule
+    assert (entry.begin, entry.to, entry.min_workers, entry.days) == ("08:00", "18:00", 4, ("mon", "sun"))
+    assert str(config.fleet.zone) == "Europe/Berlin"
+    assert parse_config(config.model_dump(mode="json")) == config
+    [every_day] = scheduled(schedule=[{"from": "22:00", "to": "06:00", "min_workers": 1}]).fleet.schedule
+    assert every_day.days == ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

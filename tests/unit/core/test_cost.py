@@ -58,6 +58,7 @@ def test_requests_cost_what_each_service_asks_for_its_units() -> None:
     assert in_groups.dollars(PRICES) == pytest.approx(0.5), "fair queues cost a quarter more"
     assert in_groups.total == 1e6
     assert (asked + asked).dollars(PRICES) == pytest.approx((asked * 2).dollars(PRICES))
+    assert requests_of(0) == Requests(), "a job that no worker has answered"
 
 
 def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> None:

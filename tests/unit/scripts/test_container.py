@@ -9,7 +9,7 @@ import yaml
 from core.config import load_config
 from services.errors import ConfigError
 from tests.conftest import ROOT, SHIPPED
-from tests.support.container import stages
+from tests.support.container import ignored_patterns, stages
 
 STAGES = stages()
 IMAGE = STAGES[-1]
@@ -28,6 +28,11 @@ def test_each_base_is_pinned_by_a_tag_and_a_digest(stage: Any) -> None:
     assert colon
     assert re.fullmatch(r"\d+\.\d+[\w.-]*", tag), tag
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", stage.digest)
+
+
+def test_the_build_context_has_no_local_files() -> None:
+    local = {".git", ".venv", "**/__pycache__", ".fleetsight", ".mypy_cache", ".pytest_cache"}
+    assert local <= set(ignored_patterns())
 
 
 def test_the_image_has_no_secret() -> None:
