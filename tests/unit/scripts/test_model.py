@@ -86,6 +86,10 @@ def test_accuracy_is_of_the_images_whose_label_is_known() -> None:
     assert (figures.speed, figures.repeated) == (4.0, 0.0)
 
 
+def test_without_any_label_there_is_no_accuracy() -> None:
+    assert summarise(compared([[1, 0]], [[1, 0]], [-1]), None, "a folder").accuracy is None
+
+
 @pytest.mark.parametrize(
     ("figures", "complaint"),
     [
@@ -102,3 +106,8 @@ def test_int8_that_loses_too_much_is_refused_with_both_figures_and_a_remedy(
 ) -> None:
     with pytest.raises(BundleBuildError, match=rf"{complaint}.*or take --precision exact$"):
         refuse_losses(figures)
+
+
+@pytest.mark.parametrize("figures", [measured(0.98, 0.895, 0.9), measured(1, None, None), measured(0.99, 0.91, 0.9)])
+def test_int8_within_its_limits_gets_through(figures: Measurement) -> None:
+    refuse_losses(figures)
