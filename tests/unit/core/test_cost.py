@@ -78,7 +78,7 @@ def test_cancelled_images_cost_nothing() -> None:
     assert cost.images == 100
 
 
-def test_a_cost_that_is_not_known_is_not_shown_and_one_of_an_unknown_type_not_too_low() -> None:
+def test_an_unknown_cost_is_not_shown_and_that_of_an_unknown_type_not_too_low() -> None:
     assert JobCost.from_counts(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
     forgotten = Counts(done=10, images=10, runs=((3, 10),))
     assert JobCost.from_counts(forgotten, {}, PRICES) is None
