@@ -165,6 +165,15 @@ def test_a_round_that_cannot_read_its_state_launches_nothing_and_is_shown(bench:
     assert bench.shown.problem is None
 
 
+def test_a_problem_of_the_controller_is_shown_to_operators_while_it_lasts(bench: Bench) -> None:
+    problems = ["unfinished jobs have more than 10 images", None]
+    bench.autoscaler.controller_problem = lambda: problems.pop(0)
+    bench.tick()
+    assert bench.shown.problem == "unfinished jobs have more than 10 images"
+    bench.tick()
+    assert bench.shown.problem is None
+
+
 @pytest.mark.parametrize(("loaded", "shown"), [((), ("b" * 64,)), (("b" * 64,), ())])
 def test_a_model_that_workers_cannot_load_is_shown_unless_one_has_it(
     bench: Bench, loaded: tuple[str, ...], shown: tuple[str, ...]
@@ -182,6 +191,19 @@ def test_a_model_that_workers_cannot_load_is_shown_unless_one_has_it(
     bench.clock.now += FAILED_MODEL_SECONDS
     bench.tick()
     assert bench.shown.failed_models == ()
+
+
+def test_a_failed_launch_is_shown_with_its_reason_until_one_succeeds(bench: Bench) -> None:
+    failures = ["InsufficientInstanceCapacity"] * 20
+    bench.ec2.fail = lambda: failures.pop() if failures else None
+    bench.tick()
+    shown = [(bench.shown.launch_error, bench.shown.halt)]
+    failures.clear()
+    bench.clock.now += 600
+    bench.tick()
+    shown.append((bench.shown.launch_error, bench.shown.halt))
+    error = "EC2 refuses launches: c7a.large: InsufficientInstanceCapacity"
+    assert shown == [(error, "launches fail"), (None, None)]
 
 
 def test_row_16_a_fleet_that_cannot_be_described_is_not_taken_for_none(bench: Bench) -> None:

@@ -85,6 +85,12 @@ def test_a_boot_that_is_overdue_is_not_counted_on_and_still_one_of_the_fleet() -
     assert plan(view((0.0, 100), booting=(44.0,))).launch == 3
 
 
+def test_no_more_workers_than_images() -> None:
+    assert plan(view((0.0, 2)), target=1.0).launch == 2
+    # Ten late images, and one that arrives until the twelfth worker has booted; eight arrive within the target.
+    assert plan(view((85.0, 10), rate=0.09), image_seconds=60).launch == 12
+
+
 def test_a_remainder_of_a_few_images_is_left_to_the_workers_that_there_are() -> None:
     assert plan(view((0.0, 61), ready=1)).launch == 0
 
@@ -92,6 +98,10 @@ def test_a_remainder_of_a_few_images_is_left_to_the_workers_that_there_are() -> 
 def test_a_stream_has_the_workers_that_it_needs_also_when_nothing_waits() -> None:
     assert plan(view(rate=4.0)).launch == 6  # images in work at any time
     assert plan(view(rate=4.0), target=2.0).launch > 6
+
+
+def test_nothing_is_drained_while_images_wait() -> None:
+    assert plan(view((0.0, 1), ready=10, spare=10)).drain == ()
 
 
 def test_only_workers_beyond_the_need_whose_paid_minute_is_over_are_drained() -> None:
@@ -133,6 +143,12 @@ def test_more_workers_are_kept_than_would_be_started_so_that_a_ripple_costs_no_b
 def test_a_worker_that_boots_replaces_none_that_works() -> None:
     assert plan(view(ready=6, booting=(5.0,) * 4, spare=6, rate=4.0)).drain == ()
     assert plan(view(ready=7, booting=(5.0,) * 4, spare=7, rate=4.0)).drain == ("i-0",)
+
+
+def test_what_was_measured_is_believed_before_the_configuration() -> None:
+    seen = view((0.0, 100))
+    fast = Observation(seen.requests, 0, (), demand=seen.demand, metrics=FleetMetrics(0.15, 1.0))
+    assert desired_range(fast, by_deadline(20.0))[0] == 1
 
 
 def test_images_that_may_be_finished_later_need_the_fewest_workers_and_add_to_those_due_at_once() -> None:

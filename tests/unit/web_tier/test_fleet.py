@@ -633,6 +633,24 @@ def test_a_worker_has_its_reported_state_and_is_marked_when_silent(
     assert (shown.state, shown.heard, shown.marked) == (state, heard, marked)
 
 
+def test_a_row_has_the_market_the_images_and_the_speed_while_its_worker_is_busy() -> None:
+    rows = (
+        row(),
+        row(images=1_234, silence=1, spot=True),
+        row(images=31, images_per_second=2.444, silence=1),
+        row(images=31, images_per_second=2.444, silence=1, worker="draining"),
+    )
+    shown = [(each.market, each.images, each.speed) for each in rows]
+    assert shown == [("", "-", "-"), ("Spot", "1,234", "-"), ("", "31", "2.4 /s"), ("", "31", "-")]
+
+
+def test_a_row_has_the_cost_of_its_instance_so_far_at_least_the_billed_minimum() -> None:
+    ran = (None, NOW - timedelta(seconds=5), NOW - timedelta(minutes=10))
+    rows = [InstanceRow.from_instance(instance(billed_since=since), NOW, PRICES) for since in ran]
+    assert [each.cost for each in rows] == ["$0.00", "$0.0060", "$0.060"]
+    assert row().cost == "-", "the prices are not known"
+
+
 def test_an_unhealthy_instance_has_the_reason_and_the_consequence() -> None:
     words = "no heartbeat for 2 min: checked again, then terminated"
     shown = row(age=30, marked=words)

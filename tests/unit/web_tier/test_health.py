@@ -24,7 +24,7 @@ from web_tier.autoscaler.health import (
     SECOND_CHECK_SECONDS,
     UnhealthyTerminator,
 )
-from web_tier.autoscaler.liveness import InstanceRecord, InstanceTracker, WorkerRegistry
+from web_tier.autoscaler.liveness import ENDED_SECONDS, InstanceRecord, InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.observe import Observation
 
 ALLOWANCE, SILENT, DRAIN = 120, 60, 30.0
@@ -114,6 +114,15 @@ def test_each_run_of_a_stopped_instance_is_a_run_of_its_own(scene: Scene) -> Non
     assert [(run.last_heartbeat_at, run.missing_since is not None) for run in runs] == [(None, True)] * 3
 
 
+def test_instances_past_their_lifetime_are_listed_oldest_first() -> None:
+    scene = Scene()
+    scene.observe(a="running")
+    scene.observe(a="running", b="running")
+    scene.wait(97, a="running", b="running", c="running")
+    assert scene.tracker.past_lifetime(98) == ("a", "b")
+    assert scene.tracker.past_lifetime(0) == ()
+
+
 def answer(worker: str) -> ClassificationResult:
     return ClassificationResult(
         job_id=new_id(), image_id=new_id(), status="done", label="cat", score=1, worker=worker, attempts=1
@@ -141,6 +150,16 @@ def test_a_worker_is_known_by_its_heartbeats_and_by_its_answers() -> None:
     assert known.statuses()["i-1"].images == 8, "a heartbeat that counts fewer images than were answered"
 
 
+def test_an_ended_worker_is_evicted_after_a_while() -> None:
+    clock = Clock()
+    known = registry(clock)
+    known.record([heartbeat("i-1"), heartbeat("i-2"), heartbeat("i-1", state="ended")])
+    assert (known.statuses()["i-1"].state, known.active()) == ("ended", 1)
+    clock.now += ENDED_SECONDS + 1
+    known.record([heartbeat("i-2")])
+    assert known.statuses().keys() == {"i-2"}
+
+
 def test_a_late_heartbeat_does_not_erase_the_end_of_a_worker_that_answered_nothing() -> None:
     known = registry()
     end = heartbeat("i-1", state="ended").model_copy(
@@ -160,6 +179,13 @@ def test_a_worker_of_a_restarted_instance_begins_again() -> None:
     known.record([heartbeat("i-1", images=0, state="ready").model_copy(update={"at": later})])
     status = known.statuses()["i-1"]
     assert (status.state, status.images, status.first_heartbeat_at) == ("ready", 0, 130)
+
+
+def test_of_too_many_workers_those_that_reported_last_stay() -> None:
+    known = registry(max_workers=3)
+    known.record([heartbeat(f"i-{number}") for number in range(4)])
+    known.record([heartbeat("i-1"), heartbeat("i-4")])
+    assert known.statuses().keys() == {"i-3", "i-1", "i-4"}
 
 
 def test_a_new_controller_adopts_the_statuses_that_were_stored() -> None:

@@ -1,5 +1,6 @@
 """The statuses of a job's images behave as a dictionary does, and take a few bytes each."""
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -57,6 +58,19 @@ def test_statuses_are_those_of_a_dictionary(
         inside = [key for _, first, last in blocks for key in ids if first <= key <= last and expected[key] is None]
         assert sorted(inside) == [key for key in ids if expected[key] is None]
         assert all(position % 2 == 0 for position, _, _ in blocks)
+
+
+def test_an_image_of_a_large_job_takes_less_than_twenty_five_bytes() -> None:
+    """All but the last ones are packed, and a list has some room to grow."""
+    statuses, images = ImageStatuses(), 40_000
+    for _ in range(images):
+        statuses[new_id()] = None
+    recent = sum(sys.getsizeof(key) for key in statuses._recent) + sys.getsizeof(statuses._recent)
+    assert (sys.getsizeof(statuses._ids) + sys.getsizeof(statuses._codes) + recent) / images < 25
+    for image_id in statuses.between("", None)[:-100]:
+        statuses.remove(image_id)
+    assert statuses.last(101) == ""
+    assert len(statuses._codes) == 100, "removed images take none"
 
 
 @pytest.mark.parametrize("text", ["short", "8" * 26, "0" * 25 + "u", "0" * 25 + "_"])

@@ -14,6 +14,7 @@ from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.launch_journal import (
+    MAX_IDS,
     MAX_SKEW_SECONDS,
     ControllerJournal,
     JournalBusyError,
@@ -151,6 +152,19 @@ def test_entries_of_a_controller_long_gone_are_not_taken_over(desk: Desk) -> Non
     desk.clock.now += LAUNCH_VISIBLE_SECONDS + MAX_SKEW_SECONDS + 1
     assert desk.open("b").uncertain() == []
     assert desk.stored() == []
+
+
+def test_the_item_stays_small_and_keeps_calls_of_unknown_outcome(desk: Desk) -> None:
+    journal = desk.open()
+    journal.record(desk.entry("uncertain"))
+    for number in range(30):
+        journal.record(desk.entry(f"t-{number}", 100))
+        journal.complete(f"t-{number}", [f"i-{number:08}{each:09}" for each in range(100)])
+    journal.flush()
+    stored = desk.stored()
+    assert sum(len(entry.instance_ids or ()) for entry in stored) == MAX_IDS
+    assert [entry.token for entry in stored][:2] == ["uncertain", "t-10"]
+    assert len(desk.store.journal().to_json()) < 100_000
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -9,17 +9,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from core.cost import Bill
-from core.fleet.models import FleetSpending
+from core.fleet.models import CircuitState, FleetCircuit, FleetPause, FleetSpending, SpendingAllowance
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult, Failure, Timings
 from tests.support.api import AppMaker, upload
-from tests.support.autoscaler import Clock, booting, fleet_settings, observation
+from tests.support.autoscaler import Clock, booting, fleet_settings, heartbeat, observation
 from tests.support.jobs import UNKNOWN_ID, done, failed, picture, record
 from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.liveness import WorkerRegistry
-from web_tier.autoscaler.metrics import MAX_STEP_SECONDS, OUTCOMES, ControllerMetrics
-from web_tier.autoscaler.observe import FleetMetrics, Observation
+from web_tier.autoscaler.metrics import MAX_STEP_SECONDS, OUTCOMES, WORKER_STATES, ControllerMetrics, worker_states
+from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.http.backend import Backend
 from web_tier.http.metrics import OTHER, UNKNOWN_ROUTE, WebMetrics
 
@@ -136,6 +136,67 @@ def test_waiting_adds_up_over_rounds_and_not_over_a_pause_of_the_loop() -> None:
     waited = 4 * (1.5 + MAX_STEP_SECONDS) / 2
     assert value(metrics.registry, "image_waiting_seconds_total", cause="boot") == waited
     assert value(metrics.registry, "image_waiting_seconds_total", cause="busy") == waited
+
+
+def test_each_worker_has_one_state() -> None:
+    registry = WorkerRegistry()
+    registry.record([heartbeat("i-0", state="ready"), heartbeat("i-2", state="draining")])
+    registry.record([heartbeat(f"i-{number}", state="busy") for number in (1, 3, 4)])
+    seen = replace(
+        observation(1, states=("running",) * 6 + ("stopped",), launching=1),
+        draining=frozenset({"i-3"}),
+        unhealthy=frozenset({"i-4"}),
+        metrics=FleetMetrics(unregistered=booting("i-5", "c-0")),
+    )
+    states = worker_states(seen, registry.statuses())
+    assert states == {"ready": 1, "busy": 1, "draining": 2, "unhealthy": 1, "booting": 2, "stopped": 1}
+    assert set(states) == set(WORKER_STATES)
+
+
+def test_the_state_of_the_fleet_is_that_of_the_last_round() -> None:
+    registry = WorkerRegistry()
+    registry.record([heartbeat("i-0", state="busy", in_hand=3), heartbeat("gone", state="busy", in_hand=9)])
+    pause = FleetPause(since=EPOCH, reason="")
+    seen = replace(
+        observation(5, 2, 1, states=("running",)), dead_letters=4, demand=Demand(((31.5, 6),)), pause=pause,
+        metrics=FleetMetrics(boot_seconds=42.0, circuit=FleetCircuit(state=CircuitState.OPEN, failed_runs=3)),
+    )  # fmt: skip
+    metrics = leading_controller(seen, registry).registry
+    assert {state: value(metrics, "queue_images", state=state) for state in ("visible", "in_flight", "delayed")} == {
+        "visible": 5, "in_flight": 2, "delayed": 1,
+    }  # fmt: skip
+    expected = {
+        "queue_oldest_age_seconds": 31.5,
+        "dead_letters": 4,
+        "fleet_paused": 1,
+        "circuit_open": 1,
+        "workers_max": 7,
+        "worker_images_in_flight": 3,
+        "worker_boot_seconds": 42.0,
+        "worker_image_seconds": None,
+        "cost_dollars_total": 0.5,
+        "billed_seconds_total": 3_600,
+        "controller_leader": 1,
+    }
+    assert {name: value(metrics, name) for name in expected} == expected
+
+
+def test_each_spending_cap_has_its_dollars_their_use_and_whether_it_stops_launches() -> None:
+    allowance = SpendingAllowance(day=EPOCH.date(), dollars=0.5, since=EPOCH)
+    spending = FleetSpending(
+        day=EPOCH.date(), today=1.25, month=7.0, committed=0.25, launch=0.006, dollars_per_day=1.0,
+        dollars_per_month=8.0, allowance=allowance,
+    )  # fmt: skip
+    names = ("spending_cap_dollars", "spending_used_dollars", "spending_cap_reached")
+
+    def shown(seen: FleetSpending | None) -> dict[str, list[float | None]]:
+        registry = leading_controller(replace(observation(5), spending=seen)).registry
+        return {period: [value(registry, name, period=period) for name in names] for period in ("day", "month")}
+
+    assert shown(spending) == {"day": [1.5, 1.5, 1], "month": [8.5, 7.25, 0]}
+    only_month = spending.model_copy(update={"dollars_per_day": None})
+    assert shown(only_month) == {"day": [None] * 3, "month": [8.5, 7.25, 0]}
+    assert shown(None) == {"day": [None] * 3, "month": [None] * 3}
 
 
 def test_a_controller_without_the_lease_shows_no_fleet_and_a_new_tenure_no_old_one() -> None:

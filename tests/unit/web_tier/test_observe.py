@@ -13,9 +13,12 @@ from tests.support.clocks import PlayedClock
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from tests.support.memory_aws.sqs import MemorySQS
 from web_tier.autoscaler.estimators import (
+    MAX_BINS,
     MAX_STEP_SECONDS,
     MIN_IMAGES,
+    RATE_SECONDS,
     SETTLE_SECONDS,
+    AnswerRateMeter,
     ArrivalRateEstimator,
     BootTimeEstimator,
     ThroughputEstimator,
@@ -148,6 +151,16 @@ def test_a_count_that_dips_and_comes_back_is_no_arrival() -> None:
     assert line.second(come=20).waiting == ((2.0, 50),)
 
 
+def test_what_is_remembered_is_bounded() -> None:
+    line = Line()
+    for _ in range(MAX_BINS + 500):
+        line.second(come=1, received=1)
+    line.waiting, line.in_flight = line.in_flight, 0  # all were given back
+    waiting = line.second().waiting
+    assert len(waiting) <= MAX_BINS
+    assert sum(images for _, images in waiting) == line.waiting
+
+
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=120))
 def test_every_image_that_waits_has_an_age_and_no_other_has(seconds: list[tuple[int, int]]) -> None:
     line = Line()
@@ -225,3 +238,12 @@ def test_a_pause_of_the_loop_does_not_count_as_work(bench: Throughput) -> None:
     bench.clock.now += 1000
     bench.run(1, 20, 1)
     assert bench.estimator.seconds == 2 * MAX_STEP_SECONDS / 20
+
+
+def test_the_displayed_rate_is_that_of_the_last_seconds_and_falls_to_zero() -> None:
+    meter = AnswerRateMeter()
+    assert meter.update(1_000, 0.0) == 0, "answers of the time before"
+    for second in range(1, 11):
+        rate = meter.update(1_000 + 20 * second, second)
+    assert rate == pytest.approx(20)
+    assert meter.update(1_200, 10 + RATE_SECONDS) == 0

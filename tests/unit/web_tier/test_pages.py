@@ -25,11 +25,40 @@ from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.pages import job as job_pages
+from web_tier.pages.upload import keep_sentence
 
 
 def post(client: FlaskClient, name: str, *files: tuple[str, bytes]) -> TestResponse:
     data = {"name": name, "images": [(BytesIO(content), filename) for filename, content in files]}
     return client.post("/", data=data, content_type="multipart/form-data", headers={"Sec-Fetch-Site": "same-origin"})
+
+
+@pytest.mark.parametrize(
+    ("endpoint_url", "command"),
+    [
+        (None, "./scripts/fleetsight model build photos"),
+        ("http://127.0.0.1:4566", "./scripts/run.sh --model photos"),
+    ],
+)
+def test_the_upload_form_explains_the_demo_model(make_app: AppMaker, endpoint_url: str | None, command: str) -> None:
+    aws = {"endpoint_url": endpoint_url}
+    assert f">{command}</code>" in make_app(aws=aws).test_client().get("/").text
+    assert "--model photos" not in make_app(aws=aws, worker={"bundle": "models/resnet18"}).test_client().get("/").text
+
+
+def test_every_page_marks_its_area_in_the_header(client: FlaskClient, job: Job) -> None:
+    areas = {
+        "/": ["Classify"],
+        "/upload": ["Classify"],
+        "/jobs": ["Jobs"],
+        f"/jobs/{job.job_id}/delete": ["Jobs"],
+        "/fleet/pause": ["Fleet"],
+        "/api": ["API"],
+        "/nowhere": [],
+    }
+    pages = {path: client.get(path).text for path in areas}
+    marked = {path: page[page.index("<nav") : page.index("</nav>")] for path, page in pages.items()}
+    assert {path: re.findall(r'aria-current="page">(\w+)<', each) for path, each in marked.items()} == areas
 
 
 def test_rejected_files_are_shown_with_their_reason(client: FlaskClient, store: JobStore) -> None:
@@ -189,3 +218,9 @@ def test_a_job_that_does_not_exist_may_have_expired_and_leads_to_the_list(
         assert words in answer.text
     never = make_app(retention={"unkept_days": 0}).test_client().get(path)
     assert "It may have been deleted." in never.text
+
+
+def test_the_page_explains_what_happens_to_images_that_are_not_kept() -> None:
+    start = "Off: the copies here are deleted once classified; thumbnails and results"
+    ends = {7.0: "after 7 days.", 1.0: "after 1 day.", 0.5: "after 0.5 days.", 0.0: "stay."}
+    assert {days: keep_sentence(days) for days in ends} == {days: f"{start} {end}" for days, end in ends.items()}

@@ -34,6 +34,8 @@ from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
+    MAX_ENDED,
+    MAX_LISTED,
     MERGE_SECONDS,
     METRICS_SECONDS,
     MIN_LIST_SECONDS,
@@ -355,6 +357,14 @@ def test_an_instance_is_listed_with_the_status_of_its_worker_and_why_it_is_unhea
     assert (newer.worker, newer.images, newer.heard_at) == (None, None, None)
 
 
+def test_newest_instances_are_listed_first_and_only_so_many() -> None:
+    listed = instance_list(observed("running", "terminated", "stopped"), {}, {}, {})
+    assert [each.instance_id for each in listed.instances] == ["i-2", "i-0"]
+    many = instance_list(observed(*["running"] * (MAX_LISTED + 3)), {}, {}, {})
+    assert (many.total, len(many.instances)) == (MAX_LISTED + 3, MAX_LISTED)
+    assert len(many.to_json()) < 30_000
+
+
 def ended_ids(shown: FleetStore) -> list[str]:
     return [each.instance_id for each in shown.ended().instances]
 
@@ -386,3 +396,13 @@ def test_listed_instances_that_end_are_kept_in_a_list_of_their_own_for_an_hour()
     pass_time(ENDED_LISTED.total_seconds())
     listing.update(observed("terminated", "running", "stopped"), {}, {}, {})
     assert ended_ids(shown) == []
+
+
+def test_the_list_of_ended_instances_is_bounded() -> None:
+    shown = ListStore()
+    clock = Clock()
+    listing = InstanceListWriter(shown, clock=PlayedClock(clock, lambda: EPOCH))
+    listing.update(observed(*["running"] * (MAX_ENDED + 9)), {}, {}, {})
+    clock.now += MIN_LIST_SECONDS
+    listing.update(observed(*["terminated"] * (MAX_ENDED + 9)), {}, {}, {})
+    assert len(ended_ids(shown)) == MAX_ENDED

@@ -1,6 +1,7 @@
 """API v1: jobs, images, results and the fleet."""
 
 import json
+from datetime import datetime
 from io import BytesIO
 from typing import Any
 
@@ -10,6 +11,7 @@ from flask.testing import FlaskClient
 from core.config import WebSettings
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
+from core.ids import is_id
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.listings import ListingStore
@@ -161,6 +163,12 @@ def test_a_job_says_whether_its_results_are_copied_to_s3(
     assert client.get(other["links"]["self"]).get_json()["results"] is None
 
 
+def test_a_job_without_a_name_is_named_after_the_time_of_its_creation(client: FlaskClient) -> None:
+    body = client.post("/api/v1/jobs").get_json()
+    at = datetime.fromisoformat(body["created_at"])
+    assert body["name"] == f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
 def test_a_json_body_is_read_in_each_unicode_encoding(client: FlaskClient, encoding: str) -> None:
     answer = client.post("/api/v1/jobs", data='{"name": "Fähre"}'.encode(encoding))
@@ -294,3 +302,9 @@ def test_the_fleet_has_the_cost_of_a_thousand_images(client: FlaskClient, store:
     assert body["requests_dollars_per_1000_images"] == pytest.approx(0.0134, abs=0.0005)
     FleetStore(store.table).put_snapshot(snapshot.model_copy(update={"images": 0}))
     assert client.get("/api/v1/fleet").get_json()["instances_dollars_per_1000_images"] is None
+
+
+def test_the_index_links_to_the_other_resources(client: FlaskClient) -> None:
+    links = client.get("/api/v1").get_json()
+    assert client.get(links["jobs"]).status_code == 200
+    assert is_id(client.get("/api/v1/").headers["X-Request-Id"])

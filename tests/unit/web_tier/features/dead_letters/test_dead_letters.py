@@ -21,6 +21,7 @@ from tests.support.features.dead_letters.desk import DeadLetterDesk, address, gi
 from tests.support.jobs import NOW, client_error, done, failed, statuses_of
 from tests.support.people import PlayedProvider, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
+from web_tier.features.dead_letters import pages as dead_letter_pages
 from web_tier.features.dead_letters import redrive
 
 
@@ -165,6 +166,14 @@ def test_an_image_that_cannot_be_classified_is_no_dead_letter(desk: DeadLetterDe
 SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
 
+def test_an_empty_page_has_an_explanation_and_is_in_the_area_of_the_fleet(desk: DeadLetterDesk) -> None:
+    page = desk.client.get("/dead-letters").text
+    assert 'aria-current="page">Fleet<' in page
+    assert "There are no dead letters." in page
+    assert "if workers received it 5 times and stopped or failed each time" in page
+    assert "Redrive all" not in page
+
+
 def test_dead_letters_are_listed_with_file_job_reason_and_tries_and_never_as_markup(desk: DeadLetterDesk) -> None:
     [image] = desk.given_up("<img src=x onerror=alert(1)>.jpg", name="<b>holiday</b>")
     page = desk.client.get("/dead-letters").text
@@ -181,6 +190,19 @@ def test_row_53_the_age_of_a_dead_letter_is_by_the_controllers_clock(desk: DeadL
     report = fleet_snapshot(NOW + timedelta(minutes=5), max_workers=5, reason="no work, no workers")
     FleetStore(desk.store.table).put_snapshot(report)
     assert ">5 min ago</time>" in desk.client.get("/dead-letters").text
+
+
+def test_forms_of_a_later_page_redirect_back_to_it(desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letter_pages, "LETTERS_PER_PAGE", 2)
+    desk.given_up(*"abc")
+    first = desk.client.get("/dead-letters").text
+    [older] = re.findall(r'href="(/dead-letters\?before=[^"]+)">Older', first)
+    page = desk.client.get(older).text
+    assert "Redrive all from here on" in page
+    [order] = re.findall(r'formaction="([^"]+/discard\?[^"]+)"', page)
+    assert desk.client.post(order, headers=SAME_SITE).headers["Location"].startswith(older)
+    assert desk.client.get("/dead-letters?before=<b>").text.count("/discard") == first.count("/discard")
+    assert desk.client.post("/dead-letters/redrive?before=<b>", headers=SAME_SITE).status_code == 400
 
 
 def test_operators_see_all_dead_letters_and_links_only_to_their_own_jobs(

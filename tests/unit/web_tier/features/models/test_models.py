@@ -20,7 +20,7 @@ from core.config import Config
 from core.fleet.store import FleetStore
 from core.jobs.store import JobStore
 from core.messages import LabelScore, Model, Prediction, RequestMessage
-from core.model_catalog import CatalogStore
+from core.model_catalog import MAX_EDITOR_CHARACTERS, CatalogStore
 from services.errors import ObjectTooLargeError
 from services.lease import Tenure
 from services.s3 import Bucket
@@ -246,6 +246,14 @@ def test_a_model_that_cannot_be_read_is_reported_with_its_key(make_app: AppMaker
 def test_a_card_leaves_out_what_is_not_stated_as_expected(provenance: dict[str, object]) -> None:
     manifest = read_manifest(DEMO_BUNDLE).model_copy(update={"provenance": provenance, "architecture": "a\n" * 300})
     assert list(model_card(manifest)) == [("Network", "a " * 100), ("Input", ANY)]
+
+
+def test_a_long_address_of_an_operator_is_cut(
+    client: FlaskClient, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web_tier.features.models.api._editor", lambda: "a" * 300)
+    assert client.post(MODELS, json={"place": str(other)}).status_code == 201
+    assert client.get(MODELS).get_json()["models"][1]["added_by"] == "a" * MAX_EDITOR_CHARACTERS
 
 
 def test_a_second_bundle_of_a_name_gets_another_name_and_keeps_it(client: FlaskClient, tmp_path: Path) -> None:

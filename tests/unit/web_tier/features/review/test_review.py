@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -369,6 +370,13 @@ def test_a_form_uploads_a_file_and_shows_what_it_set(
     assert len(store.truths(job.job_id)) == 1
     assert client.post(path, data={"x": "1"}, content_type="multipart/form-data").status_code == 422
     assert client.post(path, data={"file": (BytesIO(b"x" * 101), "x.csv")}).status_code == 413
+
+
+def test_each_line_of_many_that_set_nothing_is_named(client: FlaskClient, job: Job) -> None:
+    names = [f"{number}.jpg" for number in range(500)]
+    file = (BytesIO("".join(f"{name},dog\n" for name in names).encode()), "truth.csv")
+    page = client.post(f"/jobs/{job.job_id}/truth/csv", data={"file": file}).text
+    assert re.findall(r"<bdi>([^<]*)</bdi>: no image has this name", page) == names
 
 
 def test_a_training_set_has_a_folder_for_each_true_label(
