@@ -5,6 +5,7 @@ from dataclasses import replace
 from core.config import FleetSettings
 from services.sqs import QueueCounts
 from tests.support.autoscaler import explained, fleet_settings, instance
+from tests.support.memory_aws.ec2 import EPOCH
 from web_tier.autoscaler.deadline import Arrivals, desired_range
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
@@ -125,6 +126,13 @@ def test_the_policy_fixed_has_always_as_many_as_allowed() -> None:
     assert decide(view(ready=5), settings).protect == ("i-0", "i-1", "i-2", "i-3", "i-4"), (
         "none ends for want of work"
     )
+
+
+def test_the_reason_names_the_target_or_the_time_by_which_images_are_to_be_finished() -> None:
+    reason = explained(view((0.0, 100)), by_deadline())
+    assert reason == "starting 4 workers (0 → 4, limit 19): 100 images left, to be answered within 90 s"
+    later = replace(view(), requests=QueueCounts(40, 0, 0), demand=Demand(later=((7_200.0, 40),)), at=EPOCH)
+    assert explained(later, by_deadline()).endswith(": 40 images left, to be finished by 1 Jan 02:00 UTC")
 
 
 def stream(target: float, rate: float = 4.0, boot: float = 42.0) -> Arrivals:

@@ -58,6 +58,12 @@ def of(images: int, state: FleetState, config: Config) -> Forecast:
     return found
 
 
+def test_a_fleet_at_rest_starts_workers_and_classifies_after_their_boot(config: Config) -> None:
+    found = of(240, state(), config)
+    assert (found.workers, found.launches, found.seconds) == (0, 5, 40 + 240 * 0.5 / 5 + ROUTE_SECONDS)
+    assert found.text == ("No workers run now, about 5 will start. All results within about 65 s, for about $0.054.")
+
+
 def test_images_that_wait_or_are_in_flight_come_first(config: Config) -> None:
     assert of(50, state(ready(1), visible=10, in_flight=10), config).seconds == pytest.approx(35.0 + ROUTE_SECONDS)
 

@@ -321,6 +321,17 @@ def sent_again(seconds: float, attempt: int = 0) -> Resend:
     return Resend(attempt, after(seconds=seconds), after(seconds=seconds), waited_seconds=600)
 
 
+def test_the_web_tier_has_not_checked_an_image_from_s3() -> None:
+    first = ImageTimeline.from_result(ImageResult(RECORD, DONE), is_from_s3=True).steps[0]
+    assert (first.name, first.note) == ("accepted", "listed in S3 by the controller")
+
+
+def test_an_image_received_more_than_once_shows_how_often_and_why() -> None:
+    step = ImageTimeline.from_result(ImageResult(RECORD, DONE.model_copy(update={"attempts": 3}))).steps[3]
+    assert step.name == "received \N{MULTIPLICATION SIGN}3"
+    assert step.note.endswith("2 receives ended without an answer: a worker stopped or failed")
+
+
 def test_a_resend_has_its_time_and_reason() -> None:
     timeline = ImageTimeline.from_result(ImageResult(RECORD, None, sent_again(600)))
     [step] = [step for step in timeline.steps if step.name == "requested again by the system"]

@@ -170,6 +170,18 @@ def test_a_zip_has_the_kept_images_that_match(
     problem(client.get(f"{address}?state=lost"), 400)
 
 
+def test_a_zip_has_images_that_were_accepted_under_a_higher_limit(
+    make_app: AppMaker, store: JobStore, input_bucket: MemoryBucket
+) -> None:
+    client = make_app(web={"max_image_bytes": 1_024}).test_client()
+    job = Job(new_id(), "holiday", datetime.now(UTC), keep=True)
+    store.create(job)
+    [image] = add_images(store, job, "a.jpg")
+    input_bucket.objects[image.key] = bytes(image.size)
+    answer = client.get(f"/api/v1/jobs/{job.job_id}/images.zip")
+    assert [entry.file_size for entry in ZipFile(BytesIO(answer.data)).infolist()] == [image.size]
+
+
 def test_a_job_that_keeps_no_images_has_no_zip(client: FlaskClient, job: Job) -> None:
     assert "not kept" in problem(client.get(f"/api/v1/jobs/{job.job_id}/images.zip"), 404)
 

@@ -18,6 +18,7 @@ from web_tier.autoscaler.offerings import (
     ERROR_SCOPE,
     FIRST_PAUSE_SECONDS,
     MAX_PAUSE_SECONDS,
+    MAX_REPORTED,
     Offering,
     UnavailableOfferings,
     offerings,
@@ -331,6 +332,20 @@ def test_there_is_always_an_offering_and_an_available_one_is_preferred(
         clock.now += after
         free = [each for each in OPTIONS if not found.has_none_of([each])]
         assert found.best(OPTIONS) == free[0] if free else found.best(OPTIONS) in OPTIONS
+
+
+def test_unavailable_offerings_are_named_with_the_reason_and_only_a_few_of_many() -> None:
+    found = unavailable(Clock())
+    found.mark_refused(OPTIONS[0], "VcpuLimitExceeded", OPTIONS)
+    found.mark_short(OPTIONS[4], 12, 19)
+    assert found.in_words(OPTIONS) == (
+        "c7a.large (Spot) in subnet-1: VcpuLimitExceeded, c7a.large (Spot) in subnet-2: VcpuLimitExceeded, "
+        "c7a.large in subnet-1: only 12 of 19"
+    )
+    for offering in OPTIONS:
+        found.mark_refused(offering, "Unsupported", OPTIONS)
+    assert found.in_words(OPTIONS).count("Unsupported") == MAX_REPORTED
+    assert found.in_words(OPTIONS).endswith(", and 2 more")
 
 
 def test_of_a_code_with_many_meanings_the_message_is_shown() -> None:

@@ -1,8 +1,9 @@
 """Pages: the upload form and its outcome, lists of jobs and images, markup that users type."""
 
+import json
 import re
 from dataclasses import replace
-from html import escape
+from html import escape, unescape
 from io import BytesIO
 from unittest.mock import Mock
 
@@ -218,6 +219,15 @@ def test_a_job_that_does_not_exist_may_have_expired_and_leads_to_the_list(
         assert words in answer.text
     never = make_app(retention={"unkept_days": 0}).test_client().get(path)
     assert "It may have been deleted." in never.text
+
+
+def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker) -> None:
+    web = {"max_image_bytes": 4096, "max_image_pixels": 5000}
+    found = re.search(r"data-limits='([^']*)'", make_app(web=web).test_client().get("/").text)
+    assert found is not None
+    limits = json.loads(unescape(found[1]))
+    names = ("maxBytes", "maxPixels", "maxFiles", "maxRequestBytes", "bootSeconds")
+    assert [limits[name] for name in names] == [4096, 5000, 1000, 1_073_741_824, 42.0]
 
 
 def test_the_page_explains_what_happens_to_images_that_are_not_kept() -> None:

@@ -19,6 +19,7 @@ from services.table import Table
 from tests.support.autoscaler import PRICES
 from tests.support.jobs import NOW, add_images
 from web_tier.results.progress import JobProgress, ProgressBody, next_worker_sentence
+from web_tier.results.query import images_per_second
 
 JOB = Job("01", "holiday", NOW)
 FLEET = FleetSnapshot(
@@ -70,6 +71,15 @@ def cost_of(counts: Counts) -> JobCost:
 def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | None]:
     body = ProgressBody.from_progress(JobProgress.from_status(JobStatus(JOB, 2_000, counts)), FLEET, cost)
     return body.cost, body.price
+
+
+def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
+    counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
+    assert cost_texts(counts, cost_of(counts)) == (
+        "$0.025",
+        "$0.025: compute $0.012 + requests $0.013 ($0.025 per 1,000 images)",
+    )
+    assert cost_texts(counts, None) == cost_texts(Counts(), cost_of(Counts())) == (None, None)
 
 
 def test_viewers_of_a_shared_job_see_nothing_of_the_fleet_the_cost_or_s3() -> None:
@@ -160,6 +170,13 @@ def test_only_images_that_are_certainly_the_jobs_count_as_in_flight(
     assert ProgressBody.from_progress(found, fleet, None).in_flight == certain
     assert ProgressBody.from_progress(found, fleet, None, silent_seconds=60).in_flight == 0, "the report is old"
     assert ProgressBody.from_progress(found, None, None).in_flight == 0
+
+
+def test_the_rate_of_a_finished_job_agrees_with_its_duration() -> None:
+    counts = Counts(40, 0, 40, NOW + timedelta(seconds=3.9), NOW + timedelta(seconds=4))
+    finished = ProgressBody.from_progress(JobProgress.from_status(JobStatus(JOB, 40, counts)), FLEET, None)
+    assert (finished.sentence, finished.rate) == ("All 40 images done in 4 s.", "10")
+    assert images_per_second(JobStatus(JOB, 40, counts)) == 10, "the API's"
 
 
 def test_a_running_job_is_queued_while_the_controller_has_not_counted_its_images() -> None:

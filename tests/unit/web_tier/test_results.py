@@ -93,6 +93,13 @@ def test_images_are_sorted_by_each_order(store: JobStore, mixed: Job, order: str
     assert is_last
 
 
+def test_a_bounded_number_of_images_is_sorted(store: JobStore, mixed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MAX_SORTED", 2)
+    found, _ = sorted_page(store, mixed.job_id, ResultsFilter(), "name", number=1, limit=10)
+    assert len(found.items) == 2
+    assert not query.can_sort(store.status(mixed.job_id))
+
+
 IDS = {"job_id": "01M7VZC4WFV7NFCGGR65PAXY7J", "image_id": "01M7VZC4WFV7NFCGGR65PAXY7K"}
 
 

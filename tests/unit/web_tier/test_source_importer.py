@@ -494,3 +494,12 @@ def test_keys_of_any_characters_are_data(site: Site) -> None:
     site.run()
     assert sorted(site.filenames(job)) == sorted(["a b+c&d=e.jpg", "'\"<b>.jpg", ".jpg", "up.jpg", "日本.jpg"])
     assert all(key.startswith(job.job_id) and key.count("/") == 1 for key in site.inputs.objects)
+
+
+def test_long_keys_make_small_pages(site: Site) -> None:
+    site.importer.page_objects = 250
+    tail = "\x01" * 900 + ".jpg"
+    site.put(*(f"day1/{number:04}{tail}" for number in range(100)))
+    job = site.job()
+    site.run()
+    assert len(site.filenames(job)) == site.listing(job).listed == 100

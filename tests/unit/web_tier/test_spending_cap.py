@@ -141,6 +141,16 @@ def test_a_pause_is_shown_before_the_cap_and_nothing_starts_until_both_have_ende
     assert decide(replace(seen, spending=spent(0.5)), fleet_settings()).launch == 5
 
 
+def test_only_as_many_workers_start_as_the_cap_leaves_room_for() -> None:
+    spending, settings = spent(1 - 2.5 * LAUNCH), fleet_settings()
+    seen = replace(observation(100), spending=spending)
+    plan = decide(seen, settings)
+    assert (plan.launch, plan.kind, plan.max_launches) == (2, "starting", 2)
+    assert explained(seen, settings) == (
+        "starting 2 workers (0 → 2, limit 19): 100 images left, 20 per worker, the spending cap allows no more"
+    )
+
+
 def test_an_uncertain_launch_is_not_repeated_where_the_cap_has_no_room_for_all_of_it() -> None:
     """Its outcome is unknown: repeated, it would launch five where the cap allows two."""
     failures = iter(["timeout"])

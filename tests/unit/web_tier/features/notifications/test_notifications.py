@@ -172,6 +172,14 @@ def test_the_next_controller_publishes_what_the_last_one_did_not() -> None:
     assert (len(scene.published), len(set(scene.tried))) == (1, 1)
 
 
+def test_without_a_topic_a_message_is_dropped() -> None:
+    scene = Scene()
+    scene.job()
+    scene.notifier.publish = None
+    scene.round()
+    assert scene.outbox.pending() == []
+
+
 def test_a_message_is_not_published_again_because_its_outcome_could_not_be_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -102,6 +102,12 @@ def test_an_invisible_true_label_gets_422(images: list[ImageRecord], review: Cal
     assert "no visible character" in problem(review({images[0]: " \u202e "}), 422)
 
 
+def test_a_thousand_long_labels_fit_into_one_request(client: FlaskClient, store: JobStore, job: Job) -> None:
+    images = add_images(store, job, *["a.jpg"] * 1_000)
+    labels = {image.ref.image_id: "\N{SNOWMAN}" * 200 for image in images}
+    assert client.put(f"/api/v1/jobs/{job.job_id}/truth", json={"labels": labels}).get_json()["set"] == 1_000
+
+
 def test_results_have_the_true_label_as_columns_and_fields(
     client: FlaskClient, job: Job, images: list[ImageRecord], review: Callable[..., TestResponse]
 ) -> None:
