@@ -64,6 +64,10 @@ def test_a_fleet_at_rest_starts_workers_and_classifies_after_their_boot(config: 
     assert found.text == ("No workers run now, about 5 will start. All results within about 65 s, for about $0.054.")
 
 
+def test_one_image_takes_the_time_of_one_however_many_workers_run(config: Config) -> None:
+    assert of(1, state(ready(1), ready(2)), config).seconds == 0.5 + ROUTE_SECONDS
+
+
 def test_images_that_wait_or_are_in_flight_come_first(config: Config) -> None:
     assert of(50, state(ready(1), visible=10, in_flight=10), config).seconds == pytest.approx(35.0 + ROUTE_SECONDS)
 

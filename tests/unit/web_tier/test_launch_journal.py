@@ -167,6 +167,14 @@ def test_the_item_stays_small_and_keeps_calls_of_unknown_outcome(desk: Desk) -> 
     assert len(desk.store.journal().to_json()) < 100_000
 
 
+def test_tokens_fit_and_differ_by_writer_and_number(desk: Desk) -> None:
+    journals = [desk.journal(writer) for writer in ("a", "b")]
+    tokens = {journal.next_token() for journal in journals for _ in range(100)}
+    assert len(tokens) == 200
+    assert {len(token) for token in tokens} == {64}
+    assert all(token.isascii() for token in tokens)
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_nothing_is_launched_that_may_not_have_been_recorded(when: str) -> None:
     scaler = Scaler()

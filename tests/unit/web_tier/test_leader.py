@@ -232,3 +232,17 @@ def test_a_loop_that_dies_is_named() -> None:
     assert died.wait(PATIENCE)
     loops._threads[0].join(PATIENCE)
     assert loops.dead() == ["loop"]
+
+
+def test_a_loop_that_does_not_end_is_reported() -> None:
+    go_on = threading.Event()
+
+    def tick() -> float:
+        go_on.wait(PATIENCE)
+        return 0.0
+
+    loops = group(tick)
+    loops.start()
+    assert not loops.stop(0.0)
+    go_on.set()
+    assert loops.stop(PATIENCE)

@@ -194,6 +194,23 @@ def test_a_stream_that_ends_waits_no_longer(store: JobStore, job: Job, monkeypat
         assert waiting.result(DEADLINE_SECONDS) == []
 
 
+def test_a_feed_is_kept_for_a_while_after_its_last_viewer(clock: ManualClock) -> None:
+    registry = registry_of(3, clock)
+    first = joined(registry, "a")
+    registry.leave(first)
+    clock.now += LINGER_SECONDS
+    second = joined(registry, "a")
+    assert second.feed is first.feed
+    clock.now += LINGER_SECONDS + 1
+    joined(registry, "b")
+    third = joined(registry, "a")
+    assert third.feed is first.feed, "it has a viewer again, so it stays"
+    for stream in (second, third):
+        registry.leave(stream)
+    clock.now += LINGER_SECONDS + 1
+    assert joined(registry, "a").feed is not first.feed
+
+
 IMAGE = record(Job(new_id(), "job", NOW))
 TRIED = "Tried 3 times: a worker failed"
 

@@ -93,6 +93,20 @@ def test_two_hundred_waiting_requests_share_one_poll_and_each_gets_its_own_resul
     assert [len(poll) for poll in store.polls] == [200]
 
 
+def test_the_table_is_not_polled_without_a_waiting_request(
+    store: FakeStore, pauses: Pauses, waiter: ResultWaiter
+) -> None:
+    ref = new_ref()
+    store.results[ref] = response(ref)
+    pauses.allow(2)
+    assert waiter.wait(ref, SOON) is not None
+    wait_until(lambda: not is_polling(), "the polling thread has ended")
+    assert len(store.polls) == 1
+    pauses.allow(2)
+    assert waiter.wait(ref, SOON) is not None, "the next request starts another thread"
+    assert len(store.polls) == 2
+
+
 def test_a_wait_without_a_result_ends_in_time_and_is_removed(
     store: FakeStore, pauses: Pauses, waiter: ResultWaiter
 ) -> None:
