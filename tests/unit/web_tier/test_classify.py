@@ -186,6 +186,13 @@ def test_an_invalid_request_gets_a_problem_with_what_to_do(
     assert fleet.images == []
 
 
+def test_memory_of_read_images_is_released(asking: FlaskClient, fleet: AnsweringQueue) -> None:
+    for request_ in ({"json": {"data": SENT}}, {"data": b"x", "content_type": "image/png"}, {"data": {"a": "b"}}):
+        asking.post(CLASSIFY, **request_)
+    budget = asking.application.extensions["fleetsight"].reading
+    assert budget._free == budget._capacity
+
+
 # The asynchronous pair
 
 

@@ -12,6 +12,7 @@ from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, Scaler, failing, fleet_settings
 from tests.support.memory_aws.ec2 import MemoryEC2
 from web_tier.autoscaler.decide import Plan
+from web_tier.autoscaler.launcher import TRANSITIONS, TRANSITIONS_OF_REPEATED, CallState, JournalAction
 from web_tier.autoscaler.metrics import total_of
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observation
 from web_tier.autoscaler.offerings import (
@@ -117,6 +118,12 @@ def test_a_start_whose_reply_was_lost_is_repeated_and_nothing_launched_in_its_pl
         scaler.round(20)
     assert scaler.ec2.states == {"i-0": "pending"}
     assert scaler.ec2.calls == []
+
+
+def test_every_state_has_a_transition_and_no_refused_repeat_discards_the_first_call() -> None:
+    assert set(TRANSITIONS) == set(TRANSITIONS_OF_REPEATED) == set(CallState)
+    discarded = {state for state, (action, _) in TRANSITIONS_OF_REPEATED.items() if action is JournalAction.DISCARD}
+    assert discarded == {CallState.SPENT}
 
 
 def test_a_lost_launch_of_which_a_part_is_described_is_made_again_even_without_room() -> None:

@@ -36,9 +36,11 @@ from web_tier.autoscaler.reporting import (
     MAX_DECISIONS,
     MAX_ENDED,
     MAX_LISTED,
+    MAX_SNAPSHOT_SECONDS,
     MERGE_SECONDS,
     METRICS_SECONDS,
     MIN_LIST_SECONDS,
+    MIN_SNAPSHOT_SECONDS,
     RESOLUTIONS,
     EventLog,
     FleetEvent,
@@ -110,6 +112,15 @@ def test_the_snapshot_and_the_metrics_count_what_was_observed_and_agree(
     assert snapshot.later_images == (LaterImages(by=EPOCH + timedelta(hours=2), images=4),), (
         "to the minute, for the same reason"
     )
+
+
+def test_an_unchanged_snapshot_is_stored_again_while_the_controller_runs() -> None:
+    clock, shown = Clock(), RecordingStore()
+    writer = SnapshotWriter(shown, clock)
+    for seconds in (0, MIN_SNAPSHOT_SECONDS, MAX_SNAPSHOT_SECONDS):
+        clock.now += seconds
+        show(writer, 10)
+    assert len(shown.snapshots) == 2
 
 
 class DecisionStore(RecordingStore):
