@@ -135,13 +135,13 @@ case "${1:-}" in
       slow=(image_tests fuzzing)
       in_turn setup_torch || failed=1
     fi
-    in_turn compile_tests || failed=1
+    at_once compile_tests "format lint imports own_rules security_lint audit" || failed=1
     # What mostly waits comes first. What computes comes last, to use both cores to the end: the simulations are few and
     # long, so that one xdist worker would end well before the other, and the unit tests after them are short.
     at_once \
       integration_tests \
       "browser_tests chaos_tests" \
-      "format lint imports security_lint own_rules audit types simulations covered_unit_tests" \
+      "types simulations covered_unit_tests" \
       "${slow[@]}" || failed=1
     [ -z "$IS_ALL" ] || report coverage || failed=1
     echo "== CPU time of all steps: $(cat "$LOGS"/*.cpu | awk '{ sum += $1 } END { print sum }') s in $SECONDS s"

@@ -1,4 +1,4 @@
-"""Accounts of the AWS commands: of the local cloud for bakes and rolls, and of ministack for stacks."""
+"""The account of the AWS commands: of ministack, with what it lacks for them."""
 
 import re
 from collections.abc import Iterator
