@@ -28,7 +28,7 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out modules whose tests are all thorough from a run without these.
+    """Leave modules that have only thorough tests out of a run without these.
 
     Some import torch, which takes seconds of each process, and gigabytes of a disk.
     """

@@ -1,7 +1,7 @@
 """Decoding: from the image's bytes to the network's input, and what else a result has of the image.
 
-Untrusted bytes are read in another process (`sandboxed_decoder`); only pixels come back, and an `ImageContent`, whose
-thumbnail nothing here decodes.
+Untrusted bytes are read in another process (`sandboxed_decoder`); only pixels come back, and an `ImageContent`.
+Nothing here decodes its thumbnail.
 """
 
 import logging

@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -124,13 +123,6 @@ class PageFaults:
         parts = urlsplit(url)
         if parts.scheme not in LOCAL_SCHEMES and f"{parts.scheme}://{parts.netloc}" != self.origin:
             self.found.append(f"foreign request: {url}")
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the module that imports PyTorch, which takes seconds, where its tests are deselected."""
-    if collection_path.name == "test_trained_networks.py" and config.option.markexpr == "not thorough":
-        return True
-    return None
 
 
 @pytest.fixture(scope="package")

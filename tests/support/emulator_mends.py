@@ -61,7 +61,7 @@ TYPES["AWS::CloudWatch::Alarm"]["create"] = lambda name, properties, stack: (
 # It forgets that a change set imports a bucket, and refuses its name.
 provisioners.s3_bucket_name_conflict = lambda _: None
 
-# Its change sets have resources whose condition is not met.
+# Its change sets have resources although their condition is not met.
 _resolve_props_for_diff = changesets._resolve_props_for_diff
 
 

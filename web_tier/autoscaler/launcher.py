@@ -200,7 +200,7 @@ class Launcher:
 
     @property
     def starting(self) -> frozenset[str]:
-        """Ids of instances whose start has an unknown outcome: what is described as stopped may run."""
+        """Ids of instances that calls of unknown outcome start: what is described as stopped may run."""
         return frozenset(key for entry in self.journal.uncertain() for key in entry.starts)
 
     def apply(self, plan: Plan, observation: Observation, settings: FleetSettings) -> None:

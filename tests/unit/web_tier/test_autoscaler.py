@@ -428,7 +428,7 @@ def test_a_worker_of_an_earlier_version_that_stops_is_terminated_and_not_started
     assert not bench.ec2.starts
 
 
-def test_a_worker_of_an_earlier_version_whose_start_may_have_happened_is_not_terminated(tmp_path: Path) -> None:
+def test_a_worker_of_an_earlier_version_that_may_have_started_is_not_terminated(tmp_path: Path) -> None:
     bench = Bench(tmp_path, min_workers=1, max_workers=1, launch_template="worker", scale_in="stop")
     run_until_drained(bench)
     [worker] = bench.ec2.alive()
