@@ -64,9 +64,10 @@ def percent(score: float, decimals: int = 0) -> str:
 
 def file_size(size: int) -> str:
     """Return bytes as `96 KB`, `1.2 MB` or `50 GB`, in powers of 1,024."""
-    if size >= 2**30:
-        return f"{size / 2**30:.3g} GB"
-    return f"{size / 2**20:.3g} MB" if size >= 2**20 else f"{max(1, round(size / 2**10))} KB"
+    if size < 2**20:
+        return f"{max(1, round(size / 2**10))} KB"
+    number, unit = (size / 2**20, "MB") if size < 2**30 else (size / 2**30, "GB")
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"  # "1,020 MB" and not "1.02e+03 MB"
 
 
 def duration(seconds: float) -> str:

@@ -248,13 +248,6 @@ def test_tiff_and_heic_are_sent_unchanged_and_other_files_are_rejected_by_their_
     large = encoded("HEIF", size=(32, 32)) + box(b"free", bytes(27_000_000))
     rejected = {
         "paper.pdf": (FOREIGN["pdf"](), "this is a PDF document: export it as JPEG or PNG"),
-        "drawing.svg": (FOREIGN["svg"](), "this is an SVG drawing: export it as PNG"),
-        "page.jpg": (b"<!DOCTYPE html><title>Sign in</title>", "this is a web page, not an image"),
-        "notes.txt": (b"no image", "this is not an image: send JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF or BMP"),
-        "clip.mov": (FOREIGN["mov"](), "this is a video: save the frames that matter"),
-        "CANON.CR3": (FOREIGN["canon raw, new"](), "this is a camera raw file: export it as JPEG first"),
-        "inner.docx": (FOREIGN["zip"](), "this is a zip or an Office document"),
-        "a.ico": (photo(64, 64, "ICO"), "icons are not supported: save it as JPEG or PNG"),
         "empty.png": (b"", "the file is empty: send it again"),
         "large.heic": (large, "27.0 MB is more than the 26.2 MB allowed: shrink it"),
     }

@@ -165,7 +165,10 @@ FLEET = FleetSnapshot(
         ([plural(count, "image") for count in (0, 1, 1_000)], ["0 images", "1 image", "1,000 images"]),
         ([percent(score) for score in (0.0, 0.934, 0.999, 1.0)], ["0%", "93%", "99%", "100%"]),
         ([percent(0.0596, 1), percent(0.29, 1)], ["5.9%", "29.0%"]),
-        ([file_size(size) for size in (10, 98_304, 1_258_291)], ["1 KB", "96 KB", "1.2 MB"]),
+        (
+            [file_size(size) for size in (10, 98_304, 1_258_291, 2**30 - 1, 2**41)],
+            ["1 KB", "96 KB", "1.2 MB", "1,024 MB", "2,048 GB"],
+        ),
         (
             [duration(seconds) for seconds in (0.44, 14, 325, 7_300, 432_000)],
             ["1 s", "14 s", "5 min", "2 h", "5 days"],

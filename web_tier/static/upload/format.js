@@ -12,11 +12,12 @@ export function plural(count, noun) {
 /** Bytes in powers of 1,024. */
 export function fileSize(bytes) {
     if (bytes < 2 ** 20) return `${Math.max(1, Math.round(bytes / 2 ** 10))} KB`;
-    const megabytes = bytes / 2 ** 20;
-    if (megabytes < 1024) return `${Number(megabytes.toPrecision(3))} MB`;
-    return `${Number((megabytes / 1024).toPrecision(3))} GB`;
+    const [number, unit] = bytes < 2 ** 30 ? [bytes / 2 ** 20, "MB"] : [bytes / 2 ** 30, "GB"];
+    return `${number < 999.5 ? Number(number.toPrecision(3)) : formatCount(Math.round(number))} ${unit}`;
 }
 
 export function duration(seconds) {
-    return seconds < 120 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;
+    const units = [[120, 1, "s"], [7_200, 60, "min"], [172_800, 3_600, "h"], [Infinity, 86_400, "days"]];
+    const [, length, unit] = units.find(([limit]) => seconds < limit);
+    return `${Math.max(1, Math.round(seconds / length))} ${unit}`;
 }
