@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from localcloud.access_keys import owner_key
 from tests.support.tiers import is_thorough
@@ -19,6 +21,15 @@ settings.register_profile(
 )
 settings.register_profile("fixed", settings.get_profile("random"), max_examples=40, derandomize=True, database=None)
 settings.load_profile("fixed")
+
+
+class OneProcessForAws(LoadFileScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file in one process, and those of the AWS commands, whose emulated account is dear."""
+
+    FOLDER = "tests/integration/aws/"
+
+    def _split_scope(self, nodeid: str) -> str:
+        return self.FOLDER if nodeid.startswith(self.FOLDER) else super()._split_scope(nodeid)
 
 
 def pytest_configure() -> None:
@@ -34,6 +45,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """
     leaves_out = config.option.markexpr == "not thorough"
     return True if leaves_out and collection_path.suffix == ".py" and is_thorough(collection_path) else None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Let the tests of the AWS commands run in one process, where the run keeps those of a file together."""
+    return OneProcessForAws(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.hookimpl(trylast=True)

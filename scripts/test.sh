@@ -2,7 +2,8 @@
 # The project's checks and tests.
 #   ./scripts/test.sh            checks and tests that prove every promise once, as in CI
 #   ./scripts/test.sh --all      these, and what is slow and rarely finds a fault: container and booted images, trained
-#                                networks, commands of documents, judges of npm, fuzzing, random examples, coverage
+#                                networks, the documents' commands and site, judges of npm, fuzzing, random examples,
+#                                coverage
 #   ./scripts/test.sh --fast     checks and unit tests, for daily work
 #   ./scripts/test.sh PATH...    only these tests; passes all arguments to pytest: ./scripts/test.sh tests/unit -k lease
 set -euo pipefail
@@ -94,7 +95,7 @@ image_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder t
   tests/image/test_[!c]*.py; }
 # Builds the images early. If a build fails, the tests that need the image report it.
 images() { .venv/bin/python -m tests.image; }
-setup_torch() { ./scripts/setup.sh torch; }
+setup_rest() { ./scripts/setup.sh docs torch; }
 
 # STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {
@@ -128,12 +129,12 @@ at_once() { # "STEP..."...: runs the lists in parallel, and the steps of each li
 
 case "${1:-}" in
   "" | --all)
-    ./scripts/setup.sh photos run test docs
+    ./scripts/setup.sh photos run test
     failed=0 slow=()
     if [ -n "$IS_ALL" ]; then
       images >/dev/null 2>&1 &
       slow=(image_tests fuzzing)
-      in_turn setup_torch || failed=1
+      in_turn setup_rest || failed=1
     fi
     at_once compile_tests "format lint imports own_rules security_lint audit" || failed=1
     # What mostly waits comes first. What computes comes last, to use both cores to the end: the simulations are few and
@@ -155,7 +156,7 @@ case "${1:-}" in
   *)
     ./scripts/setup.sh run test
     # Only these need more, and tests that lack a package say which section has it.
-    case "$*" in *model* | *trained* | *tests/image* | *documented* | *fresh_clone*) ./scripts/setup.sh photos docs torch ;; esac
+    case "$*" in *model* | *trained* | *tests/image* | *documented* | *documentation* | *fresh_clone*) ./scripts/setup.sh photos docs torch ;; esac
     pytest "$@"
     ;;
 esac

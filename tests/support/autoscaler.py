@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 from core.config import FleetSettings, PriceSettings
@@ -44,8 +45,12 @@ def fleet_settings(**changes: object) -> FleetSettings:
     own = {"min_workers": 0, "max_workers": 19, "images_per_worker": 20}
     values = {**shipped_fleet(), **own, **changes}
     constants = {name: values.pop(name) for name in FleetSettings.__class_vars__ & values.keys()}
-    kind: type[FleetSettings] = type("FleetSettings", (FleetSettings,), {"__module__": __name__, **constants})
-    return kind.model_validate(values)
+    return _kind(**constants).model_validate(values)
+
+
+@cache  # pydantic takes longer to make a class than a test takes
+def _kind(**constants: object) -> type[FleetSettings]:
+    return type("FleetSettings", (FleetSettings,), {"__module__": __name__, **constants})
 
 
 def observation(

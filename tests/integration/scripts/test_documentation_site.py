@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.support.documentation import build_site
 from tests.support.documents import DOCUMENTS, name_of
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 
 LOADED = re.compile(
     r"<(?:link|script|img|iframe|source|video|audio|object|use)\b[^>]*?\b(?:href|src|data)=\"([^\"]+)\""

@@ -35,9 +35,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.thorough]
 BLOCKS = [block for document in DOCUMENTS for block in command_blocks(document)]
 
 
-AWS = (
-    "tests/integration/scripts/test_documented_aws_commands.py::test_each_command_about_aws_is_in_one_of_these_tests"
-)
+AWS = "tests/integration/aws/test_documented_aws_commands.py::test_each_command_about_aws_is_in_one_of_these_tests"
 STARTS = (
     "tests/integration/scripts/test_documented_runs.py::"
     "test_each_command_that_starts_a_system_is_in_one_of_these_tests"

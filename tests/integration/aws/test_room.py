@@ -175,7 +175,7 @@ def test_an_unknown_quota_ends_one_worker_that_it_counts_after_a_refusal(
     assert world.stage is not None
     fleet = Fleet(world.stage.account.ec2, worker_name(world.stage.prefix))
     fleet.protect([each.instance_id for each in world.workers])
-    monkeypatch.setattr("tests.integration.scripts.test_room.QUOTA", 6)
+    monkeypatch.setattr("tests.integration.aws.test_room.QUOTA", 6)
     world.spot.add(world.launch(fleet.name, InstanceMarketOptions={"MarketType": "spot"}))
     unprotected = world.launch(fleet.name)
 
@@ -192,12 +192,12 @@ def test_workers_work_on_where_the_quota_has_room_and_the_pause_of_operators_sta
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert world.stage is not None
-    monkeypatch.setattr("tests.integration.scripts.test_room.QUOTA", 6)
+    monkeypatch.setattr("tests.integration.aws.test_room.QUOTA", 6)
     world.stage.account._clients["service-quotas"].get_service_quota = lambda **_: {"Quota": {"Value": 6.0}}
     world.stage.up()
     assert (world.replaced, len(world.workers), world.drained) == (1, 1, [])
     world.store.pause(utc_now(), "mine")
-    monkeypatch.setattr("tests.integration.scripts.test_room.QUOTA", 5)
+    monkeypatch.setattr("tests.integration.aws.test_room.QUOTA", 5)
     world.stage.account._clients["service-quotas"].get_service_quota = lambda **_: {"Quota": {"Value": 5.0}}
     world.stage.up()
     assert len(world.drained) == 1
