@@ -518,6 +518,8 @@ def label_the_first(page: Page, files: Files) -> str:
     hold_all_but_the_first(page)
     page.goto("/")
     drop(page, "#drop", files)
+    # A label that comes before the picture of its file has the server's picture.
+    expect(page.locator(".tile img[src^='data:']")).to_have_count(len(files))
     classify(page)
     job_id = arrived(page)
     wait_until_labelled(page)
