@@ -47,6 +47,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if leaves_out and collection_path.suffix == ".py" and is_thorough(collection_path) else None
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
     """Let the tests of the AWS commands run in one process, where the run keeps those of a file together."""
     return OneProcessForAws(config, log) if config.option.dist == "loadfile" else None
