@@ -72,8 +72,8 @@ def slow_calls(endpoint_url: str, delays: Mapping[str, float], tier: str) -> Ite
     """Let the local cloud answer a tier's calls later within the block: by so many seconds, by service."""
     faults = [{"kind": "slow", "service": name, "seconds": seconds, "tier": tier} for name, seconds in delays.items()]
     with closing(ControlClient(endpoint_url)) as control:
-        control.send("PUT", "switches", {"faults": faults})
+        control.call("PUT", "switches", {"faults": faults})
         try:
             yield
         finally:
-            control.send("PUT", "switches", {"faults": []})
+            control.call("PUT", "switches", {"faults": []})

@@ -3,12 +3,10 @@
 import argparse
 import importlib
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -41,13 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     address.add_argument("--fd", type=int, help="number of an inherited listening socket")
     cloud.add_argument("--no-compute", action="store_true", help="instances run at once, without a process")
     cloud.add_argument("--switch", action="append", default=[], metavar="NAME=VALUE", help="of `Switches`")
-    cloud.add_argument("--extension", action="append", default=[], metavar="MODULE", help="see `extensions`")
+    cloud.add_argument("--extension", action="append", default=[], metavar="MODULE", help="see `dispatch.MIDDLEWARE`")
     cloud.add_argument("--state", type=Path, metavar="DIR", help="keep everything in this folder")
     cloud.add_argument("--state-lock-fd", type=int, metavar="FD", help="descriptor with the lock of --state")
     cloud.set_defaults(run=_cloud)
     hypervisor = commands.add_parser("hypervisor", help="run a machine for each instance")
     hypervisor.add_argument("--endpoint", required=True, help="URL of the cloud")
-    hypervisor.add_argument("--grace-seconds", type=float, help="from asking a machine to end until it is killed")
     hypervisor.set_defaults(run=_hypervisor)
     guard = commands.add_parser("guard", help="end all instances when the lifeline ends")
     guard.set_defaults(run=_guard)
@@ -65,7 +62,7 @@ def _start(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="localcloud-") as folder, suppress(KeyboardInterrupt):
         try:
-            switches = asdict(parse_switches(options.switch)) if options.switch else None
+            switches = parse_switches(options.switch).model_dump() if options.switch else None
             with LocalCloud(Path(folder), options.port, switches=switches, state=options.state) as cloud:
                 sys.stdout.writelines(f"{name}={value}\n" for name, value in cloud.environment().items())
                 sys.stdout.flush()
@@ -75,8 +72,6 @@ def _start(options: argparse.Namespace) -> None:
 
 
 def _cloud(options: argparse.Namespace) -> None:
-    if options.state is not None:  # the disk that is meant for data; SQLite reads this when it is imported
-        os.environ.setdefault("SQLITE_TMPDIR", str(options.state.absolute()))
     from localcloud.access_keys import is_inherited
     from localcloud.ec2.fleet import fleet
     from localcloud.options import parse_switches
@@ -98,7 +93,7 @@ def _cloud(options: argparse.Namespace) -> None:
 def _state(options: argparse.Namespace) -> "StateFolder | None":
     """Return the state, if there is one, with its lock; the lock lasts as long as this process and its worker."""
     from localcloud.state.folder import StateFolder
-    from localcloud.state.store import StateError
+    from localcloud.store import StateError
 
     if options.state is None:
         return None
@@ -117,7 +112,7 @@ def _hypervisor(options: argparse.Namespace) -> None:
     from localcloud.parent_watch import watch_lifeline
 
     options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    hypervisor = Hypervisor(options.endpoint, options.state_dir, grace_seconds=options.grace_seconds)
+    hypervisor = Hypervisor(options.endpoint, options.state_dir)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hypervisor.stop())
     if options.lifeline_fd is not None:

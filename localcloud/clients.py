@@ -5,6 +5,7 @@ It needs only the standard library: the hypervisor must start faster than an SDK
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,29 +44,29 @@ class ControlClient:
         self._timeout = timeout_seconds
 
     def get(self, path: str, *, wait_seconds: float = 0) -> dict[str, Any]:
-        """GET ``/_embedded/<path>``.
-
-        Raises:
-            CloudUnreachableError: no answer, or an error.
-            NotLaunchedError: the answer is 404.
-        """
-        return self._call("GET", path, None, wait_seconds)
-
-    def send(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """POST or PUT a JSON body to ``/_embedded/<path>``; raises as `get` does."""
-        return self._call(method, path, json.dumps(body), 0)
+        """GET ``/_embedded/<path>``; raises as `call` does."""
+        return self.call("GET", path, wait_seconds=wait_seconds)
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _call(self, method: str, path: str, body: str | None, wait_seconds: float) -> dict[str, Any]:
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, wait_seconds: float = 0
+    ) -> dict[str, Any]:
+        """Call ``/_embedded/<path>`` with a JSON body.
+
+        Raises:
+            CloudUnreachableError: no answer, or an error.
+            NotLaunchedError: the answer is 404.
+        """
+        content = None if body is None else json.dumps(dict(body))
         try:
             self._connection.timeout = self._timeout + wait_seconds
             if self._connection.sock is not None:
                 self._connection.sock.settimeout(self._connection.timeout)
             headers = {"Authorization": owner_key().control_authorization}
-            self._connection.request(method, f"/_embedded/{path}", body, headers)
+            self._connection.request(method, f"/_embedded/{path}", content, headers)
             response = self._connection.getresponse()
             answer: dict[str, Any] = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:

@@ -22,32 +22,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from localcloud.access_keys import instance_key, owner_key
 from localcloud.dispatch import call_counter
-from localcloud.ec2.fleet import Ec2Fleet, LaunchedInstance, UnknownInstanceError
-from localcloud.options import InvalidSwitchError
+from localcloud.ec2.fleet import Ec2Fleet, LaunchedInstance
 
 MAX_POLL_SECONDS = 60.0
-
-
-_ONE = "/_embedded/instances/<instance_id>"
-
-_ROUTES = Map(
-    [
-        Rule("/_embedded/health", endpoint="health", methods=["GET"]),
-        Rule("/_embedded/instances", endpoint="instances", methods=["GET"]),
-        Rule(_ONE, endpoint="identity", methods=["GET"]),
-        Rule(f"{_ONE}/credentials", endpoint="credentials", methods=["GET"]),
-        Rule(f"{_ONE}/events", endpoint="event", methods=["POST"]),
-        Rule(f"{_ONE}/spot-notice", endpoint="spot notice", methods=["PUT"]),
-        Rule("/_embedded/calls", endpoint="calls", methods=["GET"]),
-        Rule("/_embedded/switches", endpoint="switches", methods=["GET", "PUT"]),
-    ]
-)
 
 
 class ControlApplication:
@@ -57,59 +38,58 @@ class ControlApplication:
         self._fleet = fleet
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer one request in JSON: 401 without the token, 404 for unknown ids, 400 for invalid input."""
+        """Answer one request in JSON: 401 without the token, 404 for unknown paths and ids, 400 for invalid input."""
         expected, request, status = owner_key().control_authorization, Request(environ), 200
         result: dict[str, Any]
         try:
             if not hmac.compare_digest(environ.get("HTTP_AUTHORIZATION", "").encode(), expected.encode()):
                 result, status = {"error": "the bearer token of this cloud is missing or wrong"}, 401
             else:
-                endpoint, values = _ROUTES.bind_to_environ(environ).match()
-                answer = self._answer_about_instance if values else self._answer_about_cloud
-                result = answer(endpoint, request, **values)
-        except UnknownInstanceError as error:
-            result, status = {"error": str(error)}, 404
-        except (InvalidSwitchError, ValueError, KeyError) as error:
+                result = self._answer(request, request.path.removeprefix("/_embedded/").split("/"))
+        except (ValueError, KeyError) as error:
             result, status = {"error": f"{type(error).__name__}: {error}"}, 400
-        except HTTPException as error:
-            result, status = {"error": str(error)}, error.code or 500
+        except LookupError as error:
+            result, status = {"error": str(error)}, 404
         return Response(json.dumps(result), status, content_type="application/json")(environ, start_response)
 
-    def _answer_about_cloud(self, endpoint: str, request: Request) -> dict[str, Any]:
-        fleet = self._fleet
-        match endpoint:
-            case "instances":
+    def _answer(self, request: Request, parts: list[str]) -> dict[str, Any]:
+        fleet, result = self._fleet, dict[str, Any]()
+        match request.method, *parts:
+            case "GET", "health":
+                result = {"epoch": fleet.epoch}
+            case "GET", "instances":
                 since = request.args.get("since", -1, int) if request.args.get("epoch") == fleet.epoch else -1
                 wait = min(request.args.get("wait", 0.0, float), MAX_POLL_SECONDS)
                 revision, work = fleet.wait_for_work(since, wait)
-                return {"epoch": fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
-            case "calls":
-                return {**call_counter.figures(), "faults": fleet.call_faults.figures()}
-            case "switches":
-                if request.method == "PUT":
-                    fleet.set_switches(fleet.switches.changed(_body(request)))
-                return asdict(fleet.switches)
+                result = {"epoch": fleet.epoch, "revision": revision, "instances": [asdict(w) for w in work]}
+            case "GET", "instances", instance_id:
+                result = describe_identity(fleet.find(instance_id))
+            case "GET", "instances", instance_id, "credentials":
+                result = role_credentials(fleet.find(instance_id).instance)
+            case "POST", "instances", instance_id, "events":
+                self._report(instance_id, _body(request))
+            case "PUT", "instances", instance_id, "spot-notice":
+                body = _body(request)
+                fleet.give_spot_notice(instance_id, body.get("action", "terminate"), float(body.get("seconds", 120)))
+            case "GET", "calls":
+                result = {**call_counter.figures(), "faults": fleet.call_faults.figures()}
+            case "GET", "switches":
+                result = fleet.switches.model_dump()
+            case "PUT", "switches":
+                fleet.set_switches(fleet.switches.changed(_body(request)))
+                result = fleet.switches.model_dump()
             case _:
-                return {"epoch": fleet.epoch}
+                raise LookupError(f"there is no {request.method} {request.path}")
+        return result
 
-    def _answer_about_instance(self, endpoint: str, request: Request, instance_id: str) -> dict[str, Any]:
-        if endpoint == "identity":
-            return describe_identity(self._fleet.find(instance_id))
-        if endpoint == "credentials":
-            return role_credentials(self._fleet.find(instance_id).instance)
-        body = _body(request)
-        if endpoint == "spot notice":
-            seconds = float(body.get("seconds", 120))
-            self._fleet.give_spot_notice(instance_id, body.get("action", "terminate"), seconds)
-            return {}
-        event, generation, console = body["event"], int(body["generation"]), body.get("console")
+    def _report(self, instance_id: str, report: dict[str, Any]) -> None:
+        event, generation, console = report["event"], int(report["generation"]), report.get("console")
         if event == "running":
             self._fleet.report_running(instance_id, generation, console)
         elif event == "ended":
-            self._fleet.report_ended(instance_id, generation, failed=body.get("failed"), console=console)
+            self._fleet.report_ended(instance_id, generation, failed=report.get("failed"), console=console)
         else:
             raise ValueError(f"event {event!r}: must be running or ended")
-        return {}
 
 
 def _body(request: Request) -> dict[str, Any]:

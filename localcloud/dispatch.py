@@ -1,34 +1,31 @@
 """From a request to the code that answers it: counted, answered directly, or passed to moto's application.
 
-The plain form of the calls that are made for each image works directly on moto's models: in stock moto such a call
-goes through some forty layers to reach a model that needs a few microseconds. All other calls go to stock moto, which
-so provides every error message and every rarely used parameter.
+SQS, the calls on DynamoDB's items and the plain calls on S3's objects are answered directly: stock moto takes some
+forty layers for a call that needs a few microseconds. All other calls go to it, so it provides their errors and
+rarely used parameters.
 """
 
 import gc
 import importlib
 import io
 import json
-import math
 import re
 import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from xml.sax.saxutils import escape
 
-from moto import settings
-from moto.core.responses import BaseResponse
-from moto.iam.models import get_account_id_from, mark_account_as_visited
-from moto.moto_api import recorder
+from moto.iam.models import get_account_id_from
 
-from localcloud.extensions import APPLICATIONS
 from localcloud.page_guard import WsgiApp
 from localcloud.patches import apply_patches
-from localcloud.temporary import Body, TemporaryStorageError, pieces_of
+from localcloud.s3.contents import Body, pieces_of
+from localcloud.store import StorageError
 
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 
@@ -38,6 +35,17 @@ _ITEM = re.compile(rb'":?pk": ?\{"S": ?"([A-Z]+)')
 
 INLINE = "localcloud.inline"
 """Key of the environ of a call that the main thread of the server makes, so that it must not wait."""
+
+
+is_in_part: ContextVar[bool] = ContextVar("is_in_part", default=False)
+"""Whether the present call meets the fault `partial`: half of a batch is not processed, as on AWS under load."""
+
+LEFT_OUT = "left out by the switch `faults`"
+
+
+def processed(entries: int) -> int:
+    """Return how many of the entries of a batch are processed, the first ones."""
+    return entries // 2 if is_in_part.get() else entries
 
 
 class WouldWaitError(Exception):
@@ -68,6 +76,12 @@ class CallCounter:
             return {"calls": dict(self._calls), "items": dict(self._items)}
 
 
+MIDDLEWARE: list[Callable[[WsgiApp], WsgiApp]] = []
+"""What a module that ``python -m localcloud cloud --extension MODULE`` imports may append to.
+
+Each wraps the application of all APIs; it sees only requests with a valid signature.
+"""
+
 call_counter = CallCounter()
 """The counter of this process."""
 
@@ -88,7 +102,7 @@ class CountedCalls:
         except WouldWaitError:
             is_made = False
             raise
-        except TemporaryStorageError as error:
+        except StorageError as error:
             return error_response(environ, service or "s3", ErrorReason.UNAVAILABLE, str(error)).send(start_response)
         finally:
             if service and is_made:
@@ -111,22 +125,17 @@ def operation_of(service: str, environ: dict[str, Any]) -> str:
 
 JSON_TYPE = "application/x-amz-json-1.0"
 
-_DIRECT_SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/\s]+/\d{8}/([a-z0-9-]+)/(s3|sqs|dynamodb)/aws4_request")
-
-_REGION_IN_AGENT = re.compile(r"region/[a-z]{2}-[a-z]+-\d")
+_DIRECT_SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/\s]+)/\d{8}/([a-z0-9-]+)/(s3|sqs|dynamodb)/aws4_request")
 
 _LOOPBACK = re.compile(r"(?:127\.0\.0\.1|localhost)(?::\d+)?")
 
 _DIRECT_QUERIES = frozenset({"", "delete"})
 """Queries of calls that may have a direct answer: none, and that of S3's DeleteObjects."""
 
-# Headers that change what moto does with a call: another account, a compressed or streamed body, a browser.
-_STEERING = frozenset({"HTTP_X_MOTO_ACCOUNT_ID", "HTTP_CONTENT_ENCODING", "HTTP_TRANSFER_ENCODING", "HTTP_ORIGIN"})
-
 _MODULES = {
     "s3": "localcloud.s3.objects",
-    "sqs": "localcloud.sqs.direct_calls",
-    "dynamodb": "localcloud.dynamodb",
+    "sqs": "localcloud.sqs.calls",
+    "dynamodb": "localcloud.dynamodb.calls",
 }
 
 
@@ -157,7 +166,7 @@ class DirectRequest:
         """Return the body of a call in AWS's JSON protocol; empty if the body is not a JSON object."""
         try:
             parsed = json.loads(read_body(self.environ))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return parsed if type(parsed) is dict else {}
 
@@ -185,13 +194,13 @@ class DirectCalls:
 
     def _answer(self, environ: dict[str, Any]) -> DirectResponse | None:
         scope = _DIRECT_SCOPE.match(environ.get("HTTP_AUTHORIZATION", ""))
-        if scope is None or environ.get("QUERY_STRING", "") not in _DIRECT_QUERIES or is_steered(environ):
+        if scope is None:
             return None
-        region, service = scope.groups()
-        found = BaseResponse.access_key_regex.search(environ["HTTP_AUTHORIZATION"])
-        key = found.group(1) if found else "AKIAEXAMPLE"  # as in BaseResponse.get_access_key
+        key, region, service = scope.groups()
+        is_plain = environ.get("QUERY_STRING", "") in _DIRECT_QUERIES
+        if service == "s3" and not (is_plain and _LOOPBACK.fullmatch(environ.get("HTTP_HOST", ""))):
+            return None  # another host names a bucket
         account = get_account_id_from(key)
-        mark_account_as_visited(account, key, service, region)
         if service not in self._services:  # imported late, like moto's own services, and patched first
             apply_patches(service)
             self._services[service] = importlib.import_module(_MODULES[service]).answer
@@ -211,17 +220,6 @@ def read_body(environ: dict[str, Any]) -> bytes:
     return body
 
 
-def is_steered(environ: dict[str, Any]) -> bool:
-    """Return True if only stock moto can answer: its settings or the headers ask for more than the plain call."""
-    return (
-        not math.isinf(settings.INITIAL_NO_AUTH_ACTION_COUNT)
-        or recorder._user_enabled
-        or not _STEERING.isdisjoint(environ)
-        or _LOOPBACK.fullmatch(environ.get("HTTP_HOST", "")) is None
-        or _REGION_IN_AGENT.search(environ.get("HTTP_USER_AGENT", "")) is not None
-    )
-
-
 def request_id() -> str:
     """Return a new request id for an answer."""
     return secrets.token_hex(8).upper()
@@ -232,65 +230,42 @@ def json_answer(body: bytes, *headers: tuple[str, str]) -> DirectResponse:
     return DirectResponse([("Content-Type", JSON_TYPE), ("x-amzn-RequestId", request_id()), *headers], body)
 
 
-CACHED_SERVICES = frozenset(
-    {"autoscaling", "cloudformation", "cognito-idp", "dynamodb", "ec2", "iam", "logs", "sqs", "ssm", "sts"}
-)
-"""Services for which the scope decides the application: others share a signing name, or need the path, too."""
+class MotoServices:
+    """WSGI application that passes a request to moto's application for the service that it is signed for, else to S3.
 
-_NEVER_CACHED = ("/moto-api", "/favicon.ico", "/latest/", "/v20180820/")
-
-
-class CachedDispatcher:
-    """WSGI application that passes a request to moto's application for its service, looked up once for each service.
-
-    Stock moto takes one lock for each request, and while it holds the lock, it lists a directory, stats some 190
-    files and tries up to 200 patterns: 71% of the server's samples were there. The result depends only on the
-    request's credential scope for `CACHED_SERVICES`; stock moto looks up the application of any other request.
+    moto's own dispatcher tries up to 200 patterns for each request, in a lock; some services share a signing name,
+    and get the first application of that name.
     """
 
-    def __init__(self, stock: Any) -> None:
-        self._stock = stock
-        self._applications: dict[str, WsgiApp] = {}
+    def __init__(self) -> None:
+        self._applications, self._making = dict[str, WsgiApp](), threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Pass the request to the application of its service, found once if the cache key decides it."""
-        key = cache_key(environ)
-        application = None if key is None else self._applications.get(key)
-        if application is None:
-            application = self._stock.get_application(environ)
-            if key is not None:
-                self._applications[key] = application
-        return application(environ, start_response)
+        """Answer one request."""
+        service = service_of(environ) or "s3"
+        if service not in self._applications:
+            with self._making:
+                if service not in self._applications:
+                    self._applications[service] = _application_of(service)
+        return self._applications[service](environ, start_response)
 
 
-def cache_key(environ: dict[str, Any]) -> str | None:
-    """Return the key that decides the application of a request, or None if more than its scope decides it."""
-    service, path = service_of(environ), environ.get("PATH_INFO", "")
-    if not service or path.startswith(_NEVER_CACHED):
-        return None
-    if service == "s3":
-        return None if "s3-control" in environ.get("HTTP_HOST", "") else service
-    if service == "dynamodb":  # its API version and its streams are in the target
-        return f"dynamodb {environ.get('HTTP_X_AMZ_TARGET', '').partition('.')[0]}"
-    return service if service in CACHED_SERVICES else None
-
-
-def stock_dispatcher() -> Any:
-    """Return moto's own dispatcher; its applications are patched before their first request."""
+def _application_of(service: str) -> Any:
+    """Return moto's application for a service by its signing name; it is patched before its first request."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    def create_patched(service: Any) -> Any:
-        if service in APPLICATIONS:
-            return APPLICATIONS[service]()
-        apply_patches(service)
-        application = create_backend_app(service)
-        # For debugging, Flask makes a class for each request, which holds the body until garbage is collected. Errors
-        # are raised in any case: the server answers them.
-        application.debug, application.config["PROPAGATE_EXCEPTIONS"] = False, True
-        gc.freeze()  # a service's modules stay in memory: each full collection would traverse them for 100 ms
-        return application
-
-    return DomainDispatcherApplication(create_patched)
+    known = DomainDispatcherApplication(create_backend_app)
+    name = known.get_backend_for_host(service) or known.get_backend_for_host(f"{service}.us-east-1.amazonaws.com")
+    if name is None:
+        message = f"The service {service} is not available in the local cloud"
+        return lambda environ, start: error_response(environ, service, ErrorReason.NOT_KEPT, message).send(start)
+    apply_patches(name)
+    application = create_backend_app(name)
+    # For debugging, Flask makes a class for each request, which holds the body until garbage is collected. Errors
+    # are raised in any case: the server answers them.
+    application.debug, application.config["PROPAGATE_EXCEPTIONS"] = False, True
+    gc.freeze()  # a service's modules stay in memory: each full collection would traverse them for 100 ms
+    return application
 
 
 class ErrorReason(Enum):

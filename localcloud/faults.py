@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -19,13 +19,13 @@ from localcloud.dispatch import (
     ErrorReason,
     WouldWaitError,
     error_response,
+    is_in_part,
     operation_of,
     read_body,
     service_of,
 )
 from localcloud.options import FaultRule
 from localcloud.page_guard import WsgiApp
-from localcloud.partial_batches import answer_in_part
 
 _REFUSALS: Final = {
     "unavailable": (ErrorReason.UNAVAILABLE, "Please reduce your request rate."),
@@ -44,7 +44,7 @@ class CallFaults:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._rules: tuple[FaultRule, ...] = ()
+        self._rules: Sequence[FaultRule] = ()
         self._seed, self._since = 0, 0.0
         self._matched: Counter[int] = Counter()
         self._chosen: Counter[int] = Counter()
@@ -55,7 +55,7 @@ class CallFaults:
         """Whether any rule applies."""
         return bool(self._rules)
 
-    def set_rules(self, rules: tuple[FaultRule, ...], seed: int) -> None:
+    def set_rules(self, rules: Sequence[FaultRule], seed: int) -> None:
         """Apply `rules` from now on; if rules and seed are unchanged, time and draws continue."""
         with self._lock:
             if (rules, seed) != (self._rules, self._seed):
@@ -106,7 +106,11 @@ class FaultyCalls:
         if rule.kind in _REFUSALS:
             return error_response(environ, service, *_REFUSALS[rule.kind]).send(start_response)
         if rule.kind == "partial":
-            return answer_in_part(self._aws, service, environ, start_response)
+            is_in_part.set(True)
+            try:
+                return list(self._aws(environ, start_response))
+            finally:
+                is_in_part.set(False)
         if rule.kind in {"slow", "timeout"}:
             self._sleep(rule.seconds)
         if rule.kind in {"lost_reply", "repeated", "killed_after"}:  # make the call, and discard its answer

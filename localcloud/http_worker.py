@@ -30,8 +30,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from localcloud.clock import wall_seconds
 from localcloud.dispatch import INLINE, WouldWaitError, is_direct
 from localcloud.page_guard import WsgiApp
-from localcloud.state.recorder import recorder
-from localcloud.temporary import Body, JoinedContent, pieces_of
+from localcloud.s3.contents import Body, JoinedContent, pieces_of
+from localcloud.store import data
 
 _T = TypeVar("_T")
 
@@ -191,21 +191,18 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Answer the requests that have come; with a state make their changes durable together."""
         super().wait_for_and_dispatch_events(timeout)
-        if recorder.is_on:
+        if data().is_durable:
             self._send_held()
 
     def _send_held(self) -> None:
-        recorder.commit()
+        data().commit()
         while self._held:
-            self._send_each_held()
-            recorder.commit()  # of the next requests that the same clients had sent already
-
-    def _send_each_held(self) -> None:
-        held, self._held = self._held, []
-        for conn, answer in held:
-            conn.is_held = False
-            if conn in self._watched and self._send(conn, answer):
-                self._answer_begun(conn)
+            held, self._held = self._held, []
+            for conn, answer in held:
+                conn.is_held = False
+                if conn in self._watched and self._send(conn, answer):
+                    self._answer_begun(conn)
+            data().commit()  # of the next requests that the same clients had sent already
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, and read it in the main thread."""
@@ -270,7 +267,7 @@ class InlineWorker(ThreadWorker):  # type: ignore[misc]
                 self._drop(conn)
                 return
             conn.begun, conn.needed = conn.begun[conn.needed :], 0
-            if recorder.is_on:
+            if data().is_durable:
                 conn.is_held = True
                 self._held.append((conn, answer))
             elif not self._send(conn, answer):

@@ -5,7 +5,6 @@ at any instruction and started again. It finds the machines of an earlier hyperv
 """
 
 import logging
-import math
 import os
 import queue
 import selectors
@@ -13,7 +12,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,6 @@ from localcloud.machines.machine import (
     BootFailedError,
     Machine,
     Process,
-    discard_all,
     end_all,
     machines_in,
 )
@@ -47,7 +44,6 @@ class _Instance:
     pidfd: int | None = None
     services: ExitStack | None = None
     boot_at: float | None = None
-    retry_at: float | None = None
     kill_at: float | None = None
     failure: str | None = None
     reported_running: bool = False
@@ -62,23 +58,16 @@ class _Instance:
 
 
 class Hypervisor:
-    """Runs the instances of one cloud, each with a folder in the state directory.
-
-    The grace period is the time from the request to shut down until a machine is killed.
-    """
+    """Runs the instances of one cloud, each with a folder in the state directory."""
 
     def __init__(
         self,
         endpoint_url: str,
         state_dir: Path,
-        *,
-        grace_seconds: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint_url, self._state_dir = endpoint_url, state_dir
         self._backend = ProcessBackend(endpoint_url)
-        self._grace = self._backend.grace_seconds if grace_seconds is None else grace_seconds
-        self._clock = clock
+        self._grace = self._backend.grace_seconds
         self._client = ControlClient(endpoint_url)
         self._instances: dict[str, _Instance] = {}
         self._work: list[InstanceWork] | None = None
@@ -153,9 +142,8 @@ class Hypervisor:
 
     def _wait(self) -> None:
         """Wait until the cloud's instances change, a process ends, or an action is due."""
-        now = self._clock()
-        times = [at for i in self._instances.values() for at in (i.boot_at, i.retry_at, i.kill_at)]
-        due = [at - now for at in times if at is not None and at < math.inf]
+        now = time.monotonic()
+        due = [at - now for i in self._instances.values() for at in (i.boot_at, i.kill_at) if at is not None]
         if any(i.has_unsent_report() for i in self._instances.values()):
             due.append(TICK_SECONDS)
         for key, _ in self._selector.select(max(0.0, min(due)) if due else None):
@@ -175,7 +163,7 @@ class Hypervisor:
             instance = self._instances[instance_id]
             self._end(instance)
             if instance.has_ended:
-                instance.machine.discard()
+                self._backend.discard(instance.machine)
                 del self._instances[instance_id]
         for work in wanted.values():
             found = self._instances.get(work.id)
@@ -184,20 +172,17 @@ class Hypervisor:
             self._advance(work, found)
 
     def _schedule(self, work: InstanceWork) -> _Instance:
-        machine = Machine(self._state_dir / "instances" / work.id)
-        instance = _Instance(machine, work.generation)
-        if work.state == "running" and not work.stuck:
-            instance.has_ended = True  # it ran before, and its directory was removed with its process
-        elif work.state in {"pending", "running"}:
-            instance.boot_at = self._clock() + work.boot_delay_seconds
+        instance = _Instance(Machine(self._state_dir / "instances" / work.id), work.generation)
+        if work.state == "pending" or (work.state == "running" and work.stuck):
+            instance.boot_at = time.monotonic() + work.boot_delay_seconds
         else:
-            instance.has_ended = True
+            instance.has_ended = True  # it ran before, and its directory was removed with its process
         self._instances[work.id] = instance
         return instance
 
     def _advance(self, work: InstanceWork, instance: _Instance) -> None:
         if instance.boot_at is not None and work.state in {"pending", "running"}:
-            if self._clock() >= instance.boot_at:
+            if time.monotonic() >= instance.boot_at:
                 instance.boot_at = None
                 self._boot(work, instance)
         elif work.state in {"shutting-down", "stopping"}:
@@ -220,7 +205,7 @@ class Hypervisor:
             instance.reported_running = self._report(work.id, instance, "running")
         except CloudUnreachableError as error:
             log.warning("%s waits for the cloud: %s", work.id, error)
-            instance.boot_at = self._clock() + RETRY_SECONDS
+            instance.boot_at = time.monotonic() + RETRY_SECONDS
         except (BootFailedError, NotLaunchedError, OSError) as error:
             log.warning("%s does not boot: %s", work.id, error)
             instance.failure = str(error)
@@ -235,20 +220,18 @@ class Hypervisor:
         self._selector.register(instance.pidfd, selectors.EVENT_READ, instance)
 
     def _end(self, instance: _Instance) -> None:
-        """Request a shutdown, as often as the backend needs, and kill the machine after the grace period."""
+        """Request a shutdown, and kill the machine after the grace period."""
         instance.boot_at = None
         if instance.has_ended or instance.process is None:
             instance.has_ended = True
             return
-        now = self._clock()
-        if instance.kill_at is None or instance.retry_at is None:
-            instance.kill_at, instance.retry_at = now + self._grace, now
-        if now >= instance.kill_at:
+        now = time.monotonic()
+        if instance.kill_at is None:
+            instance.kill_at = now + self._grace
+            self._backend.request_shutdown(instance.process)
+        elif now >= instance.kill_at:
             instance.kill_at = now + self._grace
             instance.process.signal_group(signal.SIGKILL)
-        elif now >= instance.retry_at:
-            instance.retry_at = now + self._backend.shutdown_retry_seconds
-            self._backend.request_shutdown(instance.process)
 
     def _ended(self, instance: _Instance) -> None:
         """Kill the remaining children of a process that has ended, and stop its services."""
@@ -261,7 +244,7 @@ class Hypervisor:
             instance.child.wait()
         if instance.services is not None:
             instance.services.close()
-        instance.pidfd = instance.services = instance.kill_at = instance.retry_at = None
+        instance.pidfd = instance.services = instance.kill_at = None
         instance.has_ended = True
 
     def _report(self, instance_id: str, instance: _Instance, event: str) -> bool:
@@ -272,7 +255,7 @@ class Hypervisor:
             "failed": instance.failure,
         }
         try:
-            self._client.send("POST", f"instances/{instance_id}/events", report)
+            self._client.call("POST", f"instances/{instance_id}/events", report)
         except NotLaunchedError:
             return True
         except CloudUnreachableError as error:
@@ -282,8 +265,8 @@ class Hypervisor:
 
     def _end_everything(self) -> None:
         running = [instance for instance in self._instances.values() if instance.process is not None]
-        deadline = self._clock() + self._grace
-        while self._clock() < deadline and any(i.process is not None and i.process.alive() for i in running):
+        deadline = time.monotonic() + self._grace
+        while time.monotonic() < deadline and any(i.process is not None and i.process.alive() for i in running):
             for instance in running:
                 self._end(instance)
             time.sleep(0.02)
@@ -291,4 +274,5 @@ class Hypervisor:
         for instance in running:
             if instance.pidfd is not None:
                 self._ended(instance)
-        discard_all(self._state_dir)
+        for machine in machines_in(self._state_dir):
+            self._backend.discard(machine)

@@ -1,20 +1,19 @@
 """Starts the local cloud as child processes that end with their parent, for commands and tests."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from localcloud.access_keys import owner_key
+from localcloud.clients import ControlClient
 from localcloud.machines.machine import remove_all
 from localcloud.parent_watch import Lifeline
 
@@ -24,7 +23,7 @@ STOP_SECONDS = 8.0
 
 
 class LocalCloudError(RuntimeError):
-    """Raised when the local cloud does not start or rejects a call; the message has its log or its reason."""
+    """Raised when the local cloud does not start; the message has the reason."""
 
 
 class LocalCloud:
@@ -39,8 +38,13 @@ class LocalCloud:
         switches: initial values of `options.Switches`.
         start_seconds: time limit until the server answers.
         state: folder in which the server keeps everything; None loses it when the server ends.
-        extensions: names of modules that add to the server's APIs, see `extensions`.
+        extensions: names of modules that change the server's APIs, see `dispatch.MIDDLEWARE`.
+
+    Attributes:
+        program: arguments of Python, for ``python -m localcloud`` or what stands for it.
     """
+
+    program: Sequence[str] = ("-m", "localcloud")
 
     def __init__(
         self,
@@ -111,41 +115,23 @@ class LocalCloud:
 
     def start_hypervisor(self) -> subprocess.Popen[bytes]:
         """Start the hypervisor, also after it died: it adopts the machines of its predecessor."""
-        self.hypervisor = self._spawn("hypervisor", self.hypervisor_arguments())
+        where = ["--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir)]
+        lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
+        self.hypervisor = self._spawn("hypervisor", ["hypervisor", *where, *lifeline])
         return self.hypervisor
-
-    def hypervisor_arguments(self) -> list[str]:
-        """Return the arguments of ``python -m localcloud``, for a caller that supervises the hypervisor itself."""
-        return [
-            "hypervisor",
-            *("--endpoint", self.endpoint_url),
-            *("--state-dir", str(self.state_dir)),
-            *("--lifeline-fd", str(self._lifeline.read_end)),
-        ]
 
     def set_switches(self, **switches: Any) -> dict[str, Any]:
         """Set switches (see `options.Switches`) and return the values of all switches.
 
         Raises:
-            LocalCloudError: a switch is unknown or its value is not allowed; the message names the allowed ones.
+            CloudUnreachableError: a switch is unknown or its value is not allowed; the message says why.
         """
         return self.control("PUT", "switches", switches)
 
     def control(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Call the control endpoint.
-
-        Raises:
-            LocalCloudError: the endpoint rejects the call; the message has its reason.
-        """
-        data = None if body is None else json.dumps(dict(body)).encode()
-        headers = {"Authorization": owner_key().control_authorization}
-        request = urllib.request.Request(f"{self.endpoint_url}/_embedded/{path}", data, headers, method=method)  # noqa: S310 - as below
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # nosec B310 # noqa: S310 - our own loopback URL
-                result: dict[str, Any] = json.load(answer)
-                return result
-        except urllib.error.HTTPError as error:
-            raise LocalCloudError(error.read().decode()) from error
+        """Call the control endpoint; raises as `ControlClient.call` does."""
+        with closing(ControlClient(self.endpoint_url)) as client:
+            return client.call(method, path, body)
 
     def stop(self) -> None:
         """End every process, instances included, and wait until they have ended."""
@@ -184,12 +170,10 @@ class LocalCloud:
             lifeline = ["--lifeline-fd", str(self._lifeline.read_end)]
             self._cloud = self._spawn("cloud", arguments + lifeline, listener.fileno())
 
-    def _spawn(
-        self, name: str, arguments: list[str], *descriptors: int, program: Sequence[str] = ("-m", "localcloud")
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, arguments: list[str], *descriptors: int) -> subprocess.Popen[bytes]:
         with (self.state_dir / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *program, *arguments],
+                [sys.executable, *self.program, *arguments],
                 pass_fds=[self._lifeline.read_end, *descriptors],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

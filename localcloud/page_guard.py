@@ -25,9 +25,6 @@ Header = tuple[str, str]
 LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 """Names of this machine that no name server decides. All names below `localhost` count, too (RFC 6761)."""
 
-_STOCK_CONTROL = re.compile(r"/moto-api(/|$)")
-"""moto's own pages, which could empty the cloud and change its settings."""
-
 _BUCKET = re.compile(r"/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/?")
 
 _PREFLIGHT_SECONDS = "3600"
@@ -47,8 +44,6 @@ class PageGuard:
         host = environ.get("HTTP_HOST", "")
         if not is_local_host(host):
             return _refuse(start_response, f"the host {host!r} is not this machine: use 127.0.0.1 or localhost")
-        if _STOCK_CONTROL.match(environ.get("PATH_INFO", "")):
-            return _refuse(start_response, "moto's own control pages are off")
         if not is_from_a_page(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")):
             return self._cloud(environ, start_response)
         return self._answer_page(environ, start_response)

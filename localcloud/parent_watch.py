@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from localcloud.machines.machine import discard_all, end_all
+from localcloud.machines.machine import end_all
 
 
 class Lifeline:
@@ -89,9 +89,6 @@ GRACE_SECONDS = 2.0
 
 MAX_SWEEP_SECONDS = 10.0
 
-MAX_EXIT_SECONDS = 60.0
-"""Longest wait for the processes of a killed machine: the guard is the last that can remove what they leave."""
-
 
 def guard(state_dir: Path, lifeline: int) -> None:
     """Wait for the end of the lifeline, then end every instance. Returns at once if another guard runs."""
@@ -117,4 +114,3 @@ def _sweep(state_dir: Path) -> None:
             end_all(state_dir, signal.SIGKILL)
         time.sleep(0.05)
     end_all(state_dir, signal.SIGKILL)
-    discard_all(state_dir, MAX_EXIT_SECONDS)

@@ -1,4 +1,4 @@
-"""Patches of moto: each names a symbol, verifies that moto has not changed it, and replaces or adds it.
+"""Patches of moto: each names a symbol, verifies that moto has not changed it, and replaces it.
 
 Patches are grouped by moto's services and applied once, before the first request of the service.
 """
@@ -13,6 +13,8 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 MOTO_VERSION = "5.2.5"
+
+_REMEDY = f"install moto=={MOTO_VERSION} or revisit localcloud"
 
 
 class MotoChangedError(RuntimeError):
@@ -35,61 +37,24 @@ class Patch:
     build: Callable[[Any], Any]
     why: str
 
-    def check(self) -> None:
-        """Verify that the symbol exists with the expected parameters.
+    def apply(self) -> None:
+        """Replace the symbol.
 
         Raises:
-            MotoChangedError: the symbol or its signature differs; the message names both signatures.
+            MotoChangedError: it does not exist, or has other parameters.
         """
         owner, name = _locate(self.symbol)
         original = inspect.getattr_static(owner, name, None)
-        if original is None:
-            raise MotoChangedError(_remedy(f"{self.symbol} no longer exists"))
-        found = _parameters_of(original.fget if isinstance(original, property) else original)
+        found = original and _parameters_of(original.fget if isinstance(original, property) else original)
         if found != self.parameters:
-            raise MotoChangedError(_remedy(f"{self.symbol} takes {found}, expected {self.parameters}"))
-
-    def apply(self) -> None:
-        """Check the symbol and replace it; raises as `check` does."""
-        self.check()
-        owner, name = _locate(self.symbol)
-        setattr(owner, name, self.build(inspect.getattr_static(owner, name)))
-
-
-@dataclass(frozen=True)
-class NewAttribute:
-    """Adds a symbol that moto lacks.
-
-    Attributes:
-        symbol: ``module:Class.attribute``.
-        why: what moto cannot do without the attribute.
-    """
-
-    symbol: str
-    value: Any
-    why: str
-
-    def check(self) -> None:
-        """Verify that moto still lacks the attribute.
-
-        Raises:
-            MotoChangedError: moto has an attribute of this name.
-        """
-        owner, name = _locate(self.symbol)
-        if getattr(owner, name, self.value) is not self.value:
-            raise MotoChangedError(_remedy(f"{self.symbol} exists"))
-
-    def apply(self) -> None:
-        """Check, then add the attribute; raises as `check` does."""
-        self.check()
-        owner, name = _locate(self.symbol)
-        setattr(owner, name, self.value)
+            raise MotoChangedError(f"{self.symbol} takes {found}, expected {self.parameters}; {_REMEDY}")
+        setattr(owner, name, self.build(original))
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Patches(list[Patch | NewAttribute]):
+class Patches(list[Patch]):
     """The patches of a module, in the order in which their functions are defined.
 
     The methods return decorators. Unless `parameters` names those of the original, separated by spaces, a function
@@ -126,15 +91,6 @@ class Patches(list[Patch | NewAttribute]):
 
         return register
 
-    def add(self, symbol: str, why: str) -> Callable[[Function], Function]:
-        """Add a method that moto lacks."""
-
-        def register(function: Function) -> Function:
-            self.append(NewAttribute(symbol, function, why))
-            return function
-
-        return register
-
 
 def _parameters_of(function: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
@@ -146,26 +102,11 @@ def _locate(symbol: str) -> tuple[Any, str]:
     return functools.reduce(getattr, parents, importlib.import_module(module)), name
 
 
-def check_version() -> None:
-    """Verify that moto is exactly the pinned version.
-
-    Raises:
-        MotoChangedError: a different version is installed.
-    """
-    if (found := version("moto")) != MOTO_VERSION:
-        raise MotoChangedError(_remedy(f"moto {found} is installed, {MOTO_VERSION} expected"))
-
-
-def _remedy(problem: str) -> str:
-    return f"{problem}; install moto=={MOTO_VERSION} or revisit localcloud"
-
-
 # imported late: moto's EC2 alone takes most of a second
 MODULES = {
     "core": ("localcloud.patches",),
     "s3": ("localcloud.s3.objects",),
-    "sqs": ("localcloud.sqs.backend",),
-    "dynamodb": ("localcloud.dynamodb",),
+    "dynamodb": ("localcloud.dynamodb.tables",),
     "ec2": ("localcloud.ec2.launches", "localcloud.ec2.instances"),
 }
 
@@ -185,7 +126,7 @@ def parse_files_once() -> None:
     loader.load_file = lambda _self, file_path: cached(file_path)
 
 
-def patches_of(service: str) -> tuple[Patch | NewAttribute, ...]:
+def patches_of(service: str) -> tuple[Patch, ...]:
     """Return the patches of one of moto's services; empty for a service that stock moto serves."""
     parse_files_once()
     modules = [importlib.import_module(name) for name in MODULES.get(service, ())]
@@ -201,7 +142,8 @@ def apply_patches(service: str) -> None:
     with _applying:
         if service in _applied:
             return
-        check_version()
+        if (found := version("moto")) != MOTO_VERSION:
+            raise MotoChangedError(f"moto {found} is installed, {MOTO_VERSION} expected; {_REMEDY}")
         for patch in patches_of(service):
             patch.apply()
         _applied.add(service)

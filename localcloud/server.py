@@ -14,15 +14,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from localcloud.control import ControlApplication
-from localcloud.dispatch import (
-    CachedDispatcher,
-    CountedCalls,
-    DirectCalls,
-    call_counter,
-    stock_dispatcher,
-)
+from localcloud.dispatch import MIDDLEWARE, CountedCalls, DirectCalls, MotoServices, call_counter
 from localcloud.ec2.fleet import fleet
-from localcloud.extensions import MIDDLEWARE
 from localcloud.faults import FaultyCalls
 from localcloud.http_worker import InlineWorker
 from localcloud.page_guard import PageGuard, WsgiApp, bucket_allows_post
@@ -30,9 +23,9 @@ from localcloud.parent_watch import watch_lifeline
 from localcloud.patches import apply_patches
 from localcloud.s3.posts import PostObjects
 from localcloud.signatures import SignedCalls
+from localcloud.state.calls import DurableCalls, restore
 from localcloud.state.folder import StateFolder
-from localcloud.state.recorder import RecordedCalls, recorder
-from localcloud.state.store import StateError, Store
+from localcloud.store import StateError, Store, data, use
 
 log = logging.getLogger(__name__)
 
@@ -45,18 +38,6 @@ COLLECT_AFTER = 20_000
 """Number of new objects after which the interpreter collects garbage; most requests leave none."""
 
 
-class LocalCloudApplication:
-    """WSGI: ``/_embedded/`` is the control endpoint, all other paths are AWS. No bucket has such a name."""
-
-    def __init__(self, aws: WsgiApp, control: WsgiApp) -> None:
-        self._aws, self._control = aws, control
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer one request."""
-        own = environ.get("PATH_INFO", "").startswith("/_embedded/")
-        return (self._control if own else self._aws)(environ, start_response)
-
-
 def create_application() -> PageGuard:
     """Return the cloud's application with the fleet of this process.
 
@@ -64,13 +45,18 @@ def create_application() -> PageGuard:
         MotoChangedError: the installed moto differs from the version that the patches were written for.
     """
     apply_patches("core")
-    aws: WsgiApp = PostObjects(DirectCalls(CachedDispatcher(stock_dispatcher())))
-    if recorder.is_on:
-        aws = RecordedCalls(aws, recorder)
+    aws: WsgiApp = PostObjects(DirectCalls(MotoServices()))
+    if data().is_durable:
+        aws = DurableCalls(aws)
     for wrap in MIDDLEWARE:
         aws = wrap(aws)
     signed = SignedCalls(CountedCalls(FaultyCalls(aws, fleet.call_faults), call_counter))
-    cloud = LocalCloudApplication(signed, ControlApplication(fleet))
+    control = ControlApplication(fleet)
+
+    def cloud(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        is_control = environ.get("PATH_INFO", "").startswith("/_embedded/")  # no bucket has such a name
+        return (control if is_control else signed)(environ, start_response)
+
     return PageGuard(cloud, bucket_allows_post)
 
 
@@ -109,7 +95,8 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
         """Return the application; gunicorn calls this in the worker process."""
         if self._state is not None:
             try:
-                recorder.start(Store(self._state.database))
+                use(Store(self._state.path))
+                restore()
             except StateError as error:
                 log.critical("%s", error)
                 os._exit(STATE_NOT_READ)
@@ -130,9 +117,10 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
 
     @staticmethod
     def _worker_ends(_arbiter: Any, _worker: Any) -> None:
-        """Make what was recorded durable, and exit without releasing moto's memory, which would take a second."""
-        recorder.commit()
-        os._exit(0)
+        """Close the store, and exit without releasing moto's memory, which would take a second."""
+        with data().lock:  # which no other thread gets any more
+            data().close()
+            os._exit(0)
 
     @staticmethod
     def _worker_ended(arbiter: Any, _worker: Any) -> None:
@@ -141,7 +129,7 @@ class CloudServer(BaseApplication):  # type: ignore[misc]
 
 
 def _end_long_polls() -> None:
-    from localcloud.sqs.backend import end_long_polls
+    from localcloud.sqs.calls import end_long_polls
 
     end_long_polls()
     fleet.close()

@@ -8,7 +8,7 @@ import click
 
 from fleetsight_client.cli import CommandGroup
 from localcloud.state.folder import StateFolder, restore
-from localcloud.state.store import StateError
+from localcloud.store import StateError
 from scripts.run.state import StateFolderError
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)

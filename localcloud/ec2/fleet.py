@@ -16,7 +16,7 @@ from localcloud.clients import InstanceWork
 from localcloud.clock import utc_now, wall_seconds
 from localcloud.eventual_consistency import ValueHistory
 from localcloud.faults import CallFaults
-from localcloud.options import Switches, rules_of
+from localcloud.options import Switches
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class InstanceActions:
 
     Attributes:
         terminate: releases the instance's resources and marks it as terminated.
-        view: returns the attributes of the instance that can change.
+        view: returns what the API shows of an instance now.
     """
 
     terminate: Callable[[Any], Any]
@@ -151,7 +151,7 @@ class Ec2Fleet:
         """Replace the switches; the new values apply from now on."""
         with self._changed:
             self.switches = switches
-        self.call_faults.set_rules(rules_of(switches.faults), switches.fault_seed)
+        self.call_faults.set_rules(switches.faults, switches.fault_seed)
 
     def consume_fault(self, name: str) -> bool:
         """Return True if a fault is due, and decrement the switch `name`, which counts the remaining ones."""

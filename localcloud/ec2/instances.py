@@ -4,8 +4,6 @@ import base64
 import copy
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,44 +134,14 @@ _seconds_ago: ContextVar[float] = ContextVar("seconds_ago", default=0.0)
 """Age in seconds of the answer that this thread prepares; 0 outside DescribeInstances."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceView:
-    """The attributes of an instance that can change: state, reason, launch time and tags."""
-
-    state: str
-    code: int
-    transition: str
-    reason: tuple[str, str]
-    launched: datetime
-    tags: tuple[tuple[str, str], ...]
-
-
-def view_of(instance: Any) -> InstanceView:
-    """Return the present attributes of one of moto's instances."""
-    reason = instance.state_reason
-    tags = instance.ec2_backend.tags.get(instance.id, {})
-    return InstanceView(
-        instance.state,
-        instance.state_code,
-        instance._reason,
-        (reason.message, reason.code),
-        instance.launch_time,
-        tuple(tags.items()),
-    )
-
-
-def past_instance(instance: Any, then: InstanceView) -> Any:
-    """Return a copy of one of moto's instances with earlier attributes."""
-    past = copy.copy(instance)
-    past._private_ips = set()  # moto releases the addresses of an instance when its object is deleted
-    past._state, past.launch_time = InstanceState(then.state, then.code), then.launched
-    past._reason, past.state_reason = then.transition, StateReason(*then.reason)
-    tags = [
-        {"resource_id": instance.id, "resource_type": "instance", "key": key, "value": value}
-        for key, value in then.tags
-    ]
-    past.get_tags = lambda: tags
-    return past
+def view_of(instance: Any) -> Any:
+    """Return a copy of one of moto's instances that keeps its present state, reason, launch time and tags."""
+    view, reason, tags = copy.copy(instance), instance.state_reason, instance.get_tags()
+    view._private_ips = set()  # moto releases the addresses of an instance when its object is deleted
+    view._state = InstanceState(instance.state, instance.state_code)
+    view.state_reason = StateReason(reason.message, reason.code)
+    view.get_tags = lambda: tags
+    return view
 
 
 # `terminate` and `stop` of an instance that has no process are those of stock moto.
@@ -209,7 +177,7 @@ def all_reservations(original: Any, self: Any, filters: Any = None) -> Any:
         for instance in reservation.instances:
             with suppress(UnknownInstanceError):  # still being launched
                 if (then := fleet.find(instance.id).past.value_ago(ago)) is not None:
-                    past.append(past_instance(instance, then))
+                    past.append(then)
         reservation.instances = past
         if past:
             reservations.append(reservation)

@@ -15,9 +15,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from moto.core.responses import ActionResult
-from moto.ec2.exceptions import EC2ClientError, InvalidParameterCombination, MissingParameter
+from moto.ec2.exceptions import EC2ClientError, MissingParameter
 from moto.ec2.exceptions import InvalidLaunchTemplateVersionNotFound as UnknownVersionError
-from moto.ec2.models.instance_types import INSTANCE_TYPES
 from werkzeug.exceptions import HTTPException
 
 from localcloud.ec2.fleet import CapacityPool, fleet
@@ -30,14 +29,6 @@ _SERVER_ERRORS = {
     "RequestLimitExceeded": HTTPStatus.SERVICE_UNAVAILABLE,
     "ServiceUnavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "Unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
-}
-
-_MESSAGES = {
-    "InsufficientInstanceCapacity": "We currently do not have sufficient capacity.",
-    "InternalError": "An internal error has occurred",
-    "MaxSpotInstanceCountExceeded": "Max spot instance count exceeded",
-    "RequestLimitExceeded": "Request limit exceeded.",
-    "VcpuLimitExceeded": "You have requested more vCPU capacity than your current vCPU limit allows.",
 }
 
 
@@ -53,8 +44,8 @@ class Ec2ServerError(HTTPException):
 
 
 def ec2_error(code: str, message: str | None = None) -> Ec2ServerError | EC2ClientError:
-    """Return the exception for an error code of EC2, by default with EC2's message, or one that names the switch."""
-    text = message or _MESSAGES.get(code, "Refused, since the local cloud's switch launch_error says so.")
+    """Return the exception for an error code of EC2."""
+    text = message or "Refused, since a switch of the local cloud says so."
     return Ec2ServerError(code, text) if code in _SERVER_ERRORS else EC2ClientError(code, text)
 
 
@@ -106,73 +97,6 @@ def _template_data(backend: Any, named: Mapping[str, Any]) -> Parameters:
     return data
 
 
-def check_launch(parameters: Mapping[str, Any]) -> None:
-    """Check the parameters of a launch.
-
-    Raises:
-        EC2ClientError: MissingParameter without an image; InvalidParameterCombination for security groups together
-            with network interfaces, which have their own, and for a one-time Spot instance with the behaviour to
-            stop, since only a persistent one can be started again.
-    """
-    if not parameters.get("ImageId"):
-        raise MissingParameter("The request must contain the parameter ImageId")
-    if parameters.get("NetworkInterfaces") and (
-        parameters.get("SecurityGroupIds") or parameters.get("SecurityGroups")
-    ):
-        raise InvalidParameterCombination(
-            "Network interfaces and an instance-level security groups may not be specified on the same request"
-        )
-    if not is_one_time_spot(parameters):
-        return
-    interruption = _spot_options(parameters).get("InstanceInterruptionBehavior", "terminate")
-    if interruption != "terminate":
-        raise InvalidParameterCombination(
-            f"The request with type 'one-time' is not supported when instanceInterruptionBehavior is set to "
-            f"'{interruption}'."
-        )
-    if parameters.get("InstanceInitiatedShutdownBehavior") == "stop":
-        raise InvalidParameterCombination(
-            "The request with type 'one-time' is not supported when instanceInitiatedShutdownBehavior is set to "
-            "'stop'."
-        )
-
-
-def check_architecture(ec2: Any, parameters: Mapping[str, Any]) -> None:
-    """Check that instance type and image have the same architecture, as https://github.com/eksctl-io/eksctl/issues/8235.
-
-    Images and types that moto does not know are not checked.
-
-    Raises:
-        EC2ClientError: InvalidParameterValue.
-    """
-    image, kind = ec2.amis.get(parameters["ImageId"]), INSTANCE_TYPES.get(parameters.get("InstanceType", ""))
-    if image is None or kind is None:
-        return
-    supported = kind.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
-    if image.architecture and supported and image.architecture not in supported:
-        raise EC2ClientError(
-            "InvalidParameterValue",
-            f"The architecture '{','.join(supported)}' of the specified instance type does not match the "
-            f"architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that "
-            "have matching architectures, and try again. You can use 'describe-instance-types' or 'describe-images' "
-            "to discover the architecture of the instance type or AMI.",
-        )
-
-
-def is_spot(parameters: Mapping[str, Any]) -> bool:
-    """Return True if a launch requests Spot instances."""
-    return (parameters.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
-
-
-def is_one_time_spot(parameters: Mapping[str, Any]) -> bool:
-    """Return True if a launch requests one-time Spot instances (the default), which cannot be started again."""
-    return is_spot(parameters) and _spot_options(parameters).get("SpotInstanceType", "one-time") == "one-time"
-
-
-def _spot_options(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (parameters.get("InstanceMarketOptions") or {}).get("SpotOptions") or {}
-
-
 def capacity_pool_of(backend: Any, parameters: Mapping[str, Any]) -> CapacityPool:
     """Return the capacity pool of a launch; without a subnet or a zone it is in the region's first zone, as in moto.
 
@@ -185,54 +109,45 @@ def capacity_pool_of(backend: Any, parameters: Mapping[str, Any]) -> CapacityPoo
         zone = backend.get_subnet(subnet).availability_zone
     else:
         zone = (parameters.get("Placement") or {}).get("AvailabilityZone") or f"{backend.region_name}a"
-    return CapacityPool(parameters.get("InstanceType") or "m1.small", zone, is_spot(parameters))
+    market = (parameters.get("InstanceMarketOptions") or {}).get("MarketType")
+    return CapacityPool(parameters.get("InstanceType") or "m1.small", zone, market == "spot")
 
 
 MAX_TOKENS = 10_000
 """Largest number of stored client tokens."""
 
 
-class Launches:
-    """The launches of this cloud by client token, so that a repeated launch starts nothing."""
+_reservations: OrderedDict[tuple[str, str, str], tuple[str, Any]] = OrderedDict()
+"""By account, region and client token: the parameters of a launch, and its reservation."""
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self._by_token: OrderedDict[tuple[str, str, str], tuple[str, Any]] = OrderedDict()
-
-    def find(self, key: tuple[str, str, str], parameters: str) -> Any | None:
-        """Return the reservation that a token launched before, or None.
-
-        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html has both errors.
-
-        Raises:
-            EC2ClientError: IdempotentParameterMismatch if the token was used with other parameters;
-                IdempotentInstanceTerminated if all instances of the token have been terminated.
-        """
-        if key not in self._by_token:
-            return None
-        earlier, reservation = self._by_token[key]
-        if earlier != parameters:
-            raise EC2ClientError(
-                "IdempotentParameterMismatch",
-                f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) "
-                f"with client token {key[2]}.",
-            )
-        if all(instance.state == "terminated" for instance in reservation.instances):
-            raise EC2ClientError(
-                "IdempotentInstanceTerminated",
-                "The client token you have provided is associated with a terminated instance. "
-                "Please use a different client token.",
-            )
-        return reservation
-
-    def store(self, key: tuple[str, str, str], parameters: str, reservation: Any) -> None:
-        """Store the launch of a token, and drop the oldest if there are too many."""
-        self._by_token[key] = parameters, reservation
-        if len(self._by_token) > MAX_TOKENS:
-            self._by_token.popitem(last=False)
+_launching = threading.RLock()
 
 
-_launches = Launches()
+def launched_before(key: tuple[str, str, str], parameters: str) -> Any | None:
+    """Return the reservation that a token launched before, or None.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html has both errors.
+
+    Raises:
+        EC2ClientError: IdempotentParameterMismatch if the token was used with other parameters;
+            IdempotentInstanceTerminated if all instances of the token have been terminated.
+    """
+    if key not in _reservations:
+        return None
+    earlier, reservation = _reservations[key]
+    if earlier != parameters:
+        raise EC2ClientError(
+            "IdempotentParameterMismatch",
+            f"Arguments on this idempotent request are inconsistent with arguments used in previous request(s) "
+            f"with client token {key[2]}.",
+        )
+    if all(instance.state == "terminated" for instance in reservation.instances):
+        raise EC2ClientError(
+            "IdempotentInstanceTerminated",
+            "The client token you have provided is associated with a terminated instance. "
+            "Please use a different client token.",
+        )
+    return reservation
 
 
 def count_to_start(minimum: int, maximum: int, free: int | None, pool: CapacityPool) -> int:
@@ -293,16 +208,18 @@ def load_published_images(resource: str) -> Any:
 )
 def answer_run_instances(original: Any, self: Any) -> Any:
     """Launch up to MaxCount instances by call and template, once for each client token."""
-    with _launches.lock:
+    with _launching:
         token = self.params.get("ClientToken")
         parameters = {name: value for name, value in self.params.items() if name != "ClientToken"}
         fingerprint = json.dumps(parameters, default=str, sort_keys=True)
         key = (self.current_account, self.region, token or "")
-        reservation = _launches.find(key, fingerprint) if token else None
+        reservation = launched_before(key, fingerprint) if token else None
         if reservation is None:
             reservation = _launch(self, original)
             if token:
-                _launches.store(key, fingerprint, reservation)
+                _reservations[key] = fingerprint, reservation
+                if len(_reservations) > MAX_TOKENS:
+                    _reservations.popitem(last=False)
             if fleet.consume_fault("lost_launch_replies"):
                 raise ec2_error("InternalError")
         return ActionResult(reservation)
@@ -313,10 +230,6 @@ def _launch(response: Any, original: Any) -> Any:
     _check_refused()
     backend, parameters = response.ec2_backend, with_template(response.ec2_backend, response.params)
     response.params = parameters
-    check_launch(parameters)
-    check_architecture(backend, parameters)
-    if is_one_time_spot(parameters):
-        parameters["InstanceInitiatedShutdownBehavior"] = "terminate"
     minimum, maximum = int(parameters.get("MinCount", 1)), int(parameters.get("MaxCount", 1))
     pool = capacity_pool_of(backend, parameters)
     parameters["MinCount"] = count_to_start(

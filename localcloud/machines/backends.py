@@ -4,7 +4,6 @@ The directory of a machine also holds ``user-data`` (the script) and ``port`` (o
 """
 
 import contextlib
-import math
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -19,11 +18,9 @@ class ProcessBackend:
 
     Attributes:
         grace_seconds: time for a shutdown before the machine is killed.
-        shutdown_retry_seconds: interval between requests to shut down; infinite if one request is enough.
     """
 
     grace_seconds = 2.0
-    shutdown_retry_seconds = math.inf
 
     def __init__(self, endpoint_url: str) -> None:
         self._endpoint_url = endpoint_url
@@ -57,6 +54,9 @@ class ProcessBackend:
     def request_shutdown(self, process: Process) -> None:
         """Send SIGTERM to the process and its children."""
         process.signal_group(signal.SIGTERM)
+
+    def discard(self, machine: Machine) -> None:
+        """Remove what a machine leaves that has ended and will not start again; for subclasses."""
 
     def _serve_metadata(self, machine: Machine, services: contextlib.ExitStack) -> MetadataServer:
         listener = loopback_listener(machine.directory)

@@ -1,8 +1,7 @@
-"""The machine of one instance: its directory, its process and its control groups.
+"""The machine of one instance: its directory, and its process.
 
-A later hypervisor finds a machine by its directory, which holds ``process`` (the process that leads it),
-``console.log`` (its output) and ``disk`` (its disk, if it has one). The process leads a session, and all of the
-machine ends when this process is killed.
+A later hypervisor finds a machine by its directory, which holds ``process`` (the process that leads it) and
+``console.log`` (its output). The process leads a session, and all of the machine ends when this process is killed.
 """
 
 import contextlib
@@ -10,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,44 +63,6 @@ class Process:
                 os.killpg(self.pid, number)
 
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
-
-CGROUP_EXIT_SECONDS = 2.0
-"""Longest wait in seconds for the last processes of a killed machine to leave their control groups."""
-
-
-def cgroup_folders(machine_id: str, root: Path = CGROUP_ROOT) -> list[Path]:
-    """Return the machine's control group in each hierarchy of systemd's services, whether it exists or not.
-
-    Each machine has its own group, so that its systemd does not meet the services of another machine: systemd-nspawn
-    creates a machine's groups in the group in which it is started, always under the same name. The hierarchies are
-    version 2, or with version 1 ``systemd`` and, on most hosts, ``unified`` (systemd's CGROUP_DELEGATION.md).
-    """
-    hierarchies = [root] if (root / "cgroup.controllers").exists() else [root / "systemd", root / "unified"]
-    return [path / f"fleetsight-{machine_id}" for path in hierarchies if (path / "cgroup.procs").exists()]
-
-
-def remove_cgroups(machine_id: str, root: Path = CGROUP_ROOT, wait_seconds: float = CGROUP_EXIT_SECONDS) -> None:
-    """Remove the control groups of a machine that has ended, innermost first."""
-    deadline = time.monotonic() + wait_seconds
-    for top in cgroup_folders(machine_id, root):
-        while top.exists() and not _remove_tree(top) and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-
-def _remove_tree(top: Path) -> bool:
-    """Remove the groups of a tree that have no processes; return True if all were removed."""
-    try:
-        for path in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
-            path.rmdir()
-        top.rmdir()
-    except FileNotFoundError:
-        return not top.exists()
-    except OSError:
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class Machine:
     """The machine of one instance, which has a directory of its own with mode 0700."""
@@ -113,11 +73,6 @@ class Machine:
     def console(self) -> Path:
         """The file of its output."""
         return self.directory / "console.log"
-
-    @property
-    def disk(self) -> Path:
-        """The folder of its disk, if it has one; removed by `discard`."""
-        return self.directory / "disk"
 
     def prepare(self) -> None:
         """Create the directory, without the record of an earlier process."""
@@ -161,12 +116,6 @@ class Machine:
         except (OSError, ValueError, IndexError):
             return None
 
-    def discard(self, wait_seconds: float = CGROUP_EXIT_SECONDS) -> None:
-        """Remove the control groups and the disk of a machine that will not start again."""
-        # The disk last: processes that are ending write to it until they have left their groups.
-        remove_cgroups(self.directory.name, wait_seconds=wait_seconds)
-        shutil.rmtree(self.disk, ignore_errors=True)
-
 
 def machines_in(state_dir: Path) -> list[Machine]:
     """Return every machine that has a directory below `state_dir`."""
@@ -176,7 +125,6 @@ def machines_in(state_dir: Path) -> list[Machine]:
 def remove_all(state_dir: Path) -> None:
     """End and remove all machines below `state_dir`; a new cloud does not know them."""
     end_all(state_dir)
-    discard_all(state_dir)
     for machine in machines_in(state_dir):
         shutil.rmtree(machine.directory, ignore_errors=True)
 
@@ -187,9 +135,3 @@ def end_all(state_dir: Path, number: int = signal.SIGKILL) -> int:
     for process in processes:
         process.signal_group(number)
     return sum(process.alive() for process in processes)
-
-
-def discard_all(state_dir: Path, wait_seconds: float = CGROUP_EXIT_SECONDS) -> None:
-    """Remove disks and control groups of machines that have all ended; their consoles stay."""
-    for machine in machines_in(state_dir):
-        machine.discard(wait_seconds)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -73,14 +72,13 @@ class MetadataService:
     """Answers the requests of one instance.
 
     Args:
-        describe: returns the instance's identity, see `control.describe_identity`; called for each request, so
-            that tags and notices are current.
-        credentials: returns the credentials of its role.
+        fetch: returns what the control endpoint says of the instance: its identity (`control.describe_identity`), and
+            with ``/credentials`` the credentials of its role. It is called for each request, so tags and notices are
+            current.
         tokens: issues and checks session tokens.
     """
 
-    describe: Callable[[], Mapping[str, Any]]
-    credentials: Callable[[], Mapping[str, Any]]
+    fetch: Callable[[str], Mapping[str, Any]]
     tokens: MetadataTokens
 
     def answer(self, method: str, path: str, headers: Mapping[str, str]) -> MetadataResponse:
@@ -109,10 +107,10 @@ class MetadataService:
             return MetadataResponse(HTTPStatus.OK, "\n".join(VERSIONS))
         if version not in VERSIONS:
             return NOT_FOUND
-        identity = self.describe()
+        identity = self.fetch("")
         credentials_path = f"meta-data/iam/security-credentials/{identity['role']}"
         if name == credentials_path:
-            return MetadataResponse(HTTPStatus.OK, json.dumps(dict(self.credentials())))
+            return MetadataResponse(HTTPStatus.OK, json.dumps(dict(self.fetch("/credentials"))))
         found = documents(identity)
         document = found[name] if name in found else listing((*found, credentials_path), name)
         return NOT_FOUND if document is None else MetadataResponse(HTTPStatus.OK, document)
@@ -176,8 +174,6 @@ def documents(identity: Mapping[str, Any]) -> dict[str, str]:
 HOST = "127.0.0.1"
 
 RETRY_SECONDS = 0.05
-
-REFRESH_BEFORE_SECONDS = 900  # SDKs refresh credentials a quarter of an hour before they expire
 
 
 class _Server(ThreadingHTTPServer):
@@ -252,9 +248,8 @@ class MetadataServer:
     def __init__(self, endpoint_url: str, instance_id: str, directory: Path, listener: socket.socket) -> None:
         self._endpoint_url, self._path = endpoint_url, f"instances/{instance_id}"
         key = _stored(directory / "metadata-key", lambda: secrets.token_hex(32))
-        credentials = RefreshedCredentials(lambda: self._fetch("/credentials"))
         self._server = _Server(listener)
-        self._server.service = MetadataService(lambda: self._fetch(""), credentials, MetadataTokens(key.encode()))
+        self._server.service = MetadataService(self._fetch, MetadataTokens(key.encode()))
         self._closed = False
         threading.Thread(target=self._accept, name=instance_id, daemon=True).start()
 
@@ -281,23 +276,6 @@ class MetadataServer:
     def _fetch(self, what: str) -> dict[str, Any]:
         with closing(ControlClient(self._endpoint_url)) as client:
             return client.get(self._path + what)
-
-
-class RefreshedCredentials:
-    """Credentials that are cached, and fetched again before they expire."""
-
-    def __init__(self, fetch: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.time) -> None:
-        self._fetch, self._clock = fetch, clock
-        self._lock = threading.Lock()
-        self._current: Mapping[str, Any] = {"Expiration": "1970-01-01T00:00:00Z"}
-
-    def __call__(self) -> Mapping[str, Any]:
-        """Return credentials that are valid for at least `REFRESH_BEFORE_SECONDS`."""
-        with self._lock:
-            expires = datetime.strptime(self._current["Expiration"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-            if expires.timestamp() - self._clock() < REFRESH_BEFORE_SECONDS:
-                self._current = self._fetch()
-            return self._current
 
 
 def _stored(path: Path, new: Callable[[], str]) -> str:

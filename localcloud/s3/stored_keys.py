@@ -1,190 +1,177 @@
-"""The objects of a bucket in the temporary database, by key.
+"""The objects of a bucket as rows of the store, by key.
 
 moto has a list of the versions of each key, which takes 700 bytes of memory, and reads all of them for each page of a
-list. Here an object is a row. Each read makes an object of its own, and a change of it is written at once. The
-objects of multipart uploads, and those of a bucket with versions, are in memory, as in moto.
+list. Here a key has one object, which is a row: its contents, and its attributes as JSON with their names in moto.
+Each read makes an object of its own, and a change of it is written at once.
 """
 
-import functools
-import pickle  # nosec B403 (reads only what this process has written)
-import secrets
-import weakref
+import json
+from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, Final
 
-from moto.s3.models import FakeBucket, FakeKey, LowercaseDict
-from moto.s3.utils import _VersionedKeyStore
+from moto.s3.models import FakeKey
 
-from localcloud.temporary import LAST, NEXT, StoredContent, database
+from localcloud.s3.contents import JoinedContent, StoredContent, drop_rows
+from localcloud.store import LAST, NEXT, Content, checksum, data
 
-_NOT_IN_ROW: Final = frozenset({"_content", "_tick", "name", "stored_keys"})
-"""Attributes that an object gets otherwise when it is read, or need not have."""
-
-_FETCHED: Final = 16
-"""Objects that are read together for a list with common prefixes: only the first of a prefix is needed."""
-
-_ONE: Final = "SELECT content, attributes FROM objects WHERE owner = ? AND name = ?"
-_PAGE: Final = (
-    "SELECT name, content, attributes FROM objects WHERE owner = ? AND name >= ? AND name < ? ORDER BY name LIMIT ?"
+_NOT_ATTRIBUTES: Final = frozenset(
+    {"_content", "account_id", "bucket_name", "contentsize", "name", "partition", "region_name", "stored_keys"}
 )
-_PUT: Final = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)"
-_CHANGE: Final = "UPDATE objects SET attributes = ? WHERE owner = ? AND name = ?"
-_DELETE: Final = "DELETE FROM objects WHERE owner = ? AND name = ? RETURNING content"
+"""Fields of an object in moto that its row has in another form, or that follow from its bucket."""
+
+_ONE: Final = "SELECT * FROM objects WHERE bucket = ? AND name = ?"
+_PAGE: Final = "SELECT * FROM objects WHERE bucket = ? AND name >= ? AND name < ? ORDER BY name LIMIT ?"
+_PUT: Final = "INSERT INTO objects VALUES (?, ?, ?, ?, ?)"
+_CHANGE: Final = "UPDATE objects SET attributes = ?, checksum = ? WHERE bucket = ? AND name = ? AND contents = ?"
+_DELETE: Final = "DELETE FROM objects WHERE bucket = ? AND name = ? RETURNING contents"
+
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
-ETAG_DIGITS: Final = 32
-"""Digits of an ETag, as of an MD5: random where a client signs no SHA-256 of the content, else the beginning of that.
+class StoredKeys:
+    """The objects of a bucket, with the methods by which moto reads and changes the keys of one without versions."""
 
-S3 does not promise an MD5 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
-"""
+    def __init__(self, account: str, partition: str, bucket: str) -> None:
+        self._number = data().resource_number("bucket", account, partition, bucket)
+        self._shared = {
+            "account_id": account,
+            "bucket_name": bucket,
+            "partition": partition,
+            "region_name": partition,  # as of moto's backend
+            "stored_keys": self,
+        }
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the object at a key, or the default."""
+        with data().lock:
+            found = data().read(_ONE, self._number, key.encode())
+            return self._key(*found[0]) if found else default
 
-@functools.lru_cache(maxsize=1_000)
-def shared_metadata(metadata: tuple[tuple[str, str], ...]) -> LowercaseDict:
-    """Return this metadata, once for all objects that have it; it must not be changed."""
-    return LowercaseDict(metadata)
+    def __getitem__(self, key: str) -> Any:
+        """Return the object at a key; raises `KeyError` without one."""
+        if (found := self.get(key)) is None:
+            raise KeyError(key)
+        return found
 
+    def getlist(self, key: str, default: Any) -> Any:
+        """Return a list of the object at a key, or the default."""
+        return default if (found := self.get(key)) is None else [found]
 
-def random_etag() -> str:
-    """Return the ETag of a content of which no SHA-256 was signed."""
-    return secrets.token_hex(ETAG_DIGITS // 2)
-
-
-def describe(stored: FakeKey, bucket: FakeBucket, metadata: dict[str, str], tags: list[dict[str, str]]) -> None:
-    """Set metadata, tags and ACL of a new object, the last as its bucket has it; its row is written once."""
-    described: dict[str, Any] = {"_metadata": shared_metadata(tuple(metadata.items()))}
-    if tags:
-        described["tags"] = tags
-    if bucket.acl is not FakeKey.acl:  # which objects have without an attribute of their own
-        described["acl"] = bucket.acl
-    vars(stored).update(described)
-    if stored.stored_keys is not None:
-        stored.stored_keys.write(stored)
-
-
-class StoredKeys(_VersionedKeyStore):  # type: ignore[misc] # moto is untyped
-    """The versions of each key; those that are not rows are in the dictionary itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._owner = database().new_number()
-        delete = "DELETE FROM objects WHERE owner = ?"
-        weakref.finalize(self, database().execute_later, delete, self._owner).atexit = False
-
-    def __sgetitem__(self, key: str) -> list[Any]:
-        """Return the versions of a key; moto's other methods read by this one. Raises `KeyError` without any."""
-        with database().lock:
-            if dict.__contains__(self, key):
-                return list(dict.__getitem__(self, key))
-            if not (found := database().execute(_ONE, self._owner, key.encode())):
-                raise KeyError(key)
-            return [self._key(key, *found[0])]
-
-    def __setitem__(self, key: str, version: Any) -> None:
-        """Add a version."""
-        self.setlist(key, [*self.getlist(key, []), version])
-
-    def setlist(self, key: str, versions: list[Any]) -> None:
-        """Replace the versions of a key."""
-        stored, *others = versions or [None]
-        with database().lock:
-            before: list[Any] = dict.get(self, key, [])
-            if others or type(stored) is not FakeKey or stored._is_versioned or stored.multipart:
-                database().execute(_DELETE, self._owner, key.encode())
-                dict.__setitem__(self, key, versions)
-            else:
-                database().execute(_PUT, self._owner, key.encode(), stored._content.number, _row_of(stored))
-                stored._content.has_row, vars(stored)["stored_keys"] = True, self
-                dict.pop(self, key, None)
-        _dispose([version for version in before if version not in versions])
+    def setlist(self, key: str, versions: list[FakeKey]) -> None:
+        """Put an object; the one at its key is removed."""
+        [stored] = versions
+        parts = _parts_of(stored)
+        row = (self._number, key.encode(), _contents_of(parts), _attributes_of(stored))
+        with data().change():
+            self._drop(key)
+            for part in parts:
+                part.add_row()
+            data().write(_PUT, *row, checksum(*row))
+        vars(stored)["stored_keys"] = self
 
     def write(self, changed: FakeKey) -> None:
         """Write an object that was read from its row, or put, and has changed; if it was replaced, do nothing."""
-        with database().lock:
-            found = database().execute(_ONE, self._owner, changed.name.encode())
-            if found and found[0][0] == changed._content.number:
-                database().execute(_CHANGE, _row_of(changed), self._owner, changed.name.encode())
+        contents, attributes, name = _contents_of(_parts_of(changed)), _attributes_of(changed), changed.name.encode()
+        right = checksum(self._number, name, contents, attributes)
+        data().write(_CHANGE, attributes, right, self._number, name, contents)
 
     def pop(self, key: str) -> None:
-        """Delete the versions of a key; raises `KeyError` without any."""
-        with database().lock:
-            versions: list[Any] | None = dict.pop(self, key, None)
-            if not database().execute(_DELETE, self._owner, key.encode()) and versions is None:
-                raise KeyError(key)
-        _dispose(versions or [])
+        """Delete the object at a key; raises `KeyError` without one."""
+        with data().change():
+            was_there = self._drop(key)
+        if not was_there:
+            raise KeyError(key)
+
+    def _drop(self, key: str) -> bool:
+        """Delete the row of a key; return whether there was one."""
+        found = data().write(_DELETE, self._number, key.encode()).fetchall()
+        for (contents,) in found:
+            drop_rows(Content(*each) for each in json.loads(contents))
+        return bool(found)
+
+    def remove(self) -> None:
+        """Remove the bucket, which is empty."""
+        data().write("DELETE FROM resources WHERE number = ?", self._number)
 
     def entries(self, prefix: str, delimiter: str | None, after: str, limit: int) -> list[FakeKey | str]:
         """Return up to `limit` objects and common prefixes, by name: those with a prefix, after another name."""
+        if not delimiter:
+            return self.page(prefix, after.encode(), limit)
         found, passed = list[FakeKey | str](), _last_of(after, prefix, delimiter)
-        while len(found) < limit:
-            fetched = min(limit - len(found), _FETCHED if delimiter else limit)
-            if not (page := self.page(prefix, passed, fetched)):
-                break
-            for stored in page:
-                shared = _common_prefix(stored.name, prefix, delimiter)
-                found.append(shared or stored)
-                if shared:
-                    break
-            passed = _last_of(stored.name, prefix, delimiter)
+        while len(found) < limit and (page := self.page(prefix, passed, 1)):
+            found.append(_common_prefix(page[0].name, prefix, delimiter) or page[0])
+            passed = _last_of(page[0].name, prefix, delimiter)
         return found
 
-    def page(self, prefix: str, after: bytes, limit: int) -> list[FakeKey]:
+    def page(self, prefix: str, after: bytes, limit: int) -> list[Any]:
         """Return up to `limit` objects, by key: those with a prefix, after another key in UTF-8."""
         low, high = prefix.encode(), prefix.encode() + LAST
-        low = max(low, after + NEXT) if after else low
-        with database().lock:
-            rows = database().execute(_PAGE, self._owner, low, high, limit)
-            found = [self._key(name.decode(), *rest) for name, *rest in rows]
-            others: dict[str, Any] = dict.copy(self)
-        newest = [versions[-1] for key, versions in others.items() if low <= key.encode() < high and versions]
-        objects = found + [each for each in newest if isinstance(each, FakeKey)]
-        return sorted(objects, key=lambda stored: stored.name)[:limit]
+        with data().lock:
+            rows = data().read(_PAGE, self._number, max(low, after + NEXT) if after else low, high, limit)
+            return [self._key(*row) for row in rows]
 
-    def __contains__(self, key: object) -> bool:
-        """Return whether a key has a version."""
+    def values(self) -> list[Any]:
+        """Return all objects."""
+        return self.page("", b"", -1)
+
+    def items(self) -> list[tuple[str, FakeKey]]:
+        """Return all keys and objects, for a list of the first version of the API."""
+        return [(stored.name, stored) for stored in self.values()]
+
+    def __contains__(self, key: str) -> bool:
+        """Return whether a key has an object."""
         return self.get(key) is not None
 
-    def __bool__(self) -> bool:
-        """Return whether any key has a version."""
-        return dict.__len__(self) > 0 or bool(self.page("", b"", 1))
-
     def __len__(self) -> int:
-        """Return the number of keys."""
-        return len(self._self_iterable())
+        """Return the number of objects."""
+        return int(data().read("SELECT count(*) FROM objects WHERE bucket = ?", self._number)[0][0])
 
-    def _self_iterable(self) -> dict[str, Any]:
-        """Return a dictionary with all keys; moto's other methods look up each."""
-        names = database().execute("SELECT name FROM objects WHERE owner = ?", self._owner)
-        return {name.decode(): [] for (name,) in names} | dict.copy(self)
-
-    def _key(self, name: str, content: int, row: bytes) -> FakeKey:
+    def _key(self, bucket: int, name: bytes, contents: str, attributes: str, right: int) -> FakeKey:
+        if checksum(bucket, name, contents, attributes) != right:
+            raise data().damaged(f"the object {name!r}")
+        parts = [StoredContent.of_row(Content(*each)) for each in json.loads(contents)]
+        described = json.loads(attributes)
+        if "multipart" in described:
+            described["multipart"] = SimpleNamespace(id=described["multipart"])
         stored: FakeKey = object.__new__(FakeKey)
-        attributes = pickle.loads(row)  # noqa: S301  # nosec B301 (this process has written it)
-        attributes["_metadata"] = shared_metadata(attributes["_metadata"])
-        vars(stored).update(attributes, name=name, _content=StoredContent.of_row(content), stored_keys=self)
+        vars(stored).update(
+            described,
+            **self._shared,
+            name=name.decode(),
+            last_modified=datetime.fromisoformat(described["last_modified"]),
+            _content=parts[0] if len(parts) == 1 else JoinedContent(parts),
+            contentsize=sum(map(len, parts)),
+        )
         return stored
 
 
-def _common_prefix(name: str, prefix: str, delimiter: str | None) -> str | None:
+def _common_prefix(name: str, prefix: str, delimiter: str) -> str | None:
     """Return what a list with a delimiter shows for all keys that begin as this one; None if it shows the key."""
-    if not (delimiter and name.startswith(prefix)):
+    if not name.startswith(prefix):
         return None
     first, found, _ = name[len(prefix) :].partition(delimiter)
     return prefix + first + found if found else None
 
 
-def _last_of(name: str, prefix: str, delimiter: str | None) -> bytes:
+def _last_of(name: str, prefix: str, delimiter: str) -> bytes:
     """Return a key that sorts after all that share the entry of this one in a list, and before all others."""
     shared = _common_prefix(name, prefix, delimiter)
     return shared.encode() + LAST if shared else name.encode()
 
 
-def _dispose(versions: list[Any]) -> None:
-    for version in versions:
-        if isinstance(version, FakeKey):  # and not a delete marker, which has no content
-            version.dispose()
+def _parts_of(stored: FakeKey) -> list[StoredContent]:
+    content = stored._content
+    return list(content.parts) if isinstance(content, JoinedContent) else [content]
 
 
-def _row_of(stored: FakeKey) -> bytes:
-    attributes = {name: value for name, value in vars(stored).items() if name not in _NOT_IN_ROW}
-    attributes["_metadata"] = tuple(attributes["_metadata"].items())
-    return pickle.dumps(attributes, pickle.HIGHEST_PROTOCOL)
+def _contents_of(parts: list[StoredContent]) -> str:
+    return _to_json([part.row for part in parts])
+
+
+def _attributes_of(stored: FakeKey) -> str:
+    described = {name: value for name, value in vars(stored).items() if name not in _NOT_ATTRIBUTES}
+    described |= {"last_modified": stored.last_modified.isoformat(), "_metadata": dict(stored._metadata)}
+    if stored.multipart is not None:  # by its upload, a repeated completion is known
+        described["multipart"] = stored.multipart.id
+    return _to_json(described)

@@ -1,1 +1,1 @@
-"""SQS of the local cloud: queues that lose and repeat no message, direct calls, and message move tasks."""
+"""SQS of the local cloud: queues whose messages are rows of the store."""

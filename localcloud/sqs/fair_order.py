@@ -4,170 +4,148 @@ The rules are those of SQS's fair queues. A tenant is a message group. A message
 here all these are one, which is never noisy.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
 
-AWS calls its thresholds approximate, and does not document over which time it measures processing. Nor does it
-document whether a tenant that has become quiet, since it sent nothing, is marked again while its messages are in
-flight. Here it is: the condition for that says nothing about sends.
+AWS calls its thresholds approximate. It does not document over which time it measures processing, and whether it
+marks a tenant again that is quiet since it sent nothing, while its messages are in flight; here it is marked.
 """
 
+import functools
 import heapq
+import json
 import math
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
-from operator import attrgetter
-from typing import Generic
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
 
-from localcloud.sqs.backlog import Backlog
-from localcloud.sqs.messages import MessageState, Payload, StoredMessage
+from localcloud.sqs.rows import FIRST_OF_EACH, IS_WAITING, LISTED, OF_TENANT, OLDEST, StoredMessage
+from localcloud.store import Store
 
-NOISY_SHARE = 0.1
+NOISY_SHARE: Final = 0.1
 """A tenant with more than this share of the messages in flight, or of the recent processing time, is noisy."""
 
-NOISY_IN_FLIGHT = 30
+NOISY_IN_FLIGHT: Final = 30
 """Messages that a tenant has in flight, at least, to be noisy by its share of them."""
 
-SILENT_SECONDS = 300.0
+SILENT_SECONDS: Final = 300.0
 """A tenant that has sent nothing for this long is no longer noisy."""
 
-RECENT_SECONDS = 60.0
+RECENT_SECONDS: Final = 60.0
 """Time constant with which processing time that has passed loses its weight."""
 
-MEMORY_MESSAGES = 10_000
-"""Messages at the ends of all tenants' backlogs in memory, as far as the smallest block of a backlog allows."""
+MAX_TENANTS: Final = 10_000
+"""Number of tenants that are remembered, those that were active last."""
 
 
 @dataclass(slots=True)
-class RecentSeconds:
-    """Seconds of processing, of which those longer ago count less."""
+class Tenant:
+    """A message group: when it last sent, and for how long its messages were in flight, recently above all."""
 
+    sent_at: float
     seconds: float = 0.0
     at: float = 0.0
 
     def add(self, seconds: float, now: float) -> None:
-        """Add `seconds` that ended `now`."""
-        self.seconds, self.at = self.value(now) + seconds, now
+        """Add a time in flight that ended `now`."""
+        self.seconds, self.at = self.recent(now) + seconds, now
 
-    def value(self, now: float) -> float:
-        """Return the weighted sum."""
+    def recent(self, now: float) -> float:
+        """Return the seconds, weighted by how long ago they were."""
         return self.seconds * math.exp((self.at - now) / RECENT_SECONDS)
 
 
-@dataclass(slots=True)
-class Tenant(Generic[Payload]):
-    """A message group of a standard queue.
+class FairOrder:
+    """The order of one queue, of which memory has the noisy tenants; the caller holds the lock of the store."""
 
-    Attributes:
-        sent_at: when it last sent a message.
-        waiting: its messages that are not in flight.
-        processing: the time that its messages were in flight.
-        backlog: its visible messages.
-        position: the place among the quiet tenants that it has or had last, at most that of its next message.
-        is_listed: whether it is among the quiet tenants.
-    """
+    def __init__(self, store: Store, number: int, began_at: float) -> None:
+        self._store, self._number, self._began_at = store, number, began_at
+        self._tenants = OrderedDict[str | None, Tenant]()
+        self._noisy: dict[str | None, None] = {}
+        self._waiting: Collection[str | None] = ()  # noisy tenants that have more messages than `next` has returned
+        self._all = Tenant(began_at)
 
-    sent_at: float = 0.0
-    waiting: int = 0
-    in_flight: int = 0
-    processing: RecentSeconds = field(default_factory=RecentSeconds)
-    backlog: Backlog[Payload] = field(default_factory=Backlog)
-    position: int = 0
-    is_listed: bool = False
+    def _tenant(self, group: str | None) -> Tenant:
+        if (tenant := self._tenants.get(group)) is None:
+            tenant = self._tenants[group] = Tenant(self._began_at)
+            if len(self._tenants) > MAX_TENANTS:
+                self._tenants.popitem(last=False)
+        self._tenants.move_to_end(group)
+        return tenant
 
+    def record_sent(self, group: str | None, now: float) -> None:
+        """Remember that a tenant has sent a message."""
+        self._tenant(group).sent_at = now
 
-class FairOrder(Generic[Payload]):
-    """The visible messages of a standard queue; the caller holds the queue's lock."""
+    def record_flights(self, group: str | None, seconds: float, now: float) -> None:
+        """Add the time that messages of a tenant were in flight."""
+        self._all.add(seconds, now)
+        self._tenant(group).add(seconds, now)
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._position = 0
-        self._tenants: defaultdict[str | None, Tenant[Payload]] = defaultdict(Tenant)
-        self._quiet: list[tuple[int, Tenant[Payload]]] = []  # a heap by position; no two tenants have the same
-        self._noisy: dict[str | None, Tenant[Payload]] = {}
-        self._in_flight = 0
-        self._processing = RecentSeconds()
-
-    def record_sent(self, message: StoredMessage[Payload]) -> None:
-        """Count a new message; before that write others of its tenant to the temporary files if memory has many.
-
-        Raises:
-            TemporaryStorageError: the disk is full or fails; nothing has changed.
-        """
-        tenant = self._tenants[message.group]
-        share = MEMORY_MESSAGES // len(self._tenants)
-        tenant.backlog.write_block(share)
-        tenant.sent_at = self._clock()
-        tenant.waiting += 1
-
-    def record_move(self, message: StoredMessage[Payload], before: MessageState) -> bool:
-        """Count a message after a change of its state; return whether it can be received now."""
-        now, was_in_flight = self._clock(), before is MessageState.IN_FLIGHT
-        is_in_flight, is_visible = message.state is MessageState.IN_FLIGHT, message.state is MessageState.VISIBLE
-        if is_in_flight and not was_in_flight:
-            message.in_flight_since = now
-        processed = now - message.in_flight_since if was_in_flight and not is_in_flight else 0.0
-        self._in_flight += is_in_flight - was_in_flight
-        self._processing.add(processed, now)
-        tenant = self._tenants[message.group]
-        if is_visible:
-            self._position += 1
-            message.position = self._position
-            tenant.backlog.append(message)
-            if not tenant.is_listed and message.group not in self._noisy:
-                tenant.position = message.position
-                self._list(tenant)
-        tenant.in_flight += is_in_flight - was_in_flight
-        tenant.processing.add(processed, now)
-        tenant.waiting += (not is_in_flight and message.state is not MessageState.DELETED) - (not was_in_flight)
-        if not tenant.waiting:
-            self._noisy.pop(message.group, None)
-            if not tenant.in_flight:
-                del self._tenants[message.group]
-        return is_visible
-
-    def _list(self, tenant: Tenant[Payload]) -> None:
-        tenant.is_listed = True
-        heapq.heappush(self._quiet, (tenant.position, tenant))
-
-    def pop(self) -> StoredMessage[Payload] | None:
-        """Remove and return the next visible message, if there is one.
-
-        Raises:
-            TemporaryStorageError: the message cannot be read; it stays the next one.
-        """
-        now = self._clock()
-        for group, tenant in list(self._noisy.items()):
-            if now - tenant.sent_at >= SILENT_SECONDS:
+    def quieten(self, groups: Iterable[str | None], now: float) -> None:
+        """Let those tenants be quiet that have no visible message any more."""
+        for group in (self._noisy.keys() & set(groups)).difference(self._waiting):
+            if not self._store.read(IS_WAITING, self._number, group, now):
                 del self._noisy[group]
-                self._list(tenant)
-        while self._quiet:
-            position, tenant = self._quiet[0]
-            message = tenant.backlog.peek()
-            if message is not None and message.position > position:
-                heapq.heapreplace(self._quiet, (message.position, tenant))
-            elif message is None or self._is_noisy(message.group, tenant, now):
-                heapq.heappop(self._quiet)
-                tenant.is_listed = False
+        self._waiting = ()
+
+    def next(self, limit: int, now: float, flights: Counter[str | None]) -> list[StoredMessage]:
+        """Return the next visible messages; `flights` has the numbers of those in flight by tenant."""
+        for group in [name for name in self._noisy if now - self._tenant(name).sent_at >= SILENT_SECONDS]:
+            del self._noisy[group]
+        self._waiting = ()
+        if not self._noisy:
+            rows, taken = self._store.read(OLDEST, self._number, now, limit), Counter[str | None]()
+            found = list(map(StoredMessage._make, rows))
+            for message in found:
+                if self._is_noisy(message.group, flights, taken, now):
+                    break
+                taken[message.group] += 1
             else:
-                tenant.backlog.remove(message)
-                return message
-        for tenant in sorted(self._noisy.values(), key=attrgetter("in_flight")):
-            if (message := tenant.backlog.peek()) is not None:
-                tenant.backlog.remove(message)
-                return message
-        return None
+                return found
+        numbers = self._next_by_tenant(limit, now, flights)
+        rows = self._store.read(LISTED, json.dumps(numbers), self._number)
+        messages = {message.sequence: message for message in map(StoredMessage._make, rows)}
+        return [messages[number] for number in numbers]
 
-    def messages(self) -> Iterator[StoredMessage[Payload]]:
-        """Yield every visible message, and some that were deleted."""
-        return chain.from_iterable(tenant.backlog for tenant in self._tenants.values())
+    def _next_by_tenant(self, limit: int, now: float, flights: Counter[str | None]) -> list[int]:
+        """Return the sequence numbers of the next messages, from the index."""
+        found, taken = list[int](), Counter[str | None]()
 
-    def _is_noisy(self, group: str | None, tenant: Tenant[Payload], now: float) -> bool:
+        @functools.cache
+        def left_of(group: str | None) -> list[tuple[float, int]]:
+            return self._store.read(OF_TENANT, self._number, group, now, limit)
+
+        def take_from(group: str | None) -> None:
+            found.append(left_of(group).pop(0)[1])
+            taken[group] += 1
+
+        firsts = self._store.read(FIRST_OF_EACH, self._number, now)
+        firsts += [(*each, None) for each in left_of(None)[:1]]
+        quiet = [each for each in firsts if each[2] not in self._noisy]
+        heapq.heapify(quiet)
+        while quiet and len(found) < limit:
+            group = heapq.heappop(quiet)[2]
+            if not self._is_noisy(group, flights, taken, now):
+                take_from(group)
+                for each in left_of(group)[:1]:
+                    heapq.heappush(quiet, (*each, group))
+        noisy = {name: left_of(name) for name in self._noisy if len(found) < limit and left_of(name)}
+        while noisy and len(found) < limit:
+            group = min(noisy, key=lambda name: flights[name] + taken[name])
+            take_from(group)
+            if not noisy[group]:
+                del noisy[group]
+        self._waiting = noisy.keys()
+        return found
+
+    def _is_noisy(
+        self, group: str | None, flights: Counter[str | None], taken: Counter[str | None], now: float
+    ) -> bool:
         """Mark a tenant if it is noisy; return whether it is."""
         if group is None:
             return False
-        has_share = tenant.in_flight > NOISY_SHARE * self._in_flight and tenant.in_flight >= NOISY_IN_FLIGHT
-        takes_time = tenant.processing.value(now) > NOISY_SHARE * self._processing.value(now)
+        in_flight, tenant = flights[group] + taken[group], self._tenants.get(group)
+        has_share = in_flight >= NOISY_IN_FLIGHT and in_flight > NOISY_SHARE * (flights.total() + taken.total())
+        takes_time = tenant is not None and tenant.recent(now) > NOISY_SHARE * self._all.recent(now)
         if has_share or takes_time:
-            self._noisy[group] = tenant
-        return group in self._noisy
+            self._noisy[group] = None
+        return has_share or takes_time

@@ -1,1 +1,1 @@
-"""The state of a local cloud on disk: the log, its folder, and what of each service is in it."""
+"""The state of a local cloud on disk: its folder, and what is done so that it has what calls have changed."""

@@ -7,15 +7,15 @@ from typing import Final
 
 from localcloud.access_keys import KEY_FILE, AccessKey, adopt_owner_key, owner_key
 from localcloud.state.folder import StateFolder
-from localcloud.state.store import StateError
+from localcloud.store import StateError, counts
 from services.errors import FleetsightError
 
 LOCK_SECONDS: Final = 15.0
 """Longest wait in seconds for a local cloud that ends since the command that started it was killed."""
 
 
-_SHOWN: Final = {"object": "object", "item": "item", "message": "message"}
-"""Kinds of records that a start counts, with the names that it prints."""
+_SHOWN: Final = {"objects": "object", "items": "item", "messages": "message"}
+"""What a start counts, with the names that it prints."""
 
 
 class StateFolderError(FleetsightError):
@@ -28,7 +28,7 @@ class OpenState:
 
     Attributes:
         lock: file descriptor with the lock, which the local cloud inherits.
-        contents: number of records of each kind that the local cloud restores.
+        contents: numbers of objects, items and messages.
     """
 
     folder: StateFolder
@@ -38,7 +38,7 @@ class OpenState:
     @property
     def sentence(self) -> str:
         """What a start restores, for the user."""
-        if not self.contents:
+        if not self.contents.total():
             return f"{self.folder.path} is a new state"
         from core.format import plural  # late, see scripts/state.py
 
@@ -47,7 +47,7 @@ class OpenState:
 
 
 def open_state(path: Path) -> OpenState:
-    """Lock the state in a folder, check it, and let this process use its owner's key.
+    """Lock the state in a folder, and let this process use its owner's key.
 
     An empty folder becomes a state, with a new key.
 
@@ -58,7 +58,7 @@ def open_state(path: Path) -> OpenState:
         folder = StateFolder.usable(path.absolute())
         lock = folder.acquire(LOCK_SECONDS)
         folder.prepare()
-        contents = folder.check()
+        contents = counts(folder.path)
         if (folder.path / KEY_FILE).exists():
             adopt_owner_key(AccessKey.load(folder.path))
         else:

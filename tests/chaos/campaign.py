@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
@@ -175,7 +175,7 @@ class Campaign:
         finally:
             striker.stop()
             calls, faults = _count_calls(system)
-            _set_switches(system, asdict(Switches()))
+            _set_switches(system, Switches().model_dump())
         self.say("every fault is over; checking each image")
         wait_for_results(client, PATIENCE_SECONDS)
         verdict, evidence = check_images(system, client, PATIENCE_SECONDS)
@@ -226,4 +226,4 @@ def _count_calls(system: System) -> tuple[int, Counter[str]]:
 
 def _set_switches(system: System, switches: Mapping[str, Any]) -> None:
     with closing(ControlClient(system.endpoint_url)) as control:
-        control.send("PUT", "switches", dict(switches))
+        control.call("PUT", "switches", dict(switches))

@@ -80,7 +80,7 @@ class RunningSystem:
     def set_switches(self, **switches: Any) -> None:
         """Set switches of the local cloud."""
         with closing(ControlClient(self.system.endpoint_url)) as cloud:
-            cloud.send("PUT", "switches", switches)
+            cloud.call("PUT", "switches", switches)
 
     def kill(self, name: str) -> int:
         """Kill a supervised service with -9, with all its processes; return the id of its first."""

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from localcloud.launch import LocalCloud
-from localcloud.machines.machine import Machine, cgroup_folders
+from localcloud.machines.machine import Machine
+from tests.support.booted.leftovers import cgroup_folders
 from tests.support.processes import processes_with
 from tests.support.waiting import wait_until
 

@@ -23,6 +23,7 @@ from services.ec2 import Fleet
 from tests.chaos.conftest import RunningSystem, signs
 from tests.image.machines import console_of, console_says, machine_of, traces_of
 from tests.support.booted.images import LocalImage
+from tests.support.booted.leftovers import disk_of
 from tests.support.booted.machines import BootedCloud, BootedSystem
 from tests.support.waiting import wait_until
 
@@ -111,4 +112,4 @@ echo tried all
     ec2.terminate_instances(InstanceIds=[instance_id])
     wait_for_state(ec2, instance_id, "terminated")
     assert "Powering off" in console_of(machine)
-    wait_until(lambda: not machine.disk.exists(), "its disk is gone")
+    wait_until(lambda: not disk_of(machine).exists(), "its disk is gone")

@@ -27,6 +27,7 @@ from services.table import Table
 from tests.conftest import shipped_values
 from tests.image.machines import console_of, console_says, left_of, machine_of
 from tests.support.booted.images import LocalImage
+from tests.support.booted.leftovers import disk_of
 from tests.support.booted.machines import BootedCloud
 from tests.support.booted.network import in_network_of
 from tests.support.booted.stacks import NO_STACKS
@@ -126,7 +127,9 @@ class WebMachine:
         return process.pid
 
     def _trust(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.machine.disk / "upper/etc/fleetsight/tls/certificate.pem")
+        context = ssl.create_default_context(
+            cafile=disk_of(self.machine) / "upper/etc/fleetsight/tls/certificate.pem"
+        )
         context.check_hostname = False  # it names the instance
         return context
 
@@ -258,9 +261,9 @@ def test_secrets_of_sign_in_are_roots_and_the_web_tiers_and_are_not_shown(
     web: WebMachine, name: str, value: str
 ) -> None:
     machine = web.machine
-    kept = Path(machine.disk / "upper/etc/fleetsight" / name)
+    kept = Path(disk_of(machine) / "upper/etc/fleetsight" / name)
     assert (kept.read_text(), kept.stat().st_mode & 0o777, kept.stat().st_uid) == (value, 0o600, 0)
-    texts = [(machine.disk / "upper/etc/fleetsight/stack.env").read_text(), console_of(machine)]
+    texts = [(disk_of(machine) / "upper/etc/fleetsight/stack.env").read_text(), console_of(machine)]
     for pid in left_of(machine.directory):
         for file in ("environ", "cmdline"):
             with contextlib.suppress(OSError):  # it has ended
@@ -270,6 +273,6 @@ def test_secrets_of_sign_in_are_roots_and_the_web_tiers_and_are_not_shown(
 
 
 def test_the_machine_holds_no_keys_but_those_of_its_metadata_service(web: WebMachine) -> None:
-    settings = Path(web.machine.disk / "upper/etc/fleetsight/stack.env").read_text()
+    settings = Path(disk_of(web.machine) / "upper/etc/fleetsight/stack.env").read_text()
     assert "FLEETSIGHT__AWS__ENDPOINT_URL" in settings
     assert not re.search("SECRET(?!_PARAMETER)|ACCESS_KEY|TOKEN", settings)

@@ -2,7 +2,7 @@
 
 import localcloud.hypervisor
 import localcloud.server
-import localcloud.sqs.direct_calls  # noqa: F401
+import localcloud.sqs.calls  # noqa: F401
 from localcloud.patches import MODULES, patches_of
 from services.clients import Clients, new_session
 from services.endpoint import Endpoint

@@ -46,12 +46,10 @@ class ForkingSupervisor(Supervisor):
 class ForkedCloud(LocalCloud):
     """A local cloud of forked processes."""
 
-    def _spawn(
-        self, name: str, arguments: list[str], *descriptors: int, program: Sequence[str] = ("-m", "localcloud")
-    ) -> Any:
+    def _spawn(self, name: str, arguments: list[str], *descriptors: int) -> Any:
         environment = {**os.environ, **owner_key().environment}
         inherited = (self._lifeline.read_end, *descriptors)
-        command, log = (sys.executable, *program, *arguments), self.state_dir / f"{name}.log"
+        command, log = (sys.executable, *self.program, *arguments), self.state_dir / f"{name}.log"
         return _ForkedService(ManagedProcess(name, command, environment, log, inherited=inherited))
 
 

@@ -1,4 +1,4 @@
-"""Tables and buckets under many threads, over the wire."""
+"""Tables under many threads, over the wire."""
 
 import subprocess
 import sys

@@ -79,7 +79,7 @@ def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudCl
         found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return [int(found[name]) for name in COUNTS]
 
-    for names in (COUNTS, ["All"]):  # the one is answered directly, the other by moto
+    for names in (COUNTS, ["All"]):
         assert counts(names) == [3, 2, 0]
         assert counts(names, stale_count_seconds=600) == [0, 0, 0]
         assert counts(names, count_factor=3) == [9, 6, 0]
@@ -87,7 +87,7 @@ def test_counts_of_a_queue_are_late_or_wrong(cloud: LocalCloud, clients: CloudCl
 
 def queue_of(sqs: Any, *, fifo: bool = False) -> str:
     name = f"call-faults-{next(_names)}{'.fifo' if fifo else ''}"
-    attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
+    attributes = {"FifoQueue": "true"} if fifo else {}
     return str(sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"])
 
 
@@ -205,7 +205,7 @@ def test_too_many_in_flight_fails_only_short_polls_of_standard_queues(cloud: Loc
     standard, fifo = queue_of(sqs), queue_of(sqs, fifo=True)
     for body in ("1", "2", "3"):
         sqs.send_message(QueueUrl=standard, MessageBody=body)
-        sqs.send_message(QueueUrl=fifo, MessageBody=body, MessageGroupId=body)
+        sqs.send_message(QueueUrl=fifo, MessageBody=body, MessageGroupId=body, MessageDeduplicationId=body)
     cloud.set_switches(max_in_flight=2)
     held = [sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"] for url in (standard, fifo)]
     assert [len(messages) for messages in held] == [2, 2]

@@ -135,9 +135,8 @@ def test_a_head_without_an_end_is_refused(connection: socket.socket) -> None:
 
 
 def test_an_error_inside_moto_is_answered_and_the_server_goes_on(place: tuple[str, int]) -> None:
-    fields = ("X-Amz-Target: AmazonSQS.DeleteMessageBatch", "Content-Type: application/x-amz-json-1.0")
     with socket.create_connection(place, 10) as failing:
-        failing.sendall(request("POST", "/", b'{"Entries": [{"Id": "0"}]}', *fields, service="sqs"))
+        failing.sendall(request("PUT", "/wire?tagging", b"<a/>"))
         assert answer(failing)[0] == 500
     with socket.create_connection(place, 10) as another:
         another.sendall(request("GET", "/wire"))

@@ -247,6 +247,3 @@ def test_network_interfaces_of_a_template_bring_subnet_and_groups(clients: Cloud
     assert "InstanceLifecycle" not in launched
     assert (launched["SubnetId"], launched["Placement"]["AvailabilityZone"]) == (subnet, "us-east-1c")
     assert [one["GroupId"] for one in launched["SecurityGroups"]] == [group]
-    for parameters in ({"SubnetId": subnet}, {"SecurityGroupIds": [group]}):
-        with pytest.raises(ClientError, match="InvalidParameterCombination"):
-            launch_from_template(ec2, name, **parameters)

@@ -92,7 +92,7 @@ def test_form_needs_the_signature_of_a_known_user_or_role(apis: CloudClients, bu
 
 
 def test_unimplemented_field_is_answered_with_501(apis: CloudClients, bucket: str) -> None:
-    form = presigned_form(apis, bucket, "${filename}")
+    form = presigned_form(apis, bucket, also={"acl": "private"})
     assert refusal(send(form)) == (501, "NotImplemented")
 
 

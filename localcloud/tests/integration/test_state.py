@@ -20,9 +20,7 @@ from botocore.exceptions import BotoCoreError
 from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE
 
 from localcloud.launch import LocalCloud
-from localcloud.state.folder import DATABASE
-from localcloud.state.store import connect, load
-from localcloud.temporary import LARGE_BYTES
+from localcloud.store import CONTENTS, DATABASE, LARGE_BYTES, connect
 from localcloud.tests.support.cloud_clients import CloudClients, error_of, presigned_form
 from localcloud.tests.support.processes import children_of
 from localcloud.tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -172,41 +170,45 @@ def test_what_was_acknowledged_is_there_after_a_kill(begun: dict[str, Iterator[N
     assert next(begun[name], None) is None
 
 
-CALLS: dict[str, Callable[[CloudClients], Any]] = {
-    "of the main thread": lambda clients: clients("sqs").send_message_batch(
-        QueueUrl=url_of(clients, "calls"), Entries=[{"Id": "1", "MessageBody": "new"}]
+CALLS: dict[str, Callable[[CloudClients, str], Any]] = {
+    "message": lambda clients, name: clients("sqs").send_message_batch(
+        QueueUrl=url_of(clients, "calls"), Entries=[{"Id": "1", "MessageBody": name}]
     ),
-    "of a thread": lambda clients: clients("sqs").create_queue(QueueName="new"),
-    "of a thread, on an object": lambda clients: clients("s3").put_object(
-        Bucket="calls", Key="new", Body=bytes(2_000_000)
-    ),
+    "queue": lambda clients, name: clients("sqs").create_queue(QueueName=name),
+    "small-object": lambda clients, name: clients("s3").put_object(Bucket="calls", Key=name, Body=b"x"),
+    "large-object": lambda clients, name: clients("s3").put_object(Bucket="calls", Key=name, Body=bytes(2_000_000)),
+    "bucket": lambda clients, name: clients("s3").create_bucket(Bucket=name),
 }
+"""A message and a small object are written by the main thread of the server, the others by other threads."""
+
+NAMES = "SELECT name FROM resources UNION SELECT CAST(name AS TEXT) FROM objects UNION SELECT body FROM messages"
 
 
-def copied(state: Path, copy: Path) -> Path:
-    """Return a copy of the database of a state that is in use, as a kill at this moment leaves it."""
+def names_after_kill(state: Path, copy: Path) -> set[str]:
+    """Return the names of resources and objects, and the messages, of a state that a kill would leave now."""
     copy.mkdir()
     for path in state.glob(f"{DATABASE}*"):
         if not path.name.endswith("-shm"):
             shutil.copy(path, copy)
-    return copy / DATABASE
+    with closing(connect(copy / DATABASE)) as connection:
+        return {name for (name,) in connection.execute(NAMES)}
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_a_call_is_answered_only_after_its_commit(kept: KeptCloud, tmp_path: Path, call: str) -> None:
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_call_is_answered_only_after_its_commit(kept: KeptCloud, tmp_path: Path, kind: str) -> None:
     kept.clients("sqs").create_queue(QueueName="calls")
     kept.clients("s3").create_bucket(Bucket="calls")
     url_of(kept.clients, "calls")
-    before = load(copied(kept.state, tmp_path / "before"))
+    name = f"new-{kind}"
     with closing(connect(kept.state / DATABASE)) as other, ThreadPoolExecutor(1) as client:
         other.execute("BEGIN IMMEDIATE")  # the commit waits for this
-        answer = client.submit(CALLS[call], kept.clients)
+        answer = client.submit(CALLS[kind], kept.clients, name)
         is_early = bool(wait([answer], 1.0).done)
+        assert name not in names_after_kill(kept.state, tmp_path / "before")
         other.execute("COMMIT")
         answer.result()
-        after = load(copied(kept.state, tmp_path / "after"))
+        assert name in names_after_kill(kept.state, tmp_path / "after")
     assert not is_early
-    assert any(b"new" in key + (after[key].value or b"") for key in after.keys() - before.keys())
 
 
 def test_a_call_that_the_disk_has_no_room_for_is_not_answered_and_nothing_is_lost(kept: KeptCloud) -> None:
@@ -224,10 +226,11 @@ def test_a_call_that_the_disk_has_no_room_for_is_not_answered_and_nothing_is_los
     s3.put_object(Bucket="full", Key="too large", Body=bytes(1_000_000))
 
 
-def test_large_contents_are_in_a_nameless_file_in_the_folder_of_the_state(kept: KeptCloud) -> None:
+def test_a_large_content_is_one_file_in_the_folder_of_the_state(kept: KeptCloud) -> None:
     s3 = kept.clients("s3")
     s3.create_bucket(Bucket="large")
-    s3.put_object(Bucket="large", Key="a", Body=bytes(LARGE_BYTES))
-    [server] = children_of(kept.cloud.server_pid)
-    names = [str(each.readlink()) for each in Path(f"/proc/{server}/fd").iterdir()]
-    assert [name for name in names if name.startswith(f"{kept.state}/") and name.endswith(" (deleted)")]
+    content = os.urandom(LARGE_BYTES)
+    s3.put_object(Bucket="large", Key="a", Body=content)
+    [file] = [file for file in (kept.state / CONTENTS).iterdir() if file.read_bytes() == content]
+    s3.delete_object(Bucket="large", Key="a")
+    assert not file.exists()

@@ -8,7 +8,7 @@ import pytest
 from botocore.config import Config
 from moto import mock_aws
 
-from localcloud.dispatch import CachedDispatcher, DirectCalls, stock_dispatcher
+from localcloud.dispatch import DirectCalls, MotoServices
 from localcloud.patches import apply_patches
 from localcloud.tests.support.wsgi_clients import ClientPair, CountingApplication, WsgiClient
 
@@ -17,7 +17,7 @@ from localcloud.tests.support.wsgi_clients import ClientPair, CountingApplicatio
 def moto() -> ClientPair:
     """Return clients of the patched moto of this process. It keeps its state: each test uses names of its own."""
     apply_patches("core")
-    stock = CountingApplication(CachedDispatcher(stock_dispatcher()))
+    stock = CountingApplication(MotoServices())
     return ClientPair(WsgiClient(DirectCalls(stock)), WsgiClient(stock), stock)
 
 

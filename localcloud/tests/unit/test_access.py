@@ -76,12 +76,6 @@ def test_s1_requests_to_another_host_name_are_refused(guarded: GuardedCloud, hos
     assert guarded.passed == 0
 
 
-@pytest.mark.parametrize("path", ["/moto-api", "/moto-api/", "/moto-api/reset", "/moto-api/data.json"])
-def test_s1_the_stock_control_pages_are_off(guarded: GuardedCloud, path: str) -> None:
-    assert guarded({**SDK, "PATH_INFO": path})[0] == 403
-    assert guarded.passed == 0
-
-
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,14 +1,10 @@
 """The local cloud's time of day: a jump of the machine's clock is followed only if it lasts."""
 
-from collections.abc import Mapping
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from localcloud.clock import MAX_DRIFT_SECONDS, STEP_SECONDS, SteadyClock
-from localcloud.sqs.queue_record import RestoredMessage
-from localcloud.sqs.queues import MessageQueue
 
 YEAR = 365 * 86_400.0
 START = 1_790_000_000.0
@@ -50,20 +46,3 @@ def test_a_jump_that_lasts_is_followed_and_so_is_its_end(jump: float) -> None:
     machine.wrong_by = 0.0
     assert machine.error_after(1) == pytest.approx(abs(jump))
     assert machine.error_after(STEP_SECONDS) == 0
-
-
-def test_a_message_in_flight_is_visible_in_time_after_a_start_a_year_earlier() -> None:
-    recorded: dict[str, dict[str, object]] = {}
-
-    def record(kind: str, _name: str, value: Mapping[str, object] | None) -> None:
-        recorded[kind] = dict(value or {})
-
-    before: MessageQueue[str] = MessageQueue(clock=lambda: 0.0, wall=lambda: START, record=record)
-    before.send("a", "image")
-    before.receive(1, 30)
-    passed = [0.0]
-    after: MessageQueue[str] = MessageQueue(clock=lambda: passed[0], wall=lambda: START - YEAR)
-    after.restore([RestoredMessage("a", **(recorded["message"] | recorded["delivery"]))], {})  # type: ignore[arg-type]
-    assert after.counts().in_flight == 1
-    passed[0] = 31.0
-    assert after.counts().visible == 1

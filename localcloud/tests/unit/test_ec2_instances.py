@@ -214,7 +214,7 @@ def test_instance_lives_by_the_reports_and_notices_of_the_control_endpoint(
         ("POST", "instances/i-1/events", {"event": "running"}, 400, "KeyError: 'generation'"),
         ("POST", "instances/i-1/events", {"event": "born", "generation": 1}, 400, "must be running or ended"),
         ("PUT", "instances/i-1/spot-notice", ["now"], 400, "the body must be a JSON object"),
-        ("PUT", "switches", {"capacity": 3}, 400, "capacity=3: must be whole numbers by instance type"),
+        ("PUT", "switches", {"capacity": 3}, 400, "capacity: Input should be a valid dictionary, not 3"),
     ],
 )
 def test_control_endpoint_names_what_is_wrong(

@@ -14,7 +14,6 @@ from localcloud.ec2.fleet import CapacityPool
 from localcloud.ec2.launches import (
     Ec2ServerError,
     capacity_pool_of,
-    check_launch,
     count_to_start,
     with_template,
 )
@@ -119,29 +118,6 @@ def test_tags_of_both_are_one_set_for_each_type_in_which_the_call_wins(templates
         {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "ours"}, {"Key": "Team", "Value": "a"}]},
         {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "disk"}]},
     ]
-
-
-@pytest.mark.parametrize(
-    ("parameters", "code"),
-    [
-        ({}, "MissingParameter"),
-        ({"ImageId": "ami-1", **SPOT, "InstanceInitiatedShutdownBehavior": "stop"}, "InvalidParameterCombination"),
-        (
-            {
-                "ImageId": "ami-1",
-                "InstanceMarketOptions": {
-                    "MarketType": "spot",
-                    "SpotOptions": {"InstanceInterruptionBehavior": "hibernate"},
-                },
-            },
-            "InvalidParameterCombination",
-        ),
-    ],
-)
-def test_invalid_launches_are_rejected(parameters: dict[str, Any], code: str) -> None:
-    with pytest.raises(EC2ClientError) as refused:
-        check_launch(parameters)
-    assert refused.value.code == code
 
 
 @pytest.mark.parametrize(

@@ -1,60 +1,16 @@
-"""Machines: control groups, and a metadata service that answers as IMDSv2 does."""
+"""A metadata service that answers as IMDSv2 does."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from localcloud.machines.machine import Machine, cgroup_folders, remove_cgroups
 from localcloud.machines.metadata import (
     TOKEN_HEADER,
     TTL_HEADER,
     MetadataService,
     MetadataTokens,
-    RefreshedCredentials,
 )
 from localcloud.tests.support.waiting import ManualClock
-
-
-def hierarchy(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "cgroup.procs").touch()
-    return path
-
-
-def test_the_groups_of_one_machine_are_removed_and_those_of_another_stay(tmp_path: Path) -> None:
-    hierarchy(tmp_path / "systemd")
-    (mine,) = cgroup_folders("i-1", tmp_path)
-    (other,) = cgroup_folders("i-2", tmp_path)
-    for group in (mine / "payload" / "system.slice" / "a.service", mine / "supervisor", other):
-        group.mkdir(parents=True)
-    remove_cgroups("i-1", tmp_path)
-    assert not mine.exists()
-    assert other.exists()
-
-
-def test_a_group_that_a_process_does_not_leave_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    hierarchy(tmp_path / "systemd")
-    (mine,) = cgroup_folders("i-1", tmp_path)
-    (mine / "payload").mkdir(parents=True)
-    (mine / "payload" / "stays").touch()
-    remove_cgroups("i-1", tmp_path, wait_seconds=0.05)
-    assert (mine / "payload" / "stays").exists()
-
-
-def test_a_disk_is_removed_after_the_last_process_that_writes_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = Machine(tmp_path / "i-1")
-
-    def last_words(_machine_id: str, **_: float) -> None:
-        machine.disk.mkdir(parents=True, exist_ok=True)
-        (machine.disk / "journal").touch()
-
-    monkeypatch.setattr("localcloud.machines.machine.remove_cgroups", last_words)
-    machine.discard()
-    assert not machine.disk.exists()
-
 
 IDENTITY: dict[str, Any] = {
     "id": "i-1",
@@ -76,8 +32,7 @@ IDENTITY: dict[str, Any] = {
 
 def service(clock: ManualClock | None = None, **identity: Any) -> MetadataService:
     return MetadataService(
-        lambda: {**IDENTITY, **identity},
-        lambda: {"AccessKeyId": "ASIA"},
+        lambda what: {"AccessKeyId": "ASIA"} if what else {**IDENTITY, **identity},
         MetadataTokens(b"key", clock or ManualClock()),
     )
 
@@ -151,19 +106,3 @@ def test_a_time_to_live_out_of_range_is_refused(ttl: str) -> None:
 def test_a_request_that_came_through_a_proxy_is_refused() -> None:
     headers = {TTL_HEADER: "60", "x-forwarded-for": "10.0.0.1"}
     assert service().answer("PUT", "/latest/api/token", headers).status == 403
-
-
-def test_credentials_are_cached_and_refreshed_before_they_expire() -> None:
-    clock, fetched = ManualClock(0.0), []
-
-    def fetch() -> dict[str, str]:
-        fetched.append(clock.now)
-        return {"Expiration": "1970-01-01T06:00:00Z" if len(fetched) == 1 else "1970-01-01T12:00:00Z"}
-
-    credentials = RefreshedCredentials(fetch, clock)
-    credentials()
-    credentials()
-    assert len(fetched) == 1
-    clock.now = 6 * 3600 - 600
-    assert credentials()["Expiration"] == "1970-01-01T12:00:00Z"
-    assert len(fetched) == 2

@@ -9,13 +9,8 @@ from moto.sqs.models import Message
 
 from localcloud import patches
 from localcloud.dispatch import CallCounter, CountedCalls
-from localcloud.patches import (
-    MODULES,
-    MotoChangedError,
-    apply_patches,
-    check_version,
-    patches_of,
-)
+from localcloud.patches import MODULES, MotoChangedError, apply_patches, patches_of
+from localcloud.tests.support.wsgi_clients import ClientPair
 
 
 @pytest.mark.parametrize("service", [*MODULES, "kms"])
@@ -28,7 +23,7 @@ def test_patches_fit_the_installed_moto(service: str) -> None:
 def test_another_version_of_moto_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "version", lambda _name: "5.3.0")
     with pytest.raises(MotoChangedError, match=r"moto 5\.3\.0 is installed, 5\.2\.5 expected"):
-        check_version()
+        apply_patches("of another version")
 
 
 def test_unused_models_are_freed() -> None:
@@ -75,3 +70,14 @@ def test_signed_calls_count_by_service_and_operation(
     service: str, method: str, environ: dict[str, str], calls: dict[str, int]
 ) -> None:
     assert ask(service, method, b"body", **environ) == ({"calls": calls, "items": {}}, b"body")
+
+
+@pytest.mark.parametrize("path", ["/moto-api/reset", "/moto-api/data.json", "/latest/meta-data/", "/favicon.ico"])
+def test_s1_a_path_of_stock_motos_own_pages_is_that_of_an_object(moto: ClientPair, path: str) -> None:
+    reply = moto.direct.request("s3", "GET", path)
+    assert (reply.status, b"NoSuchBucket" in reply.body) == (404, True)
+
+
+def test_a_service_that_moto_lacks_is_refused_by_its_name(moto: ClientPair) -> None:
+    reply = moto.direct.request("braket", "POST", "/")
+    assert (reply.status, b"The service braket is not available in the local cloud" in reply.body) == (501, True)

@@ -1,83 +1,107 @@
 """The state on disk: what was acknowledged survives a kill at any byte, and damage is an error, never silence."""
 
+import gc
 import os
+import resource
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from moto.s3.models import FakeKey
 
 from localcloud.access_keys import KEY_FILE
-from localcloud.state.folder import DATABASE, LOGS, StateFolder, StateInUseError, restore
-from localcloud.state.store import (
-    ACKNOWLEDGED,
+from localcloud.patches import apply_patches
+from localcloud.s3.stored_keys import StoredKeys
+from localcloud.state.folder import LOGS, StateFolder, StateInUseError, restore
+from localcloud.store import (
+    CONTENTS,
+    DATABASE,
+    FORMAT,
     CorruptedStateError,
-    Record,
     StateError,
+    StorageError,
     Store,
+    check,
+    checksum,
     connect,
+    counts,
     create,
-    load,
+    data,
+    use,
 )
+from localcloud.tests.support.power_cuts import OF_SQLITE, Disk, Files, files_of, write_files
 from localcloud.tests.support.waiting import DEADLINE_SECONDS
 
-PIECE = 25
-"""So small that a body has several pieces."""
+LARGE = 40
+"""Size from which a content is a file in these tests, so that they write little."""
 
 LOG_PAGES = 6
 """So few that a commit in three copies the log into the database."""
 
-KEYS = st.sampled_from([b'["a"]', b'["b"]', b'["c"]', b'["d"]'])
-RECORDS = st.lists(
-    st.builds(Record, KEYS, st.one_of(st.none(), st.binary(max_size=40)), st.binary(max_size=60)), max_size=4
-)
-SUFFIXES = ("", "-wal", ACKNOWLEDGED)
-"""Of the files of a database; SQLite makes its index of the log again."""
+BUCKET = ("123456789012", "aws", "bucket")
+NAMES = st.sampled_from(["a", "b", "c"])
+BYTES = st.one_of(st.binary(max_size=20), st.binary(min_size=LARGE, max_size=60))
 
 
-def created(folder: Path) -> Path:
-    path = folder / DATABASE
-    create(path)
-    return path
+class EndedError(BaseException):
+    """Raised in place of the end of this process."""
 
 
-def applied(model: dict[bytes, Record], groups: list[list[Record]]) -> dict[bytes, Record]:
-    """Return the model after groups of records."""
-    after = dict(model)
-    for record in (record for group in groups for record in group):
-        after.pop(record.key, None)
-        if record.value is not None:
-            after[record.key] = record
-    return after
+def end(error: Exception) -> None:
+    raise EndedError from error
 
 
-class Files(dict[str, bytes]):
-    """The content of the files of a database, by suffix."""
-
-    def __repr__(self) -> str:
-        """Return what Hypothesis can print."""
-        return f"{len(self)} files"
-
-
-def files_of(path: Path) -> Files:
-    """Return the content of the files of a database."""
-    found = {suffix: path.with_name(path.name + suffix) for suffix in SUFFIXES}
-    return Files({suffix: file.read_bytes() if file.exists() else b"" for suffix, file in found.items()})
+@pytest.fixture(autouse=True, scope="module")
+def _own_store() -> Iterator[None]:
+    apply_patches("core")
+    apply_patches("s3")
+    before = data()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("localcloud.store.LARGE_BYTES", LARGE)
+        patch.setattr("localcloud.store.end_process", end)
+        yield
+    use(before)
 
 
-def written(files: dict[str, bytes], folder: Path) -> Path:
-    """Write the files of a database, as a kill leaves them, into a new folder; return the database."""
-    path = Path(tempfile.mkdtemp(dir=folder)) / DATABASE
-    for suffix, content in files.items():
-        path.with_name(path.name + suffix).write_bytes(content)
-    return path
+def opened(folder: Path) -> StoredKeys:
+    """Open the state in a folder as that of this process; return the objects of its bucket."""
+    use(Store(folder))
+    keys = StoredKeys(*BUCKET)
+    data().write("UPDATE resources SET value = '{}'")
+    data().commit()
+    return keys
+
+
+def put(keys: StoredKeys, name: str, content: bytes) -> None:
+    stored = FakeKey(name, content, account_id=BUCKET[0], region_name=BUCKET[1], bucket_name=BUCKET[2])
+    keys.setlist(name, [stored])
+
+
+def put_item(name: str, value: bytes) -> None:
+    row = (name.encode(), b"-", value.hex())
+    data().write("INSERT OR REPLACE INTO items VALUES (7, ?, ?, 0, ?, ?)", *row, checksum(*row))
+
+
+Rows = dict[tuple[str, str], bytes]
+
+
+def rows_of(keys: StoredKeys) -> Rows:
+    """Return the objects and items of the present store."""
+    objects: Rows = {("object", each.name): each.value for each in keys.page("", b"", 1_000)}
+    for *row, right in data().read("SELECT hash_key, range_key, item, checksum FROM items"):
+        assert checksum(*row) == right
+        objects["item", row[0].decode()] = bytes.fromhex(row[2])
+    return objects
 
 
 def mixed(before: bytes, after: bytes, at: float) -> bytes:
@@ -86,145 +110,375 @@ def mixed(before: bytes, after: bytes, at: float) -> bytes:
     return after[:cut] + before[cut:]
 
 
-def restored(store: Store) -> dict[bytes, Record]:
-    """Return what a store has, by key."""
-    return {record.key: record for record in store.records()}
-
-
 class KilledStore(RuleBasedStateMachine):
-    """A database that is killed at any byte of what was never acknowledged has everything that was."""
+    """A state that ends at any byte of what was never acknowledged has everything that was."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        self.open(created(self.folder))
-        self.acknowledged: dict[bytes, Record] = {}
-        self.pending: list[list[Record]] = []
+        self.disk, self._patch = Disk(), pytest.MonkeyPatch()
+        self._patch.setattr(os, "fsync", self.disk.fsync)
+        self.scratch = Path(tempfile.mkdtemp())
+        self.folder = self.scratch / "state"
+        self.folder.mkdir()
+        create(self.folder)
+        self.acknowledged: Rows = {}
+        self.readers: list[tuple[Any, bytes]] = []
+        self.open()
+        self.synchronized = self.files_of_sqlite()
 
-    def open(self, path: Path) -> None:
-        self.path, self.store = path, Store(path, piece_bytes=PIECE)
+    def open(self) -> None:
+        self.keys, self.store = opened(self.folder), data()
         self.store._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        self.present = dict(self.acknowledged)
 
     def teardown(self) -> None:
+        self.readers = []
         self.store.close()
-        shutil.rmtree(self.folder)
+        self._patch.undo()
+        shutil.rmtree(self.scratch)
 
-    def continue_with(self, files: dict[str, bytes]) -> None:
-        """Go on with files that a kill left."""
-        self.store.close()
-        self.open(written(files, self.folder))
+    def files_of_sqlite(self) -> Files:
+        return {name: content for name, content in files_of(self.folder).items() if name in OF_SQLITE}
 
-    @rule(records=RECORDS)
-    def append(self, records: list[Record]) -> None:
-        self.store.append(records)
-        self.pending.append(records)
+    def continue_with(self, files: Files, *allowed: Rows) -> None:
+        """Go on with files that are left, which must have one of these rows, and no other content."""
+        self.readers = []
+        self.store._connection.close()
+        os.close(self.store._acknowledged)
+        self.folder = write_files(files, Path(tempfile.mkdtemp(dir=self.scratch)) / "state")
+        self.disk.synchronize_all(self.folder)
+        self.open()
+        self.acknowledged, self.synchronized = rows_of(self.keys), self.files_of_sqlite()
+        self.present = dict(self.acknowledged)
+        assert self.acknowledged in allowed
+        self.no_file_is_left_over()
+
+    def no_file_is_left_over(self) -> None:
+        gc.collect(1)  # of all generations would take a hundred times as long among all tests
+        files = sum(len(content) >= LARGE for (kind, _), content in self.acknowledged.items() if kind == "object")
+        assert len(list((self.folder / CONTENTS).iterdir())) == files
+
+    @rule(name=NAMES, content=BYTES)
+    def put(self, name: str, content: bytes) -> None:
+        put(self.keys, name, content)
+        self.present["object", name] = content
+
+    @rule(name=NAMES)
+    def delete(self, name: str) -> None:
+        with suppress(KeyError):
+            self.keys.pop(name)
+        self.present.pop(("object", name), None)
+
+    @rule(name=NAMES, value=BYTES)
+    def put_item(self, name: str, value: bytes) -> None:
+        put_item(name, value)
+        self.present["item", name] = value
+
+    @rule(name=NAMES, content=BYTES)
+    def fail_in_the_middle_of_a_change(self, name: str, content: bytes) -> None:
+        with suppress(KeyError), self.store.change():
+            put(self.keys, name, content)
+            put_item(name, content)
+            self.keys.pop("missing")
+
+    @rule(name=NAMES, content=st.one_of(st.none(), BYTES))
+    def replace_or_delete_while_it_is_read(self, name: str, content: bytes | None) -> None:
+        if found := self.keys.get(name):
+            self.readers.append((found, self.present["object", name]))
+        if content is None:
+            self.delete(name)
+        else:
+            self.put(name, content)
+
+    @rule()
+    def end_reading(self) -> None:
+        self.readers = self.readers[1:]
 
     @rule()
     def commit(self) -> None:
         self.store.commit()
-        self.acknowledged, self.pending = applied(self.acknowledged, self.pending), []
+        self.acknowledged, self.synchronized = dict(self.present), self.files_of_sqlite()
+        if not self.readers:
+            self.store.write("UPDATE commits SET number = number")
+            self.store.commit()  # removes what was read until now
+            self.synchronized = self.files_of_sqlite()
+            self.no_file_is_left_over()
+
+    @rule(name=NAMES, content=BYTES)
+    def put_while_a_commit_waits_for_the_disk(self, name: str, content: bytes) -> None:
+        later = [(name, content)]
+
+        def fsync(descriptor: int) -> None:
+            while later:
+                self.put(*later.pop())  # as another thread does
+            self.disk.fsync(descriptor)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            self.store.commit()
+        self.acknowledged, self.synchronized = dict(self.present), self.files_of_sqlite()
+        self.cut_the_power()
 
     @rule()
-    def kill(self) -> None:
-        self.continue_with(files_of(self.path))
-        assert restored(self.store) == self.acknowledged
-        self.pending = []
+    def commit_while_rows_are_read(self) -> None:
+        names = self.store.rows("SELECT hash_key FROM items ORDER BY hash_key")
+        first = next(names, None)
+        self.commit()
+        found = [name.decode() for (name,) in ([first] if first else []) + list(names)]
+        assert found == sorted(name for kind, name in self.present if kind == "item")
+
+    @rule(content=st.binary(min_size=LARGE, max_size=60), at=st.floats(0, 1))
+    def kill_while_it_writes_a_content(self, content: bytes, at: float) -> None:
+        number, files = self.store.new_content(content).number, files_of(self.folder)
+        files[f"{CONTENTS}/{number}"] = content[: int(at * len(content))]
+        self.continue_with(files, self.acknowledged)
 
     @rule(at=st.floats(0, 1), is_log=st.booleans())
     def kill_while_it_commits(self, at: float, is_log: bool) -> None:
         """Kill while SQLite writes its log; or, if it has written that, while it copies the log into the database."""
-        before = files_of(self.path)
+        before, (database, log) = files_of(self.folder), OF_SQLITE
         self.store.commit()
-        after = files_of(self.path)
-        log = mixed(before["-wal"], after["-wal"], at) if is_log else after["-wal"]
-        database = before[""] if is_log else mixed(before[""], after[""], at)
-        self.continue_with({"": database, "-wal": log, ACKNOWLEDGED: before[ACKNOWLEDGED]})
-        everything = applied(self.acknowledged, self.pending)
-        allowed = (self.acknowledged, everything) if is_log and log != after["-wal"] else (everything,)
-        assert restored(self.store) in allowed
-        self.acknowledged, self.pending = restored(self.store), []
+        after = files_of(self.folder)
+        left = {**before, log: mixed(before[log], after[log], at) if is_log else after[log]}
+        left[database] = before[database] if is_log else mixed(before[database], after[database], at)
+        is_cut = is_log and left[log] != after[log]
+        self.continue_with(left, self.present, *([self.acknowledged] if is_cut else []))
+
+    @rule(is_power=st.booleans())
+    def end_before_a_commit_is_complete(self, is_power: bool) -> None:
+        left, allowed = list[Files](), self.acknowledged
+
+        def trace(statement: str) -> None:
+            if statement == "COMMIT":
+                left.append(self.left(self.synchronized) if is_power else files_of(self.folder))
+
+        self.store._connection.set_trace_callback(trace)
+        self.store.commit()
+        if left:
+            self.continue_with(left[0], allowed)
+
+    @rule(is_power=st.booleans())
+    def end_between_a_commit_and_its_answer(self, is_power: bool) -> None:
+        left, write = list[Files](), os.pwrite
+
+        def copy_and_write(*arguments: Any) -> int:
+            left.append(self.left(self.files_of_sqlite()) if is_power else files_of(self.folder))
+            return write(*arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "pwrite", copy_and_write)
+            self.store.commit()
+        if left:
+            self.continue_with(left[0], self.present)
 
     @rule()
-    def kill_before_a_commit_is_complete(self) -> None:
-        copies = list[dict[str, bytes]]()
-        self.store._connection.set_trace_callback(
-            lambda statement: copies.append(files_of(self.path)) if statement == "COMMIT" else None
-        )
-        self.store.commit()
-        if copies:
-            self.continue_with(copies[0])
-            assert restored(self.store) == self.acknowledged
-            self.pending = []
+    def cut_the_power(self) -> None:
+        self.continue_with(self.left(self.synchronized), self.acknowledged)
+
+    def left(self, of_sqlite: Files) -> Files:
+        return self.disk.files_after_power_cut(self.folder, of_sqlite)
+
+    @rule(name=NAMES, content=BYTES)
+    def fill_the_disk(self, name: str, content: bytes) -> None:
+        self.store._connection.execute("PRAGMA max_page_count = 1")
+        try:
+            self.put(name, content)
+            self.put_item(name, content * 300)
+            self.commit()
+        except EndedError:
+            self.continue_with(files_of(self.folder), self.acknowledged)
+        self.store._connection.execute("PRAGMA max_page_count = 1000000")
 
     @rule()
     def restart(self) -> None:
         self.commit()
+        self.readers = []
         self.store.close()
-        self.open(self.path)
-        assert restored(self.store) == self.acknowledged
+        self.open()
+        assert rows_of(self.keys) == self.acknowledged
+        self.synchronized = self.files_of_sqlite()
+        self.no_file_is_left_over()
+
+    @invariant()
+    def calls_see_what_was_changed(self) -> None:
+        assert rows_of(self.keys) == self.present
+
+    @invariant()
+    def who_reads_an_object_gets_its_content_until_the_end(self) -> None:
+        assert [found.value for found, _ in self.readers] == [content for _, content in self.readers]
 
     @invariant()
     def another_reader_sees_what_is_acknowledged(self) -> None:
-        assert load(self.path) == self.acknowledged
+        found = check(self.folder)
+        assert {kind: found[f"{kind}s"] for kind in ("object", "item")} == {
+            kind: sum(each == kind for each, _ in self.acknowledged) for kind in ("object", "item")
+        }
 
     @invariant()
     def the_log_stays_as_short_as_a_few_commits(self) -> None:
-        assert len(files_of(self.path)["-wal"]) < 40 * 4096
+        assert len(files_of(self.folder)[f"{DATABASE}-wal"]) < 60 * 4096
 
 
 KilledStore.TestCase.settings = settings(stateful_step_count=30)
 TestKilledStore = KilledStore.TestCase
 
 
+def test_threads_that_change_undo_and_commit_at_once_lose_nothing(tmp_path: Path) -> None:
+    create(tmp_path)
+    keys, threads, turns = opened(tmp_path), 8, 40
+
+    def work(number: int) -> None:
+        for turn in range(turns):
+            with suppress(KeyError), data().change():
+                put(keys, f"undone {number}", bytes(LARGE))
+                keys.pop("missing")
+            put(keys, f"{number} {turn}", bytes([number]) * (LARGE if turn % 2 else 1))
+            data().commit()
+            if turn > 1:
+                keys.pop(f"{number} {turn - 2}")
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    data().commit()
+    folder = write_files(files_of(tmp_path), tmp_path / "copy")
+    data().close()
+    assert set(rows_of(opened(folder))) == {
+        ("object", f"{n} {turns - back}") for n in range(threads) for back in (1, 2)
+    }
+    assert check(folder)["objects"] == 2 * threads
+    data().close()
+
+
 @pytest.fixture(scope="module")
-def killed_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A database of several pages, and a log with several commits, as a kill leaves them."""
-    store = Store(created(tmp_path_factory.mktemp("killed")))
-    store.append(Record(b'["old","%d"]' % number, b"{}", bytes([number]) * 900) for number in range(20))
-    store.commit()
-    store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Rows]:
+    """A database of several pages, contents and a log with several commits, as a kill leaves them; and the rows."""
+    folder = tmp_path_factory.mktemp("killed")
+    create(folder)
+    keys = opened(folder)
+    for number in range(20):
+        put_item(f"old {number}", bytes([number]) * 450)
+    put(keys, "large", bytes(range(200)))
+    data().commit()
+    data()._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for number in range(3):
-        store.append([Record(b'["new"]', b"%d" % number, bytes(200))])
-        store.commit()
-    path = Path(store._connection.execute("PRAGMA database_list").fetchone()[2])
-    files = files_of(path)
-    store.close()
-    return files
+        put(keys, f"small {number}", bytes([number]) * 20)
+        data().commit()
+    files, rows = files_of(folder), rows_of(keys)
+    data().close()
+    return files, rows
 
 
-@given(suffix=st.sampled_from(["", "-wal"]), at=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
-def test_a_damaged_byte_is_an_error_or_changes_nothing(
-    killed_files: dict[str, bytes], suffix: str, at: float, flipped: int
+@given(
+    name=st.sampled_from([*OF_SQLITE, f"{CONTENTS}/1"]),
+    at=st.floats(0, 1, exclude_max=True),
+    flip=st.integers(1, 255),
+)
+def test_a_check_finds_a_damaged_byte_or_the_byte_changes_nothing(
+    killed: tuple[Files, Rows], name: str, at: float, flip: int
 ) -> None:
+    files, rows = killed
     with tempfile.TemporaryDirectory() as scratch:
-        right = load(written(killed_files, Path(scratch)))
-        content = bytearray(killed_files[suffix])
-        content[int(at * len(content))] ^= flipped
-        path = written({**killed_files, suffix: bytes(content)}, Path(scratch))
-        before = files_of(path)
+        content = bytearray(files[name])
+        content[int(at * len(content))] ^= flip
+        folder = write_files({**files, name: bytes(content)}, Path(scratch) / "state")
+        before = files_of(folder)
         try:
-            store = Store(path)
+            check(folder)
         except StateError as error:
-            assert str(path) in str(error)
-            assert files_of(path) == before
+            assert str(folder) in str(error)
+            assert files_of(folder) == before
         else:
-            assert restored(store) == right
-            store.close()
+            assert rows_of(opened(folder)) == rows
+            data().close()
 
 
 @pytest.mark.parametrize("log", [b"", b"cut"])
-def test_a_log_that_is_missing_or_cut_is_an_error(killed_files: dict[str, bytes], tmp_path: Path, log: bytes) -> None:
-    cut, lacking = (killed_files["-wal"][:-5_000], 1) if log else (b"", 3)
+def test_a_log_that_is_missing_or_cut_is_an_error(killed: tuple[Files, Rows], tmp_path: Path, log: bytes) -> None:
+    files, name = killed[0], f"{DATABASE}-wal"
+    cut, lacking = (files[name][:-5_000], 1) if log else (b"", 3)
+    folder = write_files({**files, name: cut}, tmp_path / "state")
     with pytest.raises(
         CorruptedStateError, match=rf"{DATABASE} lacks its last {lacking} commits \(without {DATABASE}-ackn"
     ):
-        load(written({**killed_files, "-wal": cut}, tmp_path))
+        Store(folder)
 
 
-def test_a_check_of_a_killed_state_changes_no_file(killed_files: dict[str, bytes], tmp_path: Path) -> None:
-    path = written(killed_files, tmp_path)
-    assert StateFolder(path.parent).check() == {"old": 20, "new": 1}
-    assert files_of(path) == killed_files
+def test_a_check_of_a_killed_state_changes_no_file(killed: tuple[Files, Rows], tmp_path: Path) -> None:
+    folder = write_files(killed[0], tmp_path / "state")
+    found = check(folder)
+    assert (found["objects"], found["items"]) == (4, 20)
+    assert counts(folder) == found
+    assert files_of(folder) == killed[0]
+
+
+def test_a_bucket_that_was_never_acknowledged_ends_with_what_is_in_it(tmp_path: Path) -> None:
+    create(tmp_path)
+    kept = opened(tmp_path)
+    put(kept, "kept", bytes(LARGE))
+    put(StoredKeys(*BUCKET[:2], "new"), "lost", bytes(LARGE))
+    data().commit()
+    data().close()
+    kept = opened(tmp_path)
+    assert check(tmp_path) == {"objects": 1}
+    assert rows_of(kept) == {("object", "kept"): bytes(LARGE)}
+    assert len(list((tmp_path / CONTENTS).iterdir())) == 1
+    data().close()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file and no database grow while the block runs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    data()._connection.execute("PRAGMA max_page_count = 1")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGE // 2, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        data()._connection.execute("PRAGMA max_page_count = 1000000")
+
+
+STEPS = st.lists(st.tuples(st.booleans(), NAMES, st.one_of(BYTES, st.just(bytes(30_000)))), max_size=15)
+
+
+@given(steps=STEPS)
+def test_a_full_disk_fails_a_change_as_a_whole_and_later_ones_succeed(steps: list[tuple[bool, str, bytes]]) -> None:
+    use(Store())
+    keys, rows = StoredKeys(*BUCKET), Rows()
+    for is_full, name, content in steps:
+        try:
+            with full_disk() if is_full else nullcontext(), data().change():
+                put_item(name, content)
+                put(keys, name, content)
+        except StorageError as error:
+            assert is_full
+            assert f"the temporary files in {data().folder.parent} cannot be written" in str(error)
+        else:
+            rows["item", name] = rows["object", name] = content
+        assert rows_of(keys) == rows
+    gc.collect()
+    files = sum(len(content) >= LARGE for (kind, _), content in rows.items() if kind == "object")
+    assert len(list((data().folder / CONTENTS).iterdir())) == files
+    data().close()
+    assert not data().folder.exists()
+
+
+def test_a_temporary_folder_ends_with_its_process_or_at_a_later_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SQLITE_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    used = Store()
+    assert used.folder.parent == tmp_path
+    killed, new = (Path(tempfile.mkdtemp(prefix="localcloud-data-", dir=tmp_path)) for _ in range(2))
+    (killed / CONTENTS).mkdir()
+    for folder in (used.folder, killed):
+        os.utime(folder, (0, 0))
+    later = Store()
+    assert set(tmp_path.iterdir()) == {used.folder, new, later.folder}
+    used.close()
+    later.close()
+    assert list(tmp_path.iterdir()) == [new]
 
 
 def foreign_database(path: Path) -> None:
@@ -233,13 +487,13 @@ def foreign_database(path: Path) -> None:
 
 
 def newer_state(path: Path) -> None:
-    create(path)
+    create(path.parent)
     with closing(connect(path)) as state:
-        state.execute("PRAGMA user_version = 3")
+        state.execute(f"PRAGMA user_version = {FORMAT + 1}")
 
 
 def cut_state(path: Path) -> None:
-    create(path, [Record(b'["a"]', b"{}", bytes(50_000))])
+    create(path.parent)
     path.write_bytes(path.read_bytes()[:-20_000])
 
 
@@ -249,7 +503,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "of another program": (foreign_database, "is not a state of Fleetsight: name another folder"),
     "of a newer version": (
         newer_state,
-        "has format 3, and this .* reads format 2: use the version that wrote it, or another folder$",
+        f"has format {FORMAT + 1}, .* reads format {FORMAT}: use the version that wrote it, or another folder$",
     ),
     "cut": (cut_state, r"is damaged: .* Nothing was changed\. Restore a snapshot"),
 }
@@ -262,22 +516,25 @@ def test_a_file_that_is_no_whole_state_is_refused_and_not_changed(tmp_path: Path
     make(path)
     before = path.read_bytes()
     with pytest.raises(StateError, match=message) as refused:
-        Store(path)
+        Store(tmp_path)
     assert str(path) in str(refused.value)
     assert path.read_bytes() == before
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateFolder:
-    """A state with one record and a key."""
+    """A state with a large object, a small one and a key."""
     folder = StateFolder.usable(tmp_path / "state")
     folder.prepare()
-    store = Store(folder.database)
-    store.append([Record(b'["a"]', b"1", b"body")])
-    store.commit()
-    store.close()
+    keys = opened(folder.path)
+    put(keys, "large", bytes(LARGE))
+    put(keys, "small", b"small")
+    data().close()
     (folder.path / KEY_FILE).write_text("secret")
     return folder
+
+
+ROWS: Rows = {("object", "large"): bytes(LARGE), ("object", "small"): b"small"}
 
 
 def test_a_snapshot_restores_everything_and_only_its_owner_can_read_it(state: StateFolder, tmp_path: Path) -> None:
@@ -287,25 +544,29 @@ def test_a_snapshot_restores_everything_and_only_its_owner_can_read_it(state: St
     copy = restore(file, tmp_path / "new" / "copy")
     assert StateFolder.existing(copy.path) == copy
     assert copy.path.stat().st_mode & 0o777 == 0o700
-    for name, content in ((KEY_FILE, b"secret"), (DATABASE, copy.database.read_bytes())):
-        assert (copy.path / name).read_bytes() == content
-        assert (copy.path / name).stat().st_mode & 0o777 == 0o600
-    store = Store(copy.database)
-    assert restored(store) == {b'["a"]': Record(b'["a"]', b"1", b"body")}
-    store.append([Record(b'["b"]', b"2")])
-    store.commit()
-    store.close()
-    assert set(load(copy.database)) == {b'["a"]', b'["b"]'}
+    assert (copy.path / KEY_FILE).read_text() == "secret"
+    assert {path.stat().st_mode & 0o777 for path in copy.path.rglob("*") if path.is_file()} == {0o600}
+    keys = opened(copy.path)
+    assert rows_of(keys) == ROWS
+    put(keys, "new", bytes(LARGE))
+    data().close()
+    assert check(copy.path)["objects"] == 3
+
+
+def test_a_snapshot_of_a_killed_state_has_what_is_only_in_its_log(killed: tuple[Files, Rows], tmp_path: Path) -> None:
+    folder = StateFolder(write_files(killed[0], tmp_path / "state"))
+    folder.snapshot(tmp_path / "backup")
+    assert rows_of(opened(restore(tmp_path / "backup", tmp_path / "copy").path)) == killed[1]
+    data().close()
 
 
 def test_only_the_owner_can_read_the_files_of_a_state(state: StateFolder) -> None:
-    store = Store(state.database)
-    store.append([Record(b'["b"]', b"1")])
-    store.commit()
+    put(opened(state.path), "new", bytes(LARGE))
+    data().commit()
     assert state.path.stat().st_mode & 0o777 == 0o700
     with state.locked():
-        assert {path.stat().st_mode & 0o077 for path in state.path.iterdir() if path.name != KEY_FILE} == {0}
-    store.close()
+        assert {path.stat().st_mode & 0o077 for path in state.path.rglob("*") if path.name != KEY_FILE} == {0}
+    data().close()
 
 
 def test_a_start_waits_for_an_earlier_process_that_ends(state: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +582,70 @@ def test_a_cut_snapshot_is_not_restored(state: StateFolder, tmp_path: Path) -> N
     with pytest.raises(CorruptedStateError):
         restore(file, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+@given(at=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_damaged_byte_of_a_snapshot_is_an_error_or_changes_nothing(at: float, flip: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, file = StateFolder.usable(Path(scratch) / "state"), Path(scratch) / "backup"
+        folder.prepare()
+        put(opened(folder.path), "large", bytes(LARGE))
+        data().close()
+        folder.snapshot(file)
+        content = bytearray(file.read_bytes())
+        content[int(at * len(content))] ^= flip
+        file.write_bytes(content)
+        copy = Path(scratch) / "copy"
+        try:
+            restore(file, copy)
+        except StateError:
+            assert not copy.exists()
+        else:
+            assert check(copy) == {"objects": 1}
+
+
+DAMAGE = {f"{CONTENTS}/1": (bytes(10), b"x" * 10), DATABASE: (b'"last_modified":"2', b'"last_modified":"3')}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_content_or_row_ends_the_process_that_reads_it(state: StateFolder, name: str) -> None:
+    path = state.path / name
+    path.write_bytes(path.read_bytes().replace(*DAMAGE[name]))
+    keys = opened(state.path)
+    with pytest.raises(EndedError):
+        keys["large"].value  # noqa: B018 (it reads)
+    data().close()
+
+
+def test_a_check_finds_a_content_that_is_missing(state: StateFolder) -> None:
+    file = state.path / CONTENTS / "1"
+    content = file.read_bytes()
+    file.unlink()
+    with pytest.raises(CorruptedStateError, match=f"the state is damaged: {file} is missing"):
+        check(state.path)
+    file.write_bytes(content)
+    with closing(connect(state.database)) as connection:
+        connection.execute("DELETE FROM contents")
+    with pytest.raises(CorruptedStateError, match=f"{DATABASE} lacks 2 contents of objects"):
+        check(state.path)
+
+
+@pytest.mark.parametrize("name", [f"{CONTENTS}/1", DATABASE])
+def test_no_snapshot_is_taken_of_a_damaged_state(state: StateFolder, tmp_path: Path, name: str) -> None:
+    file, path = tmp_path / "backup", state.path / name
+    path.write_bytes(path.read_bytes()[:-5_000])
+    with pytest.raises(CorruptedStateError, match=f"the state is damaged: {path} "):
+        state.snapshot(file)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", f"{CONTENTS}/../../evil", f"{CONTENTS}/x", "other", LOGS])
+def test_a_snapshot_with_another_file_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    with ZipFile(tmp_path / "backup", "w") as archive:
+        archive.writestr(name, "evil")
+    with pytest.raises(StateError, match=f"backup is no snapshot, since it has '{name}': name one that"):
+        restore(tmp_path / "backup", tmp_path / "copy")
+    assert [path.name for path in tmp_path.iterdir()] == ["backup"]
 
 
 def test_a_snapshot_is_not_restored_over_other_files(state: StateFolder, tmp_path: Path) -> None:
@@ -341,7 +666,7 @@ def test_a_reset_state_is_empty_and_can_be_used_again(state: StateFolder) -> Non
         StateFolder.existing(state.path)
     again = StateFolder.usable(state.path)
     again.prepare()
-    assert again.check() == {}
+    assert not check(again.path)
 
 
 ACTIONS: dict[str, Callable[[StateFolder, Path], Any]] = {
@@ -357,14 +682,14 @@ def test_a_state_in_use_is_neither_copied_nor_removed_nor_run_twice(
 ) -> None:
     with state.locked(), pytest.raises(StateInUseError, match="is in use: stop the system"):
         ACTIONS[action](state, tmp_path / "backup")
-    assert state.check() == {"a": 1}
+    assert check(state.path)["objects"] == 2
 
 
 def test_a_folder_with_other_files_does_not_become_a_state(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    for use in (StateFolder.usable, StateFolder.existing):
+    for find in (StateFolder.usable, StateFolder.existing):
         with pytest.raises(StateError, match=f"{tmp_path} is not a state, since it has no {DATABASE}"):
-            use(tmp_path)
+            find(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -374,7 +699,7 @@ def test_a_start_that_was_killed_halfway_is_repeated(tmp_path: Path) -> None:
     (tmp_path / f"{DATABASE}.partial").write_text("half a database")
     folder = StateFolder.usable(tmp_path)
     folder.prepare()
-    assert folder.check() == {}
+    assert not check(folder.path)
     assert {path.name for path in tmp_path.iterdir()} == {"lock", "lost+found", DATABASE}
 
 

@@ -35,7 +35,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 def set_faults(system: System, *faults: dict[str, str]) -> None:
     with closing(ControlClient(system.endpoint_url)) as control:
-        control.send("PUT", "switches", {"faults": list(faults)})
+        control.call("PUT", "switches", {"faults": list(faults)})
 
 
 def launches(system: System) -> int:

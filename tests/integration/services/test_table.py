@@ -63,6 +63,19 @@ def test_conditional_writes_say_whether_they_took_place(place: Place) -> None:
     assert table.get("p", "s") is None
 
 
+def test_a_key_that_is_twice_in_a_batch_is_refused(place: Place) -> None:
+    # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
+    table, key = place.table(), {"pk": {"S": "p"}, "sk": {"S": "s"}}
+    puts: list[Any] = [{"PutRequest": {"Item": {**key, "n": {"N": number}}}} for number in "12"]
+    delete: Any = {"DeleteRequest": {"Key": key}}
+    for requests in (puts, [puts[0], puts[0]], [puts[0], delete], [delete, delete]):
+        with pytest.raises(ClientError, match="ValidationException"):
+            table.client.batch_write_item(RequestItems={table.name: requests})
+    with pytest.raises(ClientError, match="ValidationException"):
+        table.get_all([("p", "s"), ("p", "s")])
+    assert table.get("p", "s") is None
+
+
 _keys = st.tuples(st.sampled_from(PARTITIONS), st.sampled_from(SORT_KEYS))
 # The local cloud cannot compare a number with a text.
 _values = {"a": st.integers(0, 2), "b": st.sampled_from(["", "1", "z"])}

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,10 +24,11 @@ from urllib.parse import urlsplit
 from core.config import PATH_VARIABLE
 from localcloud.launch import LocalCloud
 from localcloud.machines.backends import ProcessBackend
-from localcloud.machines.machine import PATH, Machine, Process, cgroup_folders
+from localcloud.machines.machine import PATH, Machine, Process
 from localcloud.machines.metadata import MetadataServer
 from scripts.run.system import System
 from tests.support.booted.images import LocalImage
+from tests.support.booted.leftovers import cgroup_folders, discard, disk_of
 from tests.support.booted.network import ConnectionRelay, in_new_network, listen_in
 from tests.support.processes import children_of
 
@@ -35,6 +37,9 @@ TOOLS = {"systemd-nspawn": "systemd-container", "unshare": "util-linux", "mount"
 
 TIME_NAMESPACE = Path("/proc/self/ns/time")
 """Exists if a machine's clock can begin at its boot. Otherwise a timer that counts from boot would expire at once."""
+
+POWER_OFF_SECONDS = 0.1
+"""Interval between requests to power off; unlike systemd-nspawn, init accepts repeated ones."""
 
 _POWER_OFF = signal.SIGRTMIN + 4  # of systemd as a machine's init (man 1 systemd)
 
@@ -72,7 +77,6 @@ class NspawnBackend(ProcessBackend):
     """
 
     grace_seconds = 6.0
-    shutdown_retry_seconds = 0.1  # nspawn, and an init that has just started, lose the signal
 
     def __init__(self, endpoint_url: str, images: Path) -> None:
         check_tools()
@@ -89,8 +93,8 @@ class NspawnBackend(ProcessBackend):
         if image_id not in found:
             machine.fail(f"there is no image {image_id} in {self._images}; there are: {', '.join(found) or 'none'}")
         for name in ("upper", "work", "root"):
-            (machine.disk / name).mkdir(parents=True, exist_ok=True)
-        (machine.disk / "uuid").write_text(hypervisor_uuid(machine.directory.name))
+            (disk_of(machine) / name).mkdir(parents=True, exist_ok=True)
+        (disk_of(machine) / "uuid").write_text(hypervisor_uuid(machine.directory.name))
 
         child = in_new_network(lambda: machine.start(command(machine, self._images / image_id), {"LANG": "C.UTF-8"}))
         try:
@@ -105,11 +109,12 @@ class NspawnBackend(ProcessBackend):
         return self._serve(machine, process.pid)
 
     def request_shutdown(self, process: Process) -> None:
-        """Make the image's init, if it runs, power off; unlike systemd-nspawn, init accepts repeated requests."""
-        for nspawn in children_of(process.pid):
-            for init in children_of(nspawn):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(init, _POWER_OFF)
+        """Make the image's init power off."""
+        threading.Thread(target=_power_off, args=(process,), daemon=True).start()
+
+    def discard(self, machine: Machine) -> None:
+        """Remove the disk and the control groups of a machine that has ended and will not start again."""
+        discard(machine)
 
     def _serve(self, machine: Machine, pid: int) -> contextlib.ExitStack:
         metadata, cloud = listen_in(pid, self._cloud)
@@ -118,6 +123,16 @@ class NspawnBackend(ProcessBackend):
         server = MetadataServer(self._endpoint_url, machine.directory.name, machine.directory, metadata)
         services.callback(server.close)
         return services
+
+
+def _power_off(process: Process) -> None:
+    """Signal the image's init until the machine has ended: one that just started loses signals, as nspawn does."""
+    while process.alive():
+        for nspawn in children_of(process.pid):
+            for init in children_of(nspawn):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(init, _POWER_OFF)
+        time.sleep(POWER_OFF_SECONDS)
 
 
 def hypervisor_uuid(instance_id: str) -> str:
@@ -147,15 +162,15 @@ _IN_GROUP = 'while [ "$1" != -- ]; do mkdir -p "$1"; echo $$ > "$1/cgroup.procs"
 
 def _script(machine: Machine, image: Path) -> str:
     """Return the script of the first process in the machine's own process and mount namespaces."""
-    disk, quote = machine.disk, shlex.quote
+    disk, quote = disk_of(machine), shlex.quote
     layers = f"lowerdir={image},upperdir={disk / 'upper'},workdir={disk / 'work'}"
     nspawn = [
         *("systemd-nspawn", "--quiet", "--boot", "--settings=no"),
-        *(f"--directory={machine.disk / 'root'}", f"--machine={machine.directory.name}"),
+        *(f"--directory={disk / 'root'}", f"--machine={machine.directory.name}"),
         *("--register=no", "--keep-unit"),  # independent of the host's systemd
         "--network-namespace-path=/proc/self/ns/net",
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only"),
-        f"--bind-ro={machine.disk / 'uuid'}:/sys/hypervisor/uuid",
+        f"--bind-ro={disk / 'uuid'}:/sys/hypervisor/uuid",
         "ci.ds=Ec2",  # argument of its init, where cloud-init in a container looks for the kernel's command line
     ]
     # systemd-nspawn stores its state in /run; this machine's state must end with the machine.
@@ -172,13 +187,7 @@ class BootedCloud(LocalCloud):
 
     def __init__(self, state_dir: Path, images: Path, **options: Any) -> None:
         super().__init__(state_dir, **options)
-        self._images = images
-
-    def start_hypervisor(self) -> subprocess.Popen[bytes]:
-        """Start the hypervisor, also after it died."""
-        program = hypervisor_program(self._images)
-        self.hypervisor = self._spawn("hypervisor", self.hypervisor_arguments(), program=program)
-        return self.hypervisor
+        self.program = booted_program(images)
 
 
 @dataclass
@@ -189,7 +198,7 @@ class BootedSystem(System):
 
     def _start(self, name: str, *arguments: str) -> None:
         if name == "hypervisor":
-            arguments = (*hypervisor_program(self.image.root.parent), *arguments[2:])
+            arguments = (*booted_program(self.image.root.parent), *arguments[2:])
         super()._start(name, *arguments)
 
     def _environment(self) -> dict[str, str]:
@@ -203,6 +212,6 @@ class BootedSystem(System):
         return super()._environment() | own
 
 
-def hypervisor_program(images: Path) -> tuple[str, ...]:
-    """Return the arguments of Python for ``python -m localcloud`` with a hypervisor that boots these images."""
+def booted_program(images: Path) -> tuple[str, ...]:
+    """Return the arguments of Python for ``python -m localcloud`` with instances that boot these images."""
     return ("-m", "tests.support.booted", str(images.absolute()))

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from localcloud.dispatch import DirectResponse
-from localcloud.extensions import APPLICATIONS
+from localcloud.dispatch import MIDDLEWARE, DirectResponse, service_of
+from localcloud.page_guard import WsgiApp
 
 NO_STACKS = (__name__,)
 """For `LocalCloud`: moto's CloudFormation takes no signals."""
@@ -15,8 +15,13 @@ _REFUSAL = (
 )
 
 
-def _refuse(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    return DirectResponse([("Content-Type", "text/xml")], _REFUSAL, "400 Bad Request").send(start_response)
+def _refusing(aws: WsgiApp) -> WsgiApp:
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if service_of(environ) != "cloudformation":
+            return aws(environ, start_response)
+        return DirectResponse([("Content-Type", "text/xml")], _REFUSAL, "400 Bad Request").send(start_response)
+
+    return answer
 
 
-APPLICATIONS["cloudformation"] = lambda: _refuse
+MIDDLEWARE.append(_refusing)

@@ -16,8 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest
 
-from localcloud.dispatch import INLINE, WouldWaitError
-from localcloud.extensions import MIDDLEWARE
+from localcloud.dispatch import INLINE, MIDDLEWARE, WouldWaitError
 from localcloud.page_guard import WsgiApp
 
 RECORDING = (__name__,)

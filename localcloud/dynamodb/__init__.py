@@ -1,0 +1,1 @@
+"""DynamoDB of the local cloud: calls on items are made on the rows of the store; moto has the tables."""
