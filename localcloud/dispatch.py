@@ -49,7 +49,7 @@ def processed(entries: int) -> int:
 
 
 class WouldWaitError(Exception):
-    """Raised when an inline call must wait or has no direct answer; nothing was done, and a thread makes the call."""
+    """Raised when an inline call must wait or has no direct answer; a thread makes the call again."""
 
 
 class CallCounter:

@@ -184,7 +184,7 @@ class Content(NamedTuple):
 
 
 def checksum(*parts: str | bytes | int) -> int:
-    """Return the checksum of a row, of what it must not answer wrongly."""
+    """Return the CRC-32 of the parts of a row."""
     found = 0
     for part in parts:
         found = zlib.crc32(part if type(part) is bytes else str(part).encode("utf-8", "surrogatepass"), found)
@@ -528,7 +528,7 @@ class Store:
     def add_content(self, stored: Content, small: bytes | None) -> None:
         """Add the row of a content, with its bytes unless they are a file."""
         with self.lock:
-            if stored.is_large:
+            if stored.is_large and self.is_durable:
                 self._written.append(self._files / str(stored.number))
             self.write("INSERT INTO contents VALUES (?, ?, ?, ?)", *stored, small)
 

@@ -4,6 +4,7 @@ Each call holds the lock of the store, so it is atomic, and tests its conditions
 2012, such as `Expected` and `KeyConditions`, are refused: expressions have replaced them.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -15,6 +16,7 @@ from moto.dynamodb.exceptions import ConditionalCheckFailed, MockValidationExcep
 from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
 from moto.dynamodb.models.table import Table
 
+from localcloud.clock import wall_seconds
 from localcloud.dispatch import JSON_TYPE, DirectRequest, DirectResponse, operation_of, processed, request_id
 from localcloud.dynamodb.expressions import EXPRESSIONS, check_placeholders, conditions, updated
 from localcloud.dynamodb.pages import MAX_PAGE_BYTES, Answer, query, scan
@@ -26,6 +28,14 @@ _MAX_BATCH_BYTES: Final = 16 * MAX_PAGE_BYTES  # of items that a BatchGetItem an
 _MAX_TRANSACTION_BYTES: Final = 4 * MAX_PAGE_BYTES  # of items that a TransactWriteItems writes
 _MAX_WRITES: Final = 25  # entries of a BatchWriteItem
 _MAX_READS: Final = 100  # keys of a BatchGetItem, and entries of a transaction
+
+TOKEN_SECONDS: Final = 600.0
+"""Seconds in which a second transaction with the same token is the first one."""
+
+# As the duplicates of no queue; `id` is a digest of the entries.
+_TRANSACTION: Final = "SELECT id FROM duplicates WHERE queue = 0 AND key = ? AND ends > ?"
+_ADD_TRANSACTION: Final = "INSERT OR REPLACE INTO duplicates VALUES (0, ?, ?, ?, 0)"
+_FORGET_TRANSACTIONS: Final = "DELETE FROM duplicates WHERE queue = 0 AND ends <= ?"
 
 _OF_MOTO: Final = frozenset(
     {
@@ -221,6 +231,25 @@ _WRITES: Final = {
 
 
 def _transact_write_items(backend: DynamoDBBackend, given: dict[str, Any]) -> Answer:
+    """Write items together; a call with the token of one that was made in the last ten minutes changes nothing."""
+    token, now = f"{backend.account_id} {backend.region_name} {given.get('ClientRequestToken')}", wall_seconds()
+    entries = hashlib.sha256(json.dumps(given["TransactItems"]).encode()).hexdigest()
+    before = data().read(_TRANSACTION, token, now) if "ClientRequestToken" in given else []
+    if before and before[0][0] != entries:
+        error = "com.amazonaws.dynamodb.v20120810#IdempotentParameterMismatchException"
+        raise exceptions.DynamodbException(error, "The token was used for other parameters")
+    changes = [] if before else _checked_writes(backend, given)
+    with data().change():
+        for change in changes:
+            write(*change)
+        if "ClientRequestToken" in given and not before:
+            data().write(_FORGET_TRANSACTIONS, now)
+            data().write(_ADD_TRANSACTION, token, now + TOKEN_SECONDS, entries)
+    return {}
+
+
+def _checked_writes(backend: DynamoDBBackend, given: dict[str, Any]) -> list[Change]:
+    """Return the changes of a transaction, whose conditions all hold."""
     changes, places, reasons = list[Change](), set[tuple[int, Key]](), list[Any]()
     for kind, asked in _entries(given["TransactItems"], _WRITES):
         table = backend.get_table(asked["TableName"])
@@ -244,10 +273,7 @@ def _transact_write_items(backend: DynamoDBBackend, given: dict[str, Any]) -> An
         raise exceptions.TransactionCanceledException(reasons)
     if sum(size for *_, size in changes) > _MAX_TRANSACTION_BYTES:
         raise MockValidationException("Transaction request size has exceeded the maximum of 4 MB")
-    with data().change():
-        for change in changes:
-            write(*change)
-    return {}
+    return changes
 
 
 _CALLS: Final[Mapping[str, tuple[Callable[[DynamoDBBackend, dict[str, Any]], Answer], tuple[str, ...]]]] = {

@@ -37,8 +37,9 @@ def create_table(original: Any, self: Any, name: str, **settings: Any) -> Any:
         raise MockValidationException("Indexes and streams of tables are not available in the local cloud")
     given = copy.deepcopy(settings)  # moto changes them
     with data().lock:
+        owner = data().resource_number("table", self.account_id, self.region_name, name)
         table = original(self, name, **settings)
-        table.owner = data().resource_number("table", self.account_id, self.region_name, name)
+        table.owner = owner
     table.created_with = given
     return table
 
@@ -57,10 +58,10 @@ def restore_table(original: Any, self: Any, target_table_name: str, source_table
 def delete_table(original: Any, self: Any, name: str) -> Any:
     """Delete a table and its items."""
     with data().change():
-        table = original(self, name)
-        data().write("DELETE FROM items WHERE owner = ?", table.owner)
-        data().write("DELETE FROM resources WHERE number = ?", table.owner)
-    return table
+        owner = self.get_table(name).owner
+        data().write("DELETE FROM items WHERE owner = ?", owner)
+        data().write("DELETE FROM resources WHERE number = ?", owner)
+        return original(self, name)
 
 
 def verified(table: Table, row: Any) -> tuple[int, str]:

@@ -28,7 +28,8 @@ class StoredContent:
     @classmethod
     def of_row(cls, row: Content) -> "StoredContent":
         """Return the content of an object's row; the caller has held the lock since it read the row."""
-        return data().readers.get(row.number) or cls(row, has_row=True)
+        found = data().readers.get(row.number)
+        return cls(row, has_row=True) if found is None else found
 
     def __len__(self) -> int:
         """Return the size in bytes."""
@@ -60,7 +61,7 @@ class StoredContent:
 
 
 def drop_rows(rows: Iterable[Content]) -> None:
-    """Remove the contents of an object within the change that removes its row; who reads them now keeps them."""
+    """Remove the contents of an object within the change that removes its row; a reader keeps the bytes."""
     for row in rows:
         data().when_done(partial(_release, row, data().drop_content(row.number)))
 

@@ -8,6 +8,7 @@ moto's own, so all other calls see them. Stock moto answers every call with an u
 and every error.
 """
 
+import base64
 import hashlib
 import re
 import secrets
@@ -16,7 +17,14 @@ from contextlib import nullcontext, suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML, PreconditionFailed
+from moto.s3.exceptions import (
+    EntityTooSmall,
+    InvalidContinuationToken,
+    InvalidPart,
+    MalformedXML,
+    MissingBucket,
+    PreconditionFailed,
+)
 from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE, FakeBucket, FakeKey, LowercaseDict, s3_backends
 from moto.utilities.utils import get_partition
 
@@ -230,15 +238,20 @@ def get_object_tagging(self: Any, key: Any) -> dict[str, Any]:  # noqa: ARG001 -
 
 @PATCHES.replace(
     f"{_BACKEND}.list_objects_v2",
-    "reads every object of the bucket for each page",
+    "reads every object of the bucket for each page, and remembers each page's last key until a restart",
     "self bucket prefix delimiter continuation_token start_after max_keys",
 )
 def list_objects_v2(self: Any, bucket: Any, **asked: Any) -> Any:
     """Return a page of a list, which costs as much as it holds."""
     token, most = asked["continuation_token"], asked["max_keys"]
-    after = self._pagination_tokens.get(token) if token else asked["start_after"]
-    found = bucket.keys.entries(asked["prefix"] or "", asked["delimiter"], after or "", most + 1)
-    return self._truncate_result(found, most)
+    try:
+        after = base64.urlsafe_b64decode(token).decode() if token else asked["start_after"]
+    except ValueError:
+        raise InvalidContinuationToken from None
+    found = bucket.keys.entries(asked["prefix"] or "", asked["delimiter"], after or "", most + 1) if most else []
+    if len(found) <= most:
+        return found, False, None
+    return found[:most], True, base64.urlsafe_b64encode(self._get_name(found[most - 1]).encode()).decode()
 
 
 @PATCHES.wrap(f"{_RESPONSE}.copy_object", "ignores the conditions of a copy but one, and loses tags")
@@ -317,7 +330,10 @@ def _put(request: DirectRequest, bucket: FakeBucket, key: str) -> DirectResponse
     with data().lock if condition else nullcontext():
         if condition and (condition != "*" or key in bucket.keys):
             return None
-        stored = store_object(bucket, key, content, described, tags, is_signed=is_signed)
+        try:
+            stored = store_object(bucket, key, content, described, tags, is_signed=is_signed)
+        except MissingBucket:  # it was deleted meanwhile
+            return None
     return DirectResponse([*_identity(), ("ETag", stored.etag), ("last-modified", stored.last_modified_RFC1123)])
 
 

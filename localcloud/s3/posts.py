@@ -232,13 +232,18 @@ def _body(environ: dict[str, Any]) -> bytes:
 
 def _store(account: str, region: str, form: Form, content: bytes, tags: list[dict[str, str]]) -> str:
     apply_patches("s3")
+    from moto.s3.exceptions import MissingBucket
     from moto.s3.models import s3_backends
 
     from localcloud.s3.objects import store_object
 
     bucket = s3_backends[account][get_partition(region)].buckets.get(form.bucket)
+    missing = RefusedError(404, "NoSuchBucket", "The specified bucket does not exist")
     if bucket is None:
-        raise RefusedError(404, "NoSuchBucket", "The specified bucket does not exist")
+        raise missing
     described = {"content-type": _DEFAULT_TYPE, "content-disposition": None, **form.fields}
     described = {name: described[name] for name in ("content-type", "content-disposition")}
-    return str(store_object(bucket, form.fields["key"], content, described, tags).etag)
+    try:
+        return str(store_object(bucket, form.fields["key"], content, described, tags).etag)
+    except MissingBucket:  # it was deleted meanwhile
+        raise missing from None

@@ -10,6 +10,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
+from moto.s3.exceptions import MissingBucket
 from moto.s3.models import FakeKey
 
 from localcloud.s3.contents import JoinedContent, StoredContent, drop_rows
@@ -33,7 +34,7 @@ class StoredKeys:
     """The objects of a bucket, with the methods by which moto reads and changes the keys of one without versions."""
 
     def __init__(self, account: str, partition: str, bucket: str) -> None:
-        self._number = data().resource_number("bucket", account, partition, bucket)
+        self._number, self._is_removed = data().resource_number("bucket", account, partition, bucket), False
         self._shared = {
             "account_id": account,
             "bucket_name": bucket,
@@ -59,11 +60,13 @@ class StoredKeys:
         return default if (found := self.get(key)) is None else [found]
 
     def setlist(self, key: str, versions: list[FakeKey]) -> None:
-        """Put an object; the one at its key is removed."""
+        """Put an object; the one at its key is removed. Raises moto's `MissingBucket` if the bucket is."""
         [stored] = versions
         parts = _parts_of(stored)
         row = (self._number, key.encode(), _contents_of(parts), _attributes_of(stored))
         with data().change():
+            if self._is_removed:
+                raise MissingBucket(bucket=self._shared["bucket_name"])
             self._drop(key)
             for part in parts:
                 part.add_row()
@@ -93,6 +96,7 @@ class StoredKeys:
     def remove(self) -> None:
         """Remove the bucket, which is empty."""
         data().write("DELETE FROM resources WHERE number = ?", self._number)
+        self._is_removed = True
 
     def entries(self, prefix: str, delimiter: str | None, after: str, limit: int) -> list[FakeKey | str]:
         """Return up to `limit` objects and common prefixes, by name: those with a prefix, after another name."""

@@ -40,7 +40,7 @@ _OF_FIFO: Final = {"FifoQueue": "true", "ContentBasedDeduplication": "false"}
 """Attributes that only FIFO queues have, and their only values."""
 
 _UNAVAILABLE: Final = ("MessageAttributes", "MessageSystemAttributes", "tags", "MaxResults", "NextToken")
-"""Parameters of calls that the local cloud has, and of which their effect would be lost."""
+"""Parameters that the local cloud refuses, since it would ignore them."""
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
@@ -211,8 +211,8 @@ def _checked(queues: Queues, name: QueueName, attributes: dict[str, str]) -> dic
         raise invalid("RedrivePolicy", policy, "It needs deadLetterTargetArn and maxReceiveCount.") from None
     if not 1 <= receives <= 1_000:
         raise invalid("maxReceiveCount", receives, "Must be between 1 and 1000.")
-    if queues.named(letters).is_fifo != name.is_fifo:
-        raise invalid("deadLetterTargetArn", letters, "It must be a queue of the same kind.")
+    if letters == name or queues.named(letters).is_fifo != name.is_fifo:
+        raise invalid("deadLetterTargetArn", letters, "It must be another queue of the same kind.")
     return attributes | {"RedrivePolicy": json.dumps(given | {"maxReceiveCount": receives})}
 
 

@@ -1,4 +1,4 @@
-"""The parameters of SQS's calls, of which clients may have sent anything, and SQS's errors."""
+"""The untrusted parameters of SQS's calls, and SQS's errors."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -236,7 +236,8 @@ class Queue:
                 queue._counted_at = None
             raise
         for queue in queues:
-            queue._past.record(queue._count())
+            if queue._counted_at is not None:
+                queue._past.record(queue._count())
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[SentMessage]:
         """Append messages, which become visible together; a duplicate has no effect."""
@@ -370,6 +371,8 @@ class Queue:
                 error = invalid("ReceiptHandle", handle, "The receipt handle has expired.")
             results.append(error or {})
         if gone:
+            if self._in_flight >= self._queues.switches().max_in_flight:
+                self.wake.notify_all()  # receives wait for room
             with self.change():
                 flights = [message for message in gone.values() if message.due > now]
                 self._end_flights([(each.group, now - each.due + each.hidden) for each in flights], now)

@@ -197,7 +197,7 @@ class DurableCalls:
         """Write the resources of a service that have changed since the last comparison."""
         if service not in self._known:
             return
-        with self._comparing:
+        with self._comparing, data().lock:
             kind, known, present = _KINDS[service][0], self._known[service], _described(service)
             for name, value in present.items():
                 if known.get(name) != value:

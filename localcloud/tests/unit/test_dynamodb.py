@@ -451,7 +451,7 @@ def test_a_table_with_an_index_or_a_stream_is_refused(moto: ClientPair, more: di
 
 
 def transaction(table: str, *entries: tuple[str, str, dict[str, Any]]) -> dict[str, Any]:
-    kinds = {"Put": "Item", "Delete": "Key"}
+    kinds = {"Put": "Item", "Delete": "Key", "Update": "Key"}
     return {
         "TransactItems": [
             {kind: {"TableName": table, kinds[kind]: key_of("p", sk), **more}} for kind, sk, more in entries
@@ -472,6 +472,19 @@ def test_a_cancelled_transaction_gives_its_reasons_in_order_and_writes_nothing(m
     twice = transaction(table, ("Put", "d", {}), ("Delete", "d", {}))
     assert moto.direct.call("dynamodb", "TransactWriteItems", **twice).json["__type"].endswith("#ValidationException")
     assert moto.direct.call("dynamodb", "Scan", TableName=table).json["Items"] == [old]
+
+
+def test_a_repeated_transaction_changes_nothing_and_its_token_is_of_its_items(moto: ClientPair) -> None:
+    table = new_table(moto)
+    addition = {"UpdateExpression": "ADD n :n", "ExpressionAttributeValues": {":n": {"N": "1"}}}
+    call = {**transaction(table, ("Update", "a", addition)), "ClientRequestToken": f"token of {table}"}
+    for _ in range(2):
+        assert moto.direct.call("dynamodb", "TransactWriteItems", **call).status == 200
+    assert moto.direct.call("dynamodb", "Scan", TableName=table).json["Items"] == [
+        {**key_of("p", "a"), "n": {"N": "1"}}
+    ]
+    other = moto.direct.call("dynamodb", "TransactWriteItems", **call | transaction(table, ("Delete", "a", {})))
+    assert other.json["__type"].endswith("#IdempotentParameterMismatchException")
 
 
 @contextmanager

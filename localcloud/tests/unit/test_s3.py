@@ -14,12 +14,14 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import pytest
 from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.s3.exceptions import MissingBucket
 from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE, FakeKey, S3Backend, s3_backends
 
 from localcloud.access_keys import owner_key
@@ -27,7 +29,7 @@ from localcloud.dispatch import CallCounter, CountedCalls
 from localcloud.launch import REGION
 from localcloud.patches import apply_patches
 from localcloud.s3.contents import JoinedContent, body_of
-from localcloud.s3.objects import ETAG_DIGITS
+from localcloud.s3.objects import ETAG_DIGITS, store_object
 from localcloud.s3.posts import (
     MAX_FIELD_CHARACTERS,
     MAX_FORM_BYTES,
@@ -103,6 +105,24 @@ def test_a_content_is_removed_with_its_object_and_its_last_reader(backend: S3Bac
     del old
     backend.delete_object("objects", "k")
     assert (rows_of_contents(), len(list(files.iterdir()))) == (before, files_before)
+
+
+def test_an_object_is_not_put_into_a_bucket_that_was_deleted_meanwhile(backend: S3Backend) -> None:
+    bucket, before = backend.create_bucket("deleted", REGION), rows_of_contents()
+    backend.delete_bucket("deleted")
+    with pytest.raises(MissingBucket):
+        store_object(bucket, "k", b"content", {}, [])
+    assert rows_of_contents() == before
+
+
+def test_a_list_goes_on_by_a_token_that_another_process_made(moto: ClientPair, bucket: str) -> None:
+    for name in "abc":
+        moto.direct.request("s3", "PUT", f"/{bucket}/{name}", b"")
+    page = moto.direct.request("s3", "GET", f"/{bucket}?list-type=2&max-keys=2").body.decode()
+    [token] = re.findall("<NextContinuationToken>(.*)</NextContinuationToken>", page)
+    s3_backends["123456789012"]["aws"]._pagination_tokens.clear()
+    rest = moto.direct.request("s3", "GET", f"/{bucket}?list-type=2&continuation-token={quote(token)}").body.decode()
+    assert re.findall("<Key>(.*)</Key>", rest) == ["c"]
 
 
 def test_object_can_be_read_while_it_is_overwritten(backend: S3Backend) -> None:

@@ -645,6 +645,8 @@ def test_attributes_of_a_queue_are_those_that_were_set(moto: ClientPair) -> None
     every = api.attributes("All")
     assert (every["VisibilityTimeout"], every["MaximumMessageSize"], "FifoQueue" in every) == ("7", "1048576", False)
     policy = {"deadLetterTargetArn": letters.arn, "maxReceiveCount": "3"}
+    own = json.dumps(policy | {"deadLetterTargetArn": api.arn})
+    assert api.error("SetQueueAttributes", Attributes={"RedrivePolicy": own}) == "InvalidParameterValue"
     api.result("SetQueueAttributes", Attributes={"RedrivePolicy": json.dumps(policy), "DelaySeconds": "1"})
     assert json.loads(api.attributes("RedrivePolicy")["RedrivePolicy"]) == policy | {"maxReceiveCount": 3}
     api.result("SetQueueAttributes", Attributes={"RedrivePolicy": ""})
