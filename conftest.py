@@ -24,7 +24,7 @@ settings.load_profile("fixed")
 
 
 class OneProcessForAws(LoadFileScheduling):  # type: ignore[misc]
-    """Keeps the tests of a file in one process, and those of the AWS commands, whose emulated account is dear."""
+    """Keeps the tests of a file in one process, and those of all AWS commands: their account starts slowly."""
 
     FOLDER = "tests/integration/aws/"
 

@@ -385,7 +385,7 @@ class Store:
                     Path(file).unlink()
 
     def _remove_unfinished(self) -> None:
-        """Remove resources without a value: their creation was never acknowledged, whatever others put there."""
+        """Remove resources without a value, and what they hold: their creation was never acknowledged."""
         for (number,) in self.read("SELECT number FROM resources WHERE value = ''"):
             self.write(
                 "DELETE FROM contents WHERE number IN (SELECT json_extract(named.value, '$[0]') "

@@ -249,7 +249,7 @@ def _transact_write_items(backend: DynamoDBBackend, given: dict[str, Any]) -> An
 
 
 def _checked_writes(backend: DynamoDBBackend, given: dict[str, Any]) -> list[Change]:
-    """Return the changes of a transaction, whose conditions all hold."""
+    """Return the changes of a transaction if all of its conditions hold."""
     changes, places, reasons = list[Change](), set[tuple[int, Key]](), list[Any]()
     for kind, asked in _entries(given["TransactItems"], _WRITES):
         table = backend.get_table(asked["TableName"])

@@ -1,4 +1,4 @@
-"""moto's tables of DynamoDB, whose items are rows of the store."""
+"""moto's tables of DynamoDB. Their items are rows of the store."""
 
 import copy
 import json

@@ -1,1 +1,1 @@
-"""SQS of the local cloud: queues whose messages are rows of the store."""
+"""SQS of the local cloud: queues, and their messages as rows of the store."""

@@ -40,7 +40,7 @@ LONG = 36_000
 
 
 class OneQueue:
-    """A queue of a store of its own, whose errors are raised."""
+    """A queue of a store of its own; its errors are raised."""
 
     def __init__(self, clock: ManualClock | None = None, *, fifo: bool = False, **attributes: str) -> None:
         self.store, self.clock, self.name = Store(), clock, QueueName("1", "r", "q.fifo" if fifo else "q")
@@ -247,7 +247,7 @@ class FifoQueue(StandardQueue):
 
 
 class Tenants:
-    """A standard queue with messages of tenants, whose body is their tenant's name."""
+    """A standard queue with messages of tenants; each has its tenant's name as its body."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
