@@ -573,6 +573,10 @@ class Store:
                 return int(found[0][0])
             return self.write("INSERT INTO resources VALUES (NULL, ?, ?, ?, ?, '', 0)", *names).lastrowid or 0
 
+    def drop_resource(self, number: int) -> None:
+        """Remove the row of a resource; the caller removes what it holds."""
+        self.write("DELETE FROM resources WHERE number = ?", number)
+
     def damaged(self, what: str) -> Exception:
         """Return the failure of a row or content that has another checksum than was written."""
         return self._failure(ValueError(f"{what} is damaged"))

@@ -7,6 +7,7 @@ Each call holds the lock of the store, so it is atomic, and tests its conditions
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
 from moto.dynamodb.models.table import Table
 
 from localcloud.clock import wall_seconds
-from localcloud.dispatch import JSON_TYPE, DirectRequest, DirectResponse, operation_of, processed, request_id
+from localcloud.dispatch import DirectRequest, DirectResponse, json_answer, operation_of, processed
 from localcloud.dynamodb.expressions import EXPRESSIONS, check_placeholders, conditions, updated
 from localcloud.dynamodb.pages import MAX_PAGE_BYTES, Answer, query, scan
 from localcloud.dynamodb.tables import item_at, read, write
@@ -76,8 +77,7 @@ def answer(request: DirectRequest) -> DirectResponse | None:
         status, content = "200 OK", _json_of(_members(request, operation))
     except JsonRESTError as error:
         status, content = "400 Bad Request", error.description
-    headers = [("Content-Type", JSON_TYPE), ("x-amzn-RequestId", request_id())]
-    return DirectResponse(headers, content.encode(), status)
+    return replace(json_answer(content.encode()), status=status)
 
 
 def _members(request: DirectRequest, operation: str) -> Answer:

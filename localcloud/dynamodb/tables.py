@@ -60,7 +60,7 @@ def delete_table(original: Any, self: Any, name: str) -> Any:
     with data().change():
         owner = self.get_table(name).owner
         data().write("DELETE FROM items WHERE owner = ?", owner)
-        data().write("DELETE FROM resources WHERE number = ?", owner)
+        data().drop_resource(owner)
         return original(self, name)
 
 

@@ -95,7 +95,7 @@ class StoredKeys:
 
     def remove(self) -> None:
         """Remove the bucket, which is empty."""
-        data().write("DELETE FROM resources WHERE number = ?", self._number)
+        data().drop_resource(self._number)
         self._is_removed = True
 
     def entries(self, prefix: str, delimiter: str | None, after: str, limit: int) -> list[FakeKey | str]:

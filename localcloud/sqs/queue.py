@@ -119,7 +119,9 @@ class Queues:
 
     def delete(self, queue: "Queue") -> None:
         """Delete a queue with its messages, and end its long polls."""
-        queue.purge(sql.REMOVE)
+        with self.store.change():
+            queue.purge()
+            self.store.drop_resource(queue.number)
         del self.by_name[queue.name]
         queue.close()
 
@@ -162,10 +164,10 @@ class Queue:
         self._store.write(sql.SAVE, json.dumps(self.attributes | attributes), self.number)
         self._describe(self.attributes | attributes)
 
-    def purge(self, *others: str) -> None:
-        """Delete every message, in flight or not, and execute other statements; all calls wait until it is done."""
+    def purge(self) -> None:
+        """Delete every message, in flight or not; all calls wait until it is done."""
         with self._store.change():
-            for statement in (*sql.PURGE, *others):
+            for statement in sql.PURGE:
                 self._store.write(statement, self.number)
         self._order, self._counted_at = FairOrder(self._store, self.number, self._queues.clock()), None
         self.counts()

@@ -28,7 +28,6 @@ class StoredMessage(NamedTuple):
 
 QUEUES: Final = "SELECT account, region, name, number, value FROM resources WHERE kind = 'queue' AND value != ''"
 SAVE: Final = "UPDATE resources SET value = ? WHERE number = ?"
-REMOVE: Final = "DELETE FROM resources WHERE number = ?"
 PURGE: Final = ("DELETE FROM messages WHERE queue = ?", "DELETE FROM duplicates WHERE queue = ?")
 
 # Messages of a queue in a place

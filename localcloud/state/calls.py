@@ -7,7 +7,6 @@ its own form, not of moto's objects, so that a later version of moto can restore
 
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -167,7 +166,7 @@ class DurableCalls:
     """
 
     def __init__(self, aws: WsgiApp) -> None:
-        self._aws, self._comparing = aws, threading.Lock()
+        self._aws = aws
         self._known = {service: _described(service) for service in _KINDS}
         found = data().read("SELECT number, kind, account, region, name FROM resources")
         self._numbers: dict[tuple[str, ...], int] = {(*names,): number for number, *names in found}
@@ -197,7 +196,7 @@ class DurableCalls:
         """Write the resources of a service that have changed since the last comparison."""
         if service not in self._known:
             return
-        with self._comparing, data().lock:
+        with data().lock:
             kind, known, present = _KINDS[service][0], self._known[service], _described(service)
             for name, value in present.items():
                 if known.get(name) != value:
@@ -207,7 +206,8 @@ class DurableCalls:
                         self._numbers[kind, *name] = number
             for name in known.keys() - present.keys():
                 # By its number: another of its name may have been created meanwhile.
-                data().write("DELETE FROM resources WHERE number = ?", self._numbers.pop((kind, *name), None))
+                if (number := self._numbers.pop((kind, *name), None)) is not None:
+                    data().drop_resource(number)
             self._known[service] = present
 
 
