@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import count
@@ -73,7 +73,7 @@ LOG_SECONDS: Final = 60.0
 UNUSED_SECONDS: Final = 60.0
 """Age in seconds from which a temporary folder that no process has locked is of a process that was killed."""
 
-REMEDY: Final = "Restore a snapshot (fleetsight state restore FILE DIR), or begin again (fleetsight state reset DIR)"
+REMEDY: Final = "Use a copy of the folder from before, or begin again with an empty one"
 
 LAST: Final = b"\xff"
 """Sorts after every key: no text in UTF-8 has this byte."""
@@ -124,22 +124,9 @@ CREATE INDEX duplicates_ends ON duplicates (queue, ends);
 
 _RESOURCES: Final = "SELECT checksum, number, kind, account, region, name, value FROM resources WHERE value != ''"
 
-_CHECKED: Final = {
-    "objects": "SELECT checksum, bucket, name, contents, attributes FROM objects",
-    "items": "SELECT checksum, hash_key, range_key, item FROM items",
-    "messages": "SELECT checksum, id, body FROM messages",
-}
-"""Statements for the rows with a checksum, and what it is of."""
-
 _NUMBER: Final = "SELECT number FROM resources WHERE kind = ? AND account = ? AND region = ? AND name = ?"
 
 _NUMBERS_OF_FILES: Final = "SELECT number FROM contents WHERE content IS NULL"
-
-_NAMED_WITHOUT_ROW: Final = """
-SELECT count(*) FROM objects, json_each(objects.contents) AS named
-WHERE json_extract(named.value, '$[0]') NOT IN (SELECT number FROM contents)
-"""
-"""Question for the contents that an object names, and that are missing."""
 
 _OWNED: Final = (("objects", "bucket"), ("items", "owner"), ("messages", "queue"), ("duplicates", "queue"))
 """Tables with rows of resources, and the columns with the number of the resource."""
@@ -242,43 +229,6 @@ def synchronize(path: Path) -> None:
         os.close(descriptor)
 
 
-def check(folder: Path) -> Counter[str]:
-    """Read everything in a state without a change; return the numbers of its objects, items and messages.
-
-    Raises:
-        StateError: as `Store` does.
-        CorruptedStateError: as `Store` does, and if a row or a content is damaged.
-    """
-    path, numbers = folder / DATABASE, Counter[str]()
-    with named_errors(path), closing(connect(path, mode="ro")) as connection:
-        check_head(connection, path)
-        if (problem := _value_of(connection, "PRAGMA integrity_check(1)")) != "ok":
-            raise CorruptedStateError(path, f"cannot be read ({problem})")
-        for kind, statement in _CHECKED.items():
-            for right, *parts in connection.execute(statement):
-                if checksum(*parts) != right:
-                    raise CorruptedStateError(path, f"has a damaged row of {kind}")
-                numbers[kind] += 1
-        for number, size, right, small in connection.execute("SELECT * FROM contents"):
-            file = path if small is not None else folder / CONTENTS / str(number)
-            if not file.exists():
-                raise CorruptedStateError(file, "is missing")
-            content = file.read_bytes() if small is None else small
-            if (len(content), checksum(number, content)) != (size, right):
-                raise CorruptedStateError(file, f"has a damaged content, number {number}")
-        if missing := _value_of(connection, _NAMED_WITHOUT_ROW):
-            raise CorruptedStateError(path, f"lacks {missing:,} contents of objects")
-    return numbers
-
-
-def counts(folder: Path) -> Counter[str]:
-    """Return the numbers of objects, items and messages in a state; raises as `Store` does."""
-    path = folder / DATABASE
-    with named_errors(path), closing(connect(path, mode="ro")) as connection:
-        check_head(connection, path)
-        return Counter({kind: _value_of(connection, f"SELECT count(*) FROM {kind}") for kind in _CHECKED})  # noqa: S608  # nosec B608 (names of tables)
-
-
 def check_head(connection: sqlite3.Connection, path: Path) -> int:
     """Check all of a database that takes the same time for every size; return the number of its commits.
 
@@ -343,7 +293,7 @@ class Store:
 
         Raises:
             StateError: the folder's database is of something else, or of another version.
-            CorruptedStateError: it is damaged, or acknowledged commits are missing. Rows are not read: see `check`.
+            CorruptedStateError: it is damaged, or acknowledged commits are missing. Rows are not read.
         """
         self.lock, self.is_durable = threading.RLock(), folder is not None
         self.readers = WeakValueDictionary[int, Any]()

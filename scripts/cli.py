@@ -40,7 +40,6 @@ SECTIONS: Final[Sections] = {  # `status` on AWS and `fleet status` are not the 
     "This machine": {
         "run": "scripts.run.__main__:main",
         "doctor": "scripts.doctor:doctor",
-        "state": "scripts.state:state",
     },
     "Images": {str(each.name): of_this_checkout(each) for each in IMAGE_COMMANDS},
     "A running system": {

@@ -1,21 +1,16 @@
 """The state of a system on this machine: its folder, which `run.sh --state` names, and its owner's key."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from localcloud.access_keys import KEY_FILE, AccessKey, adopt_owner_key, owner_key
 from localcloud.state.folder import StateFolder
-from localcloud.store import StateError, counts
+from localcloud.store import StateError
 from services.errors import FleetsightError
 
 LOCK_SECONDS: Final = 15.0
 """Longest wait in seconds for a local cloud that ends since the command that started it was killed."""
-
-
-_SHOWN: Final = {"objects": "object", "items": "item", "messages": "message"}
-"""What a start counts, with the names that it prints."""
 
 
 class StateFolderError(FleetsightError):
@@ -28,22 +23,17 @@ class OpenState:
 
     Attributes:
         lock: file descriptor with the lock, which the local cloud inherits.
-        contents: numbers of objects, items and messages.
+        is_new: whether it was empty.
     """
 
     folder: StateFolder
     lock: int
-    contents: Counter[str]
+    is_new: bool
 
     @property
     def sentence(self) -> str:
-        """What a start restores, for the user."""
-        if not self.contents.total():
-            return f"{self.folder.path} is a new state"
-        from core.format import plural  # late, see scripts/state.py
-
-        counts = [plural(self.contents[kind], name) for kind, name in _SHOWN.items()]
-        return f"Restoring {', '.join(counts[:-1])} and {counts[-1]} from {self.folder.path}"
+        """What a start finds, for the user."""
+        return f"{self.folder.path} is a new state" if self.is_new else f"Continuing with {self.folder.path}"
 
 
 def open_state(path: Path) -> OpenState:
@@ -57,8 +47,8 @@ def open_state(path: Path) -> OpenState:
     try:
         folder = StateFolder.usable(path.absolute())
         lock = folder.acquire(LOCK_SECONDS)
+        is_new = not folder.database.exists()
         folder.prepare()
-        contents = counts(folder.path)
         if (folder.path / KEY_FILE).exists():
             adopt_owner_key(AccessKey.load(folder.path))
         else:
@@ -67,4 +57,4 @@ def open_state(path: Path) -> OpenState:
         raise StateFolderError(str(error)) from error
     except OSError as error:
         raise StateFolderError(f"the state {path} cannot be read: {error}") from error
-    return OpenState(folder, lock, contents)
+    return OpenState(folder, lock, is_new)

@@ -22,7 +22,7 @@ from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.thorough
 
-COMPOSE, ALONE, SNAPSHOT = [
+COMPOSE, ALONE, COPY = [
     block.commands
     for block in command_blocks(ROOT / "docs" / "first-batch.md")
     if any(command.startswith("docker ") for command in block.commands)
@@ -117,7 +117,7 @@ def shell(worker_image: LocalImage, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_compose_runs_the_system_and_keeps_its_state(shell: Shell) -> None:
     up, logs, status, down = COMPOSE
-    owner, stop, snapshot, start = SNAPSHOT
+    owner, stop, copy, start = COPY
     try:
         shell.run(up)
         shell.wait_until_ready()
@@ -129,9 +129,9 @@ def test_compose_runs_the_system_and_keeps_its_state(shell: Shell) -> None:
             following.wait(DEADLINE_SECONDS)
         shell.run(f"docker compose exec fleetsight {shlex.join(stages()[-1].command('HEALTHCHECK'))}")
 
-        for command in (owner, stop, snapshot, start):
+        for command in (owner, stop, copy, start):
             shell.run(command)
-        assert (shell.folder / "backup" / "fleetsight.state").stat().st_size
+        assert (shell.folder / "backup" / "fleetsight.tar").stat().st_size
         shell.wait_until_ready()
         assert shell.outcomes(job_id) == ["done"]
 

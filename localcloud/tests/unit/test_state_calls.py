@@ -16,8 +16,9 @@ from werkzeug.wsgi import ClosingIterator
 from localcloud.dispatch import DirectCalls, MotoServices
 from localcloud.patches import apply_patches
 from localcloud.state.calls import DurableCalls, restore
-from localcloud.store import Store, check, create, data, use
+from localcloud.store import Store, create, data, use
 from localcloud.tests.support.power_cuts import files_of, write_files
+from localcloud.tests.support.whole_states import check
 from localcloud.tests.support.wsgi_clients import Reply, WsgiClient
 
 ACCOUNT = "123456789012"

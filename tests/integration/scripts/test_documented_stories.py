@@ -3,7 +3,6 @@
 import re
 import runpy
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -80,23 +79,21 @@ def test_a_state_of_a_proxied_page_is_copied_and_continued_with_metrics_and_span
         token = run.expect(r"export FLEETSIGHT_TOKEN=(\S+)")
         kept = ApiClient(reader.url, token=token).create_job("kept")
 
-    (block,) = (each for each in blocks_of(FIRST_BATCH) if "state snapshot" in each.commands[0])
-    places = (("DIR", STATE), ("OTHER", "~/other"), ("backup.state", "~/backup.state"))
-    state, other, backup = (reader.home / name for name in ("fleetsight-state", "other", "backup.state"))
+    (block,) = (each for each in blocks_of(FIRST_BATCH) if "flock" in each.commands[0])
+    places = (("DIR", STATE), ("OTHER", "~/other"), ("backup.tar", "~/backup.tar"))
+    state, other, backup = (reader.home / name for name in ("fleetsight-state", "other", "backup.tar"))
     for command in block.commands:
         for place, value in places:
             command = re.sub(rf"\b{place}\b", value, command)  # noqa: PLW2901 (the command that the reader types)
         reader.run(command)
-        if "state snapshot" in command:
-            assert backup.stat().st_mode & 0o077 == 0
-    assert [path.name for path in state.iterdir()] == ["lock"]
+    assert backup.stat().st_mode & 0o077 == 0
+    assert not state.exists()
 
-    shutil.rmtree(state)
     other.rename(state)
     with otlp_collector() as collector:
         traced = TRACING.replace("http://127.0.0.1:4318", collector.url)
         with reader.running(together(traced, CONTINUES, SIGN_IN, METRICS)) as run:
-            assert "Restoring " in run.printed
+            assert "Continuing with " in run.printed
             token = run.expect(r"export FLEETSIGHT_TOKEN=(\S+)")
             run.expect_batch(token)
             assert ApiClient(reader.url, token=token).status(kept)["name"] == "kept"

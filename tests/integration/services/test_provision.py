@@ -30,3 +30,13 @@ def test_everything_can_be_made_in_any_region_and_made_again(wire: WirePlace) ->
     bucket.put("kept", b"1", "text/plain")
     provision(there, config)
     assert bucket.get("kept") == b"1"
+
+
+def test_a_changed_configuration_changes_the_queues(wire: WirePlace) -> None:
+    clients, config = wire.clients, wire.config()
+    provision(clients, config)
+    queues = config.queues.model_copy(update={"visibility_timeout_seconds": 77})
+    provision(clients, config.model_copy(update={"queues": queues}))
+    url = clients.sqs.get_queue_url(QueueName=config.queue_name(config.names.request_queue))["QueueUrl"]
+    found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+    assert found == {"VisibilityTimeout": "77"}
