@@ -101,7 +101,7 @@ def test_help_and_version_are_answered_without_an_installation(program: str, mod
 
 
 def test_commands_import_nothing_that_takes_longer_than_they_do() -> None:
-    names = ("cli", "dead_letters", "logs", "model.catalog", "model.group", "state", "users")
+    names = ("cli", "dead_letters", "logs", "model.catalog", "model.group", "users")
     program = "".join(f"import scripts.{name}; " for name in names) + "import sys; print(*sys.modules)"
     assert {"boto3", "core.config", "numpy"} & {*run_python(program).stdout.split()} == set()
     program = "import sys, scripts.fleet, scripts.fleet_status; print(*sys.modules)"
