@@ -18,12 +18,12 @@ from app_tier.stages import Channel, Stage, StageThreads, Tasks
 from app_tier.storage import CancelledJobs, answered_before, delete, fetch, respond, store
 from app_tier.task import Task, refuse
 from core.images import ImageLimits
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
 from services.errors import NotFoundError
-from services.s3 import Bucket
 from services.sqs import BATCH, Queue
 
 RESPONSE_WAIT_SECONDS = 0.02
@@ -59,8 +59,8 @@ class Services:
 
     requests: Queue
     responses: Queue
-    inputs: Bucket
-    outputs: Bucket
+    inputs: InputBucket
+    outputs: OutputBucket
 
 
 class Pipeline:

@@ -42,7 +42,7 @@ from app_tier.lifecycle import Lifetime
 from app_tier.recovery import FailureBackoff, FatalError, classify_error
 from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.ids import parse_key
+from core.jobs.buckets import check_key
 from core.messages import RequestMessage
 from services.clock import CLOCK, Clock
 from services.errors import MessageError
@@ -206,12 +206,9 @@ def parse_messages(received: Iterable[ReceivedMessage]) -> list[Delivery]:
     for message in received:
         try:
             request = RequestMessage.from_json(message.body)
-            problem = f"its key {request.key!r} is not that of its image {request.image_id}"
-            if parse_key(request.key) == request.ref:
-                deliveries.append(Delivery(message, request))
-                continue
+            check_key(request)
+            deliveries.append(Delivery(message, request))
         except MessageError as error:
-            problem = str(error)
-        more = {"message_id": message.id, "receive_count": message.receive_count, "error": problem}
-        _log.warning("not a request; left for the dead-letter queue", extra=more)
+            more = {"message_id": message.id, "receive_count": message.receive_count, "error": str(error)}
+            _log.warning("not a request; left for the dead-letter queue", extra=more)
     return deliveries

@@ -2,7 +2,7 @@
 
 In this order a deleted request has left a result, even if the worker is killed between two steps. If it is killed
 before the prediction is stored, nothing has happened. After that, the image is received again and answered with the
-stored prediction. One prediction of an image is valid (`core/predictions.py`), and every response repeats it.
+stored prediction. One prediction of an image is valid (`OutputBucket.store`), and every response repeats it.
 botocore's errors pass through once its retries are spent.
 """
 
@@ -11,14 +11,12 @@ import threading
 from collections.abc import Sequence
 
 from app_tier.task import Delivery, Task
-from core.ids import cancelled_key
 from core.images import ImageLimits, too_large
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.messages import ClassificationResult, Prediction, response_within
-from core.predictions import store_prediction, stored_prediction
 from services.clock import CLOCK, Clock
 from services.errors import ObjectTooLargeError
 from services.recent_dict import RecentDict
-from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 
 RECHECK_SECONDS = 2.0
@@ -34,22 +32,22 @@ LOCKS = 64
 _log = logging.getLogger(__name__)
 
 
-def answered_before(task: Task[None], bucket: Bucket) -> Task[ClassificationResult] | None:
+def answered_before(task: Task[None], outputs: OutputBucket) -> Task[ClassificationResult] | None:
     """Return the task with the response of an earlier delivery if that one's prediction is stored and has a label.
 
     The image may have been deleted since, as soon as its label was stored, while this delivery was on its way.
     """
-    earlier = stored_prediction(task.delivery.request.ref, bucket)
+    earlier = outputs.prediction(task.delivery.request.ref)
     return _repeat(task, earlier) if earlier is not None and earlier.status == "done" else None
 
 
-def store(task: Task[Prediction], bucket: Bucket) -> Task[ClassificationResult]:
+def store(task: Task[Prediction], outputs: OutputBucket) -> Task[ClassificationResult]:
     """Store the prediction unless one stands that it may not replace; return the task with the response.
 
     The response alone knows how long storing took.
     """
     before = CLOCK.monotonic()
-    standing = store_prediction(task.payload, bucket)
+    standing = outputs.store(task.payload)
     if standing is not task.payload:
         return _repeat(task, standing)
     timed = task.with_payload(None, stored=(CLOCK.monotonic() - before) * 1000)
@@ -84,7 +82,7 @@ def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult
     return task.with_payload(stored.response().model_copy(update=own))
 
 
-def fetch(task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Clock = CLOCK) -> Task[bytes]:
+def fetch(task: Task[None], inputs: InputBucket, limits: ImageLimits, clock: Clock = CLOCK) -> Task[bytes]:
     """Return the task with the object that its request names.
 
     Raises:
@@ -93,7 +91,7 @@ def fetch(task: Task[None], bucket: Bucket, limits: ImageLimits, clock: Clock = 
     """
     before = clock.monotonic()
     try:
-        data = bucket.get(task.delivery.request.key, limits.max_bytes)
+        data = inputs.original(task.delivery.request, limits.max_bytes)
     except ObjectTooLargeError as error:
         raise too_large(error.size, limits) from error
     took = (clock.monotonic() - before) * 1000
@@ -107,7 +105,7 @@ class CancelledJobs:
     requests, so an image that is requested after that is never taken for cancelled.
     """
 
-    def __init__(self, inputs: Bucket, clock: Clock = CLOCK) -> None:
+    def __init__(self, inputs: InputBucket, clock: Clock = CLOCK) -> None:
         self._inputs, self._clock = inputs, clock
         self._checked = RecentDict[str, float](MAX_JOBS)
         self._lock = threading.Lock()
@@ -121,7 +119,7 @@ class CancelledJobs:
         with self._asking[hash(job_id) % len(self._asking)]:
             if self._was_checked(job_id, now):  # by a thread with another image of this job
                 return False
-            if self._inputs.exists(cancelled_key(job_id)):
+            if self._inputs.has_tombstone(job_id):
                 return True
             with self._lock:
                 self._checked[job_id] = now

@@ -20,10 +20,10 @@ from app_tier.receiver import POLL_SECONDS, Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery, classify_error
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import Config
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.sandbox.pool import HANG_FACTOR, TRIES
 from core.telemetry import SPANS
 from services.clients import Clients
-from services.s3 import Bucket
 from services.sqs import Queue
 from services.threads import DaemonThread
 
@@ -165,8 +165,8 @@ def open_services(config: Config) -> Services:
             responses=Queue.named(
                 clients.sqs, config.queue_name(names.response_queue), config.queues.max_message_bytes
             ),
-            inputs=Bucket.named(clients, names.input_bucket),
-            outputs=Bucket.named(clients, names.output_bucket),
+            inputs=InputBucket.named(clients, names.input_bucket),
+            outputs=OutputBucket.named(clients, names.output_bucket),
         )
 
 

@@ -24,9 +24,9 @@ from typing import Final, NamedTuple
 from benchmarks.local_services import LocalServices, slow_calls
 from benchmarks.measure import usages
 from benchmarks.report import Bar, Report
-from core.ids import ImageRef, input_key, new_id
+from core.ids import new_id
+from core.images import FORMATS
 from core.jobs.figures import JobFigures
-from core.jobs.items import COUNTED, counts_partition
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -131,14 +131,14 @@ def recording(samples: Sequence[CapacitySample]) -> Recording:
     return Recording(images / seconds, cpu_ms=1e3 * cpu / images, calls=calls / images, cloud_share=cloud / seconds)
 
 
-def answer_body(ref: ImageRef) -> str:
+def answer_body(image: ImageRecord) -> str:
     """Return a worker's response about an image: five labels of ImageNet, and a digest of its own."""
     return ClassificationResult(
-        job_id=ref.job_id,
-        image_id=ref.image_id,
+        job_id=image.ref.job_id,
+        image_id=image.ref.image_id,
         status="done",
-        key=input_key(ref, "jpg"),
-        sha256=ref.image_id.encode().hex().ljust(64, "0"),
+        key=image.key,
+        sha256=image.ref.image_id.encode().hex().ljust(64, "0"),
         queued_at=datetime.now(UTC),
         label=TOP[0].label,
         score=TOP[0].score,
@@ -172,8 +172,8 @@ class CapacityBench:
         for job, records in zip(made, of_job, strict=True):
             self._store.record_images(records, job.created_at)
             JobFigures(self._store.table).put_accepted_count(job.job_id, new_id(), len(records))
-        in_turn = [record.ref for records in zip(*of_job, strict=True) for record in records]
-        self._services.responses.send([OutgoingMessage(ref.image_id, answer_body(ref)) for ref in in_turn])
+        in_turn = [record for records in zip(*of_job, strict=True) for record in records]
+        self._services.responses.send([OutgoingMessage(image.ref.image_id, answer_body(image)) for image in in_turn])
         with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"):
             samples = [self._sample(0, controller_cpu=0.0)]
             with self._controller() as controller:
@@ -199,12 +199,12 @@ class CapacityBench:
 
     def _await_counts(self, jobs: Sequence[Job], images: int) -> None:
         """Wait until the jobs' counts have every answer once."""
-        keys = [(counts_partition(job.job_id), COUNTED) for job in jobs]
+        figures = JobFigures(self._store.table)
         deadline, counted = time.monotonic() + PATIENCE_SECONDS, 0
         while counted != images:
             self._check(deadline, f"{counted} answers were counted instead of {images}")
             time.sleep(SAMPLE_SECONDS)
-            counted = sum(int(item["done"]) for item in self._store.table.get_all(keys))
+            counted = sum(figures.counts(job.job_id).done for job in jobs)
 
     def _check(self, deadline: float, found: str) -> None:
         """Raise an error with `found` if the deadline is over.
@@ -236,5 +236,4 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _image(job: Job, number: int) -> ImageRecord:
-    ref = ImageRef(job.job_id, new_id())
-    return ImageRecord(ref, f"photo-{number}.jpg", input_key(ref, "jpg"), 104_857, job.created_at)
+    return ImageRecord.of(job, new_id(), f"photo-{number}.jpg", FORMATS["JPEG"], 104_857, job.created_at)

@@ -6,15 +6,17 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 from core.config import PATH_VARIABLE, load_config
-from core.ids import ImageRef, input_key, new_id
-from core.messages import ClassificationResult, RequestMessage, parse_worker_message
+from core.ids import ImageRef, new_id
+from core.images import FORMATS
+from core.jobs.buckets import InputBucket
+from core.jobs.models import ImageRecord, Job
+from core.messages import ClassificationResult, parse_worker_message
 from core.provision import provision
 from localcloud.clients import ControlClient
 from localcloud.launch import LocalCloud
 from scripts.run.system import ROOT
 from services.clients import Clients
-from services.s3 import Bucket
-from services.sqs import OutgoingMessage, Queue
+from services.sqs import Queue
 
 
 class LocalServices:
@@ -44,7 +46,7 @@ class LocalServices:
         names = self.config.names
         self.requests = Queue.named(self.clients.sqs, self.config.queue_name(names.request_queue))
         self.responses = Queue.named(self.clients.sqs, self.config.queue_name(names.response_queue))
-        self.inputs = Bucket.named(self.clients, names.input_bucket)
+        self.inputs = InputBucket.named(self.clients, names.input_bucket)
 
     def request(self, photo: bytes) -> ImageRef:
         """Put an image into the input bucket, and send its request to the workers.
@@ -52,12 +54,12 @@ class LocalServices:
         Raises:
             RuntimeError: the local cloud refuses the request.
         """
-        ref = ImageRef(new_id(), new_id())
-        self.inputs.put(input_key(ref, "jpg"), photo, "image/jpeg")
-        request = RequestMessage.about(ref, input_key(ref, "jpg"), datetime.now(UTC))
-        if self.requests.send([OutgoingMessage(request.image_id, request.to_json())]):
+        now, jpeg = datetime.now(UTC), FORMATS["JPEG"]
+        image = ImageRecord.of(Job(new_id(), "", now), new_id(), "photo.jpg", jpeg, len(photo), now)
+        self.inputs.put(image.ref, jpeg, photo, is_kept=True)
+        if self.requests.send([image.request(now, "")]):
             raise RuntimeError("the local cloud refused a request")
-        return ref
+        return image.ref
 
     def answers(self) -> Iterator[tuple[float, ClassificationResult]]:
         """Yield the responses that wait, each with the moment at which it was sent (epoch seconds)."""

@@ -1,11 +1,7 @@
-"""Identity of jobs and images, and the object keys that follow from it.
+"""Identity of jobs and images.
 
 Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://github.com/ulid/spec). The ids of
-images with a position are ordered by it. No text of a user is ever part of a key.
-
-The objects of a job are in one folder of each bucket. It is named by the job's id, so the folders of new jobs are
-neighbours in the order of keys, where S3 takes 3,500 puts/s until it has split them
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html).
+images with a position are ordered by it.
 """
 
 import os
@@ -18,7 +14,6 @@ from hashlib import sha256
 from ulid import ULID
 
 from services.clock import epoch_seconds
-from services.errors import MessageError
 
 ULID_PATTERN = r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"
 _ULID = re.compile(ULID_PATTERN)
@@ -27,7 +22,8 @@ MAX_AHEAD_MILLISECONDS = 20_000
 MAX_POSITION = 9_999_999
 """Highest position of an image in its job."""
 
-_KEY = re.compile(r"^(?P<job>[0-9A-Z]{26})/(?P<image>[0-9A-Z]{26})\.[a-z0-9]{1,8}$")
+FIRST_ID = "0"
+"""Sorts before every id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,40 +97,3 @@ def first_id_of(moment: datetime) -> str:
 def is_id(text: str) -> bool:
     """Return whether `text` has the form of an id."""
     return _ULID.fullmatch(text) is not None
-
-
-def input_key(ref: ImageRef, extension: str) -> str:
-    """Return the key of an image in the input bucket; `extension` is without the dot."""
-    return f"{ref.job_id}/{ref.image_id}.{extension}"
-
-
-def form_key(ref: ImageRef, extension: str) -> str:
-    """Return the key at which the presigned form of an image puts its object; no image is read from there."""
-    return f"{ref.job_id}/forms/{ref.image_id}.{extension}"
-
-
-def output_key(ref: ImageRef) -> str:
-    """Return the key of an image's prediction in the output bucket."""
-    return f"{ref.job_id}/{ref.image_id}.json"
-
-
-def merged_key(job_id: str) -> str:
-    """Return the key of the file with all results of a job in the output bucket, apart from the predictions."""
-    return f"results/{job_id}.jsonl"
-
-
-def cancelled_key(job_id: str) -> str:
-    """Return the key of the tombstone of a cancelled job in the input bucket; no image has it."""
-    return f"{job_id}/cancelled"
-
-
-def parse_key(key: str) -> ImageRef:
-    """Return the image of an input or output key.
-
-    Raises:
-        MessageError: `key` has another form.
-    """
-    match = _KEY.fullmatch(key)
-    if match is None or not (is_id(match["job"]) and is_id(match["image"])):
-        raise MessageError(f"{key!r} is not a key of the form JOB/IMAGE.EXTENSION")
-    return ImageRef(match["job"], match["image"])

@@ -1,1 +1,1 @@
-"""Jobs: their values, their items in the job table, and the store that reads and writes them."""
+"""Jobs: their values, their items in the job table, their objects in the buckets, and what reads and writes both."""

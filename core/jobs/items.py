@@ -68,9 +68,6 @@ ONLY = "only"
 FINISH_BY = "finish_by"
 """Attribute of a job: when it may be finished at the latest."""
 
-FIRST_ID = "0"
-"""Sorts before every id."""
-
 
 def stated(attributes: Mapping[str, str | int | datetime | None]) -> Item:
     """Return those of `attributes` that an item has: it leaves out zeros, empty texts and what is not known."""

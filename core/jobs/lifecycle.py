@@ -9,12 +9,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.ids import new_id
+from core.ids import FIRST_ID, new_id
 from core.jobs.items import (
     CANCELLED,
     DELETED,
     EXPIRING,
-    FIRST_ID,
     JOBS,
     MARKED_AGAIN,
     OPEN,

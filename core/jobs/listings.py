@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from core.jobs.items import FIRST_ID, LISTING, LISTINGS, counts_partition, listing_item, listing_of, partition
+from core.ids import FIRST_ID
+from core.jobs.items import LISTING, LISTINGS, counts_partition, listing_item, listing_of, partition
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job, SourceListing
 from core.jobs.store import JobStore

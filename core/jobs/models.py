@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Literal
+from typing import Final, Literal, Self
 
 from core.ids import ImageRef
+from core.images import FORMATS, ImageFormat
+from core.jobs.keys import input_key
 from core.messages import RequestedModel, RequestMessage, Status
 from core.model_catalog import JobModel
 from core.tracing import current_traceparent, new_traceparent
@@ -23,6 +25,8 @@ TruthSource = Literal["review", "csv", "folder"]
 
 MAX_RUNS = 200
 """Maximum billing periods of a job, the latest ones: that many hours of uninterrupted work."""
+
+_TYPE_OF: Final = {each.extension: each.content_type for each in FORMATS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,20 @@ class ImageRecord:
     owner: str = ""
     model: RequestedModel | None = None
     traceparent: str | None = field(default_factory=current_traceparent, compare=False)
+
+    @classmethod
+    def of(
+        cls, job: Job, image_id: str, filename: str, format_: ImageFormat, size: int, accepted_at: datetime
+    ) -> Self:
+        """Return the record of an image that a job gets."""
+        ref = ImageRef(job.job_id, image_id)
+        key = input_key(ref, format_.extension)
+        return cls(ref, filename, key, size, accepted_at, owner=job.owner, model=job.requested_model)
+
+    @property
+    def content_type(self) -> str:
+        """The media type of its format."""
+        return _TYPE_OF[self.key.rpartition(".")[2]]
 
     def request(self, submitted_at: datetime, group: str) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.

@@ -9,8 +9,8 @@ controller deletes the objects of intents that stay (`web_tier/controller/orphan
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from core.ids import ImageRef, new_id
-from core.jobs.items import FIRST_ID, stated
+from core.ids import FIRST_ID, ImageRef, new_id
+from core.jobs.items import stated
 from services.table import LAST, Item, Table
 
 SHARDS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

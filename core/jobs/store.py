@@ -35,8 +35,8 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
 |                  |                    | was presumed lost: times, attempt, first, last            |            |
 | `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
-| `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `UploadManifests`        | web        |
-| `JOB#` job id    | `UPLOAD#` id       | its counted images: `UploadCounts`                        | web        |
+| `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `core/jobs/uploads.py`   | web        |
+| `JOB#` job id    | `UPLOAD#` id       | its counted images: `core/jobs/uploads.py`                | web        |
 | `NOTIFY`         | job or message id  | what is not announced yet: feature `notifications`        | controller |
 | `FLEET`          | `MESSAGES`         | last messages on caps and outages: the same feature       | controller |
 | `PUTS#` shard    | intent id          | images that are being put: `core/jobs/put_intents.py`     | both       |
@@ -65,13 +65,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from core.ids import ImageRef, first_id_of
+from core.ids import FIRST_ID, ImageRef, first_id_of
 from core.jobs.items import (
     ACCEPTED,
     CANCELLED,
     COPIED,
     COUNTED,
-    FIRST_ID,
     IMAGE,
     JOBS,
     LISTING,

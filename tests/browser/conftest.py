@@ -45,8 +45,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
+from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore

@@ -15,9 +15,10 @@ from typing import Any, Final, Literal
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.ids import ImageRef, parse_key
+from core.ids import ImageRef
+from core.jobs.buckets import OutputBucket
+from core.jobs.keys import parse_key
 from core.jobs.put_intents import PutIntents
-from core.predictions import stored_prediction
 from scripts.run.system import System
 from services.ec2 import Fleet
 from services.errors import MessageError
@@ -167,7 +168,7 @@ def check_job(client: ChaosClient, job_id: str, results: list[dict[str, Any]], v
 
 
 def _check_predictions(system: System, visible: dict[str, list[dict[str, Any]]], verdict: CampaignVerdict) -> None:
-    outputs = Bucket.named(system.clients, system.config.names.output_bucket)
+    outputs = OutputBucket.named(system.clients, system.config.names.output_bucket)
     answered = [
         (ImageRef(job_id, str(result["image_id"])), result)
         for job_id, results in visible.items()
@@ -177,7 +178,7 @@ def _check_predictions(system: System, visible: dict[str, list[dict[str, Any]]],
 
     def disagreement(item: tuple[ImageRef, dict[str, Any]]) -> str | None:
         ref, result = item
-        stored = stored_prediction(ref, outputs)
+        stored = outputs.prediction(ref)
         if stored is None:
             return f"{ref.image_id} is {result['status']}, and no prediction is stored"
         if (stored.status, stored.label) != (result["status"], result.get("label")):

@@ -56,7 +56,9 @@ from core.jobs.models import (
     TrueLabel,
 )
 from core.jobs.put_intents import PutIntent, PutIntents
+from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore, SingleJobs
+from core.jobs.uploads import Claim, Claims, UploadCounts, UploadManifests
 from core.messages import (
     CANCELLED,
     GONE,
@@ -85,9 +87,7 @@ from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
 from web_tier.features.dead_letters.store import DeadLetterStore
 from web_tier.features.notifications.outbox import FleetMessage, FleetMessages, Outbox
-from web_tier.features.sharing.store import ShareStore
 from web_tier.http.quotas import Amount, Quotas
-from web_tier.uploads.idempotency import Claim, Claims, UploadCounts, UploadManifests
 
 Written = dict[str, Any]
 """Messages and objects by kind, each as its text, and the items of a job table."""

@@ -11,7 +11,10 @@ import torch
 from flask import redirect, render_template_string, request, send_file, url_for
 from PIL import Image
 
-from core.ids import input_key
+from core.jobs.buckets import OutputBucket
+from core.jobs.items import partition
+from core.jobs.keys import input_key, parse_key
+from services.s3 import Bucket
 from web_tier.auth.guard import safe_redirect
 
 # ruleid: image-opened-outside-the-sandbox
@@ -33,6 +36,28 @@ session.create_client("s3")
 # ok: aws-client-outside-services
 clients.s3()
 
+# ruleid: item-or-object-outside-the-store
+partition(job_id)
+# ruleid: item-or-object-outside-the-store
+inputs.get(parse_key(key))
+# ruleid: item-or-object-outside-the-store
+Bucket.named(clients, config.names.output_bucket)
+# ruleid: item-or-object-outside-the-store
+ingest.bucket._bucket.get(record.key)
+# ok: item-or-object-outside-the-store
+OutputBucket.named(clients, config.names.output_bucket)
+# ok: item-or-object-outside-the-store
+ingest.bucket.original(record, max_bytes)
+
+# ruleid: key-written-outside-the-store
+table.get("JOB#1", image_id)
+# ruleid: key-written-outside-the-store
+table.get(place, f"RESULT#{ref.image_id}")
+# ruleid: key-written-outside-the-store
+outputs.get(f"{ref.job_id}/{ref.image_id}.json")
+# ok: key-written-outside-the-store
+client.get(f"/api/v1/jobs/{job_id}/images/{image_id}")
+
 # ruleid: secret-compared-by-equals
 given == session.csrf_token
 # ruleid: secret-compared-by-equals
@@ -47,10 +72,10 @@ def paths():
     name = request.args["name"]
     # ruleid: users-text-in-a-path
     Path("/data", name)
-    # ruleid: users-text-in-a-path
+    # ruleid: users-text-in-a-path, item-or-object-outside-the-store
     input_key(upload.filename, "png")
     # ok: users-text-in-a-path
-    input_key(ref, "png")
+    Path("/data", ref.image_id)
 
 
 def redirects():

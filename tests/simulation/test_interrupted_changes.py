@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from core.jobs.buckets import InputBucket
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from tests.simulation.data_path.clients import Content
@@ -56,7 +57,7 @@ def stopped(world: World, _: Job) -> None:
     world.run(4, 2)
     job = world.clients.jobs[-1]
     world.clients.cancelled.add(job.job_id)
-    mark_cancelled(JobStore(world.table), world.inputs, job.job_id, world.now(), "many images failed")
+    mark_cancelled(JobStore(world.table), InputBucket(world.inputs), job.job_id, world.now(), "many images failed")
     world.run(10, 5)
     world.pause(on=False)
     world.rest()

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from core.config import Config
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.store import JobStore
 from services.clients import Clients
 from services.demand_signal import DemandListener
@@ -32,8 +33,8 @@ def loops_in_memory(config: Config, store: JobStore) -> Iterator[tuple[MemoryQue
         requests=queue,
         responses=cast(Any, responses),
         dead_letters=queue,
-        inputs=bucket,
-        outputs=bucket,
+        inputs=InputBucket(bucket),
+        outputs=OutputBucket(bucket),
         fleet=NOTHING,
         launching=NOTHING,
         sources=NOTHING,

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from core.ids import ImageRef, new_id
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -132,7 +133,8 @@ class ResultPath:
         clock: Clock = CLOCK,
         **options: Any,
     ) -> None:
-        self.inputs, self.outputs = buckets or (MemoryBucket(), MemoryBucket())
+        inputs, outputs = buckets or (MemoryBucket(), MemoryBucket())
+        self.inputs, self.outputs = InputBucket(inputs), OutputBucket(outputs)
         options = {"readers": InlineExecutor(), "clock": clock, **options}
         self.jobs = LockedCache(store, tenure or Tenure(), **options)
         self.images, self.counts = JobImages(self.jobs), CountsStore(self.jobs)

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, input_key, new_id, output_key
+from core.ids import ImageRef, new_id
+from core.jobs.keys import input_key, output_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore

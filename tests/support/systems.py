@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, new_id
+from core.jobs.keys import input_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from scripts.demo_model.signs import samples

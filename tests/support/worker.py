@@ -19,7 +19,8 @@ from app_tier.engines import Engine, LoadedModel, Possible, of_possible
 from app_tier.models import ModelOpener, ModelPlace
 from app_tier.task import Delivery, Task
 from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, new_id
+from core.jobs.keys import input_key
 from core.messages import RequestedModel, RequestMessage
 from services.sqs import OutgoingMessage, ReceivedMessage
 from tests.support.clocks import ManualClock

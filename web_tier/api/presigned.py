@@ -8,6 +8,7 @@ from pydantic import Field
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from core.ids import MAX_POSITION
+from core.jobs.uploads import MAX_FILES
 from web_tier.api.schemas import ROOT, RejectedImage, UploadOutcome
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
@@ -18,7 +19,6 @@ from web_tier.http.parameters import known_id
 from web_tier.http.parsing import KeyHeader, idempotency_key, json_response, parse_body
 from web_tier.http.rate_limits import current_quota_scope
 from web_tier.http.routes import Routes
-from web_tier.uploads.idempotency import MAX_FILES
 from web_tier.uploads.presigned import FileSpec, PresignedOffer
 from web_tier.uploads.request_body import upload_status
 

@@ -14,7 +14,10 @@ from werkzeug.exceptions import Forbidden, NotFound, ServiceUnavailable, Unproce
 from core.config import MIN_MESSAGE_BYTES, Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_id
+from core.jobs.buckets import JSON_LINES
 from core.jobs.models import Job, MinScores
+from core.jobs.uploads import MAX_FILES as MAX_FILES_WITH_KEY
+from core.jobs.uploads import Claim
 from core.label_names import ClassNames
 from core.label_sets import MAX_SET_CHARACTERS
 from core.model_catalog import JobModel
@@ -63,13 +66,12 @@ from web_tier.http.quotas import QuotaScope
 from web_tier.http.rate_limits import current_quota_scope, remaining_quota
 from web_tier.http.routes import Routes
 from web_tier.results.archive import label_of, truth_of, zip_parts
-from web_tier.results.export import JSON_LINES, ImageBody, attachment, csv_lines, json_lines
+from web_tier.results.export import ImageBody, attachment, csv_lines, json_lines
 from web_tier.results.progress import blocked_reason, job_costs
 from web_tier.results.query import ImageResult, all_results, filtered_page
 from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
-from web_tier.uploads.idempotency import MAX_FILES as MAX_FILES_WITH_KEY
-from web_tier.uploads.idempotency import Claim, ingest_idempotent
+from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.request_body import NO_FILE, POSITIONS_FIELD, positioned_files, request_parts, upload_status
 from web_tier.uploads.retry import retry_failed, retry_image
 
@@ -530,7 +532,7 @@ def job_results_file(job_id: str) -> Response:
     status = user_jobs().status(known_id("job", job_id))
     if status.merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
-    lines = current_result_services().objects.results_file(status.merged.key)
+    lines = current_result_services().objects.outputs.results_file(status.merged)
     return _download(status.job, lines, "jsonl", JSON_LINES)
 
 

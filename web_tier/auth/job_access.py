@@ -16,6 +16,7 @@ from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, MinScores, Share, TrueLabel
 from core.jobs.reader import JobReader
 from core.jobs.store import JobStore
+from core.jobs.uploads import Claims
 from services.clock import utc_now
 from services.errors import NotFoundError
 from services.table import CLOUD_ERRORS, LAST
@@ -26,7 +27,6 @@ from web_tier.http.backend import current_backend
 from web_tier.http.problems import JobCancelledError, JobTakesNoImagesError
 from web_tier.http.routes import current_route
 from web_tier.results.query import MAX_EXAMINED, PAGE, ImageResult
-from web_tier.uploads.idempotency import Claims
 
 
 @dataclass(frozen=True, slots=True)

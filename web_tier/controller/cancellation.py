@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from core.ids import ImageRef
+from core.jobs.buckets import InputBucket
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
@@ -22,7 +23,6 @@ from core.messages import CANCELLED, ClassificationResult
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
-from services.s3 import Bucket
 from web_tier.controller.job_images import JobImages
 from web_tier.controller.reconciler import ResultRecovery, isolated
 from web_tier.uploads.cancellation import align_tombstone, mark_cancelled
@@ -50,7 +50,7 @@ class JobCanceller:
     store: JobStore
     images: JobImages
     recovery: ResultRecovery
-    inputs: Bucket
+    inputs: InputBucket
     tenure: Tenure
     clock: Clock = CLOCK
     pool: ThreadPoolExecutor = field(

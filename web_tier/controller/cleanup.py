@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from core.ids import merged_key
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, Job
 from core.jobs.store import JobStore
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
-from services.s3 import Bucket
 from services.side_by_side import outcomes
 from web_tier.controller.job_cache import JobCache
 
@@ -75,8 +74,8 @@ class JobCleanup:
 
     store: JobStore
     cache: JobCache
-    inputs: Bucket
-    outputs: Bucket
+    inputs: InputBucket
+    outputs: OutputBucket
     every_seconds: float
     tenure: Tenure
     clock: Clock = CLOCK
@@ -130,12 +129,7 @@ class JobCleanup:
             return None
         # First of all: what is remembered would be written again when a result arrives.
         self.cache.evict(job.job_id)
-        self.outputs.delete(merged_key(job.job_id))
-        portions = []
-        for bucket in (self.inputs, self.outputs):
-            keys = bucket.list_keys(job.job_id, PORTION)
-            bucket.delete_all(keys)
-            portions.append(len(keys))
+        portions = [bucket.remove_job(job.job_id, PORTION) for bucket in (self.inputs, self.outputs)]
         portions.append(DeletedJobs(self.store.table).remove_items(job, PORTION))
         portions += [remove(job, PORTION) for remove in self.on_removal]
         self._state(job).removed += sum(portions)

@@ -21,14 +21,13 @@ from typing import Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
+from core.jobs.buckets import OutputBucket
 from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
-from core.predictions import stored_prediction
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import CLOCK, Clock, epoch_seconds
 from services.errors import MessageError
 from services.lease import Tenure
-from services.s3 import Bucket
 from services.side_by_side import outcomes, side_by_side
 from services.sqs import BATCH, Queue, ReceivedMessage
 from services.table import is_throttled
@@ -88,7 +87,7 @@ class Collector:
     """
 
     responses: Queue
-    outputs: Bucket
+    outputs: OutputBucket
     jobs: JobCache
     results: ResultWriter
     counts: CountsStore
@@ -262,7 +261,7 @@ class Collector:
             else:
                 received.append((message, content))
         for (message, each), prediction in outcomes(
-            self.pool, lambda pair: stored_prediction(pair[1].ref, self.outputs), stored
+            self.pool, lambda pair: self.outputs.prediction(pair[1].ref), stored
         ):
             if isinstance(prediction, Exception):
                 extra = {"job": each.job_id, "image": each.image_id}

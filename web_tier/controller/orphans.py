@@ -13,14 +13,12 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from core.ids import form_key, input_key
-from core.images import FORMATS
 from core.jobs.put_intents import PutIntent, PutIntents
+from core.jobs.uploads import UploadManifests
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from services.table import CLOUD_ERRORS
-from web_tier.uploads.idempotency import UploadManifests
 from web_tier.uploads.ingest import ImageIngest
 
 ROUND_SECONDS = 300.0
@@ -98,9 +96,5 @@ class OrphanCleanup:
                 ref: each for ref, each in accepted.items() if ref not in results or results[ref].status != "done"
             }
         stray = [ref for ref in intent.refs if ref not in accepted]
-        extensions = [each.extension for each in FORMATS.values()]
-        keys = [input_key(ref, extension) for ref in stray for extension in extensions]
-        if intent.is_upload:
-            keys += [form_key(ref, extension) for ref in intent.refs for extension in extensions]
-        self.ingest.bucket.delete_all(keys)
+        self.ingest.bucket.delete_strays(stray, sent=intent.refs if intent.is_upload else ())
         self._intents.remove([intent.intent_id])

@@ -24,17 +24,16 @@ from typing import Protocol
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import ImageRecord, OpenJob, Resend
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
-from core.predictions import store_prediction, stored_prediction
 from core.tracing import new_traceparent, use_traceparent
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import MessageError
 from services.lease import Tenure
-from services.s3 import Bucket
 from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
@@ -77,7 +76,7 @@ class ResultRecovery:
 
     store: JobStore
     results: ResultWriter
-    outputs: Bucket
+    outputs: OutputBucket
 
     def result(self, ref: ImageRef, attempt: int) -> ClassificationResult | None:
         """Return the result of the image from the job table or the output bucket, or None.
@@ -88,7 +87,7 @@ class ResultRecovery:
         recorded = self.store.result(ref)
         if recorded is not None and recorded.status == "done":
             return recorded
-        prediction = stored_prediction(ref, self.outputs)
+        prediction = self.outputs.prediction(ref)
         found = [each for each in (recorded, prediction and prediction.response()) if each is not None]
         return max((each for each in found if rank(each) >= (False, attempt)), key=rank, default=None)
 
@@ -112,7 +111,7 @@ class ResultRecovery:
         if (result := self.result(ref, attempt)) is not None:
             return result
         prediction = failed(ref, failure, worker=CONTROLLER_AS_WORKER, attempt=attempt, attempts=attempts)
-        return store_prediction(prediction, self.outputs).response()
+        return self.outputs.store(prediction).response()
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ class Reconciler:
     dead_letters: DeadLetterConsumer
     requests: Queue
     responses: Queue
-    inputs: Bucket
+    inputs: InputBucket
     reconcile_seconds: float
     lost_after_seconds: float
     tenure: Tenure
@@ -363,7 +362,7 @@ class Reconciler:
                     self.metrics.repairs.labels("result_found").inc()
                     ids = {"job": job_id, "image": record.ref.image_id}
                     _log.warning("recorded a result after its response was lost", extra=ids)
-                elif self.inputs.exists(record.key):
+                elif self.inputs.has_original(record):
                     if at_rest or before[record.ref.image_id].requests < MAX_REQUESTS:
                         unanswered.append(record)
                 else:

@@ -14,13 +14,13 @@ from datetime import datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.ids import ImageRef, input_key, output_key
+from core.ids import ImageRef
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Resend, with_answers
 from core.messages import ClassificationResult, is_cancelled, is_given_up
 from services.backoff import pause_seconds
 from services.errors import FleetsightError
-from services.s3 import Bucket
 from services.side_by_side import outcomes
 from services.table import BATCH_ATTEMPTS, is_throttled
 from web_tier.autoscaler.billing import CostAttribution
@@ -66,8 +66,8 @@ class ResultWriter:
     jobs: JobCache
     images: JobImages
     counts: CountsStore
-    inputs: Bucket
-    outputs: Bucket
+    inputs: InputBucket
+    outputs: OutputBucket
     statistics: ResultStatistics | None = None
     on_given_up: Sequence[RecordGivenUp] = ()
 
@@ -115,7 +115,7 @@ class ResultWriter:
                 errors |= {response.ref: error for response in by_job[job_id]}
             errors |= _try(lambda found: self.counts.write_unless_open({each.job_id for each in found}), best)
             # Also of those that were recorded before: the process that did may have died before this.
-            errors |= _try(lambda found: self.inputs.delete_all(inputs_of(found)), labelled)
+            errors |= _try(self.inputs.delete_labelled, labelled)
         return errors
 
     def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
@@ -145,7 +145,7 @@ class ResultWriter:
         jobs = sorted({response.job_id for response in responses})
         _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
         # Their worker may have stored them long after the job was deleted: nothing else would find them.
-        self.outputs.delete_all([output_key(response.ref) for response in responses])
+        self.outputs.delete_predictions(response.ref for response in responses)
 
     def _put_and_count(
         self, jobs: Mapping[str, JobCounts], best: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]
@@ -259,12 +259,3 @@ def best_by_image(responses: Iterable[ClassificationResult]) -> list[Classificat
     for response in responses:
         best[response.image_id] = max(best.get(response.image_id, response), response, key=rank)
     return list(best.values())
-
-
-def inputs_of(responses: Iterable[ClassificationResult]) -> list[str]:
-    """Return the keys of the images that have a label now, as their workers name them."""
-    return [
-        response.key
-        for response in responses
-        if response.status == "done" and response.key and response.key.startswith(input_key(response.ref, ""))
-    ]

@@ -23,7 +23,8 @@ from itertools import islice
 from botocore.exceptions import ClientError
 
 from core.config import S3Grant, is_granted
-from core.ids import ImageRef, merged_key
+from core.ids import ImageRef
+from core.jobs.buckets import OutputBucket
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, MergedFile, ResultsCopy
@@ -33,8 +34,8 @@ from services.backoff import pause_seconds
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
-from services.s3 import Bucket, SourceBuckets, is_refusal
-from web_tier.results.export import JSON_LINES, json_lines
+from services.s3 import SourceBuckets, is_refusal
+from web_tier.results.export import json_lines
 from web_tier.results.query import PAGE, all_results, is_retrying
 
 _log = logging.getLogger(__name__)
@@ -107,11 +108,11 @@ class ResultsCopier:
     """Copies results files to the locations in S3 that users have chosen for them; the bytes stay within S3."""
 
     buckets: SourceBuckets
-    outputs: Bucket
+    outputs: OutputBucket
     destinations: Sequence[S3Grant] = ()
 
-    def copy(self, job: Job, key: str) -> str:
-        """Copy the file at `key`; return why S3 or the configuration refuses it for good, or an empty text.
+    def copy(self, job: Job, merged: MergedFile) -> str:
+        """Copy a file; return why S3 or the configuration refuses it for good, or an empty text.
 
         Raises:
             NotFoundError: there is no file.
@@ -123,7 +124,7 @@ class ResultsCopier:
             return f"{location}: imports.destinations in config.yaml does not allow it any more"
         try:
             to_key = f"{location.prefix}{job.job_id}.jsonl"
-            self.buckets.copy_out(self.outputs, key, location.bucket, to_key, JSON_LINES)
+            self.outputs.copy_results_file(self.buckets, merged, location.bucket, to_key)
         except ClientError as error:
             code = str(error.response["Error"]["Code"])
             if code in COPY_REFUSALS or is_refusal(error):
@@ -144,7 +145,7 @@ class ResultsFileWriter:
     """
 
     store: JobStore
-    outputs: Bucket
+    outputs: OutputBucket
     tenure: Tenure
     copier: ResultsCopier
     clock: Clock = CLOCK
@@ -235,7 +236,7 @@ class ResultsFileWriter:
             raise TenureOverError
         figures = JobFigures(self.store.table)
         try:
-            error = self.copier.copy(job, merged.key)
+            error = self.copier.copy(job, merged)
         except NotFoundError:
             figures.delete_merged(job.job_id, self.clock.utc_now())  # the file is missing, so it is written again
             return False
@@ -256,9 +257,9 @@ class ResultsFileWriter:
     def _write(self, status: JobStatus, state: FileState) -> None:
         """Write the file, then record its edition: if the controller dies in between, the file is written again."""
         job_id, retrying = status.job.job_id, dict[ImageRef, ImageRecord]()
-        key, figures, is_refused = merged_key(job_id), JobFigures(self.store.table), False
+        figures, is_refused = JobFigures(self.store.table), False
         try:
-            self.outputs.put_parts(key, self._parts(status, retrying), JSON_LINES)
+            key = self.outputs.put_results_file(job_id, self._parts(status, retrying))
             edition = f"{status.edition}, {len(retrying)} tried again" if retrying else status.edition
             if not retrying and not status.is_only_decided_anew:
                 for call in self.on_finished:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from core.config import Config
 from core.fleet.store import CONTROLLER_LEASE
 from core.ids import new_id
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.store import JobStore
 from core.telemetry import SPANS
 from services.clients import Clients
@@ -47,8 +48,8 @@ class ControllerServices:
     requests: Queue
     responses: Queue
     dead_letters: Queue
-    inputs: Bucket
-    outputs: Bucket
+    inputs: InputBucket
+    outputs: OutputBucket
     fleet: Fleet
     launching: Fleet
     sources: SourceBuckets
@@ -78,8 +79,8 @@ class ControllerServices:
             requests=requests,
             responses=queue(names.response_queue),
             dead_letters=queue(names.dead_letter_queue),
-            inputs=Bucket.named(clients, names.input_bucket),
-            outputs=Bucket.named(clients, names.output_bucket),
+            inputs=InputBucket.named(clients, names.input_bucket),
+            outputs=OutputBucket.named(clients, names.output_bucket),
             fleet=Fleet(clients.ec2, names.worker_instance),
             launching=Fleet(controller_clients(config, attempts=1).ec2, names.worker_instance),
             sources=SourceBuckets(clients.s3),

@@ -32,7 +32,7 @@ from typing import Final
 from botocore.exceptions import ClientError
 
 from core.config import Config, is_granted
-from core.ids import MAX_POSITION, ImageRef, input_key, listed_id
+from core.ids import MAX_POSITION, listed_id
 from core.images import FORMATS, ImageFormat, ImageRejectedError, sniff
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs
@@ -56,7 +56,7 @@ from services.lease import Tenure
 from services.s3 import ListedObject, SourceBuckets, is_refusal
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
-from web_tier.uploads.ingest import BATCH_IMAGES, CONCURRENCY, UNKEPT, ImageIngest
+from web_tier.uploads.ingest import BATCH_IMAGES, CONCURRENCY, ImageIngest
 
 CHECK_SECONDS: Final = 2.0
 """Time between two checks for jobs with a source, while none is listed; each reads a list that is mostly empty."""
@@ -89,7 +89,6 @@ MAX_REFUSALS: Final = 10
 moment. Any other one ends after the first refusal, since its user waits for the reason."""
 
 _FORMAT_OF: Final = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
-_TYPE_OF: Final = {each.extension: each.content_type for each in FORMATS.values()}
 
 _log = logging.getLogger(__name__)
 
@@ -335,24 +334,21 @@ class SourceImporter:
             return None
 
     def _record_of(self, job: Job, found: SourceObject, format_: ImageFormat) -> ImageRecord:
-        ref = ImageRef(job.job_id, listed_id(job.job_id, found.position))
-        prefix = S3Location.parse(job.source).prefix
+        image_id, prefix = listed_id(job.job_id, found.position), S3Location.parse(job.source).prefix
         filename = clean_filename(found.key.removeprefix(prefix))
-        key, now = input_key(ref, format_.extension), self.clock.utc_now()
-        return ImageRecord(ref, filename, key, found.size, now, owner=job.owner, model=job.requested_model)
+        return ImageRecord.of(job, image_id, filename, format_, found.size, self.clock.utc_now())
 
     def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
         """Copy an object into the input bucket; return the reason if it is skipped."""
         self._check_active()
-        location, content_type = S3Location.parse(job.source), _TYPE_OF[record.key.rpartition(".")[2]]
-        tags = None if job.keep else UNKEPT
+        bucket = S3Location.parse(job.source).bucket
         try:
-            self.sources.copy(location.bucket, found.key, self.ingest.bucket, record.key, content_type, tags)
+            self.ingest.bucket.copy_source(self.sources, bucket, found.key, record, is_kept=job.keep)
         except NotFoundError:
             return "gone"
         except ClientError as error:
             # If the object can be read, the input bucket has refused the copy, which is no fault of the object.
-            if is_refusal(error) and not self.sources.is_readable(location.bucket, found.key):
+            if is_refusal(error) and not self.sources.is_readable(bucket, found.key):
                 return "not_readable"
             raise
         return None

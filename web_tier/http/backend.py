@@ -20,6 +20,7 @@ from core.config import Config, config_path
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import STALE_SECONDS
+from core.jobs.buckets import InputBucket
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.sandbox.process import SandboxError
@@ -151,7 +152,8 @@ class Backend:
     def intake(self) -> ImageIngest:
         """Where uploads go."""
         web, names, clients = self.config.web, self.config.names, self.clients
-        bucket = self._bucket or Bucket.named(clients, names.input_bucket)
+        given = self._bucket
+        bucket = InputBucket(given) if given else InputBucket.named(clients, names.input_bucket)
         queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
         return ImageIngest(
             web.image_limits,
@@ -174,11 +176,10 @@ class Backend:
     @made_once
     def direct(self) -> PresignedUploads:
         """Where images are accepted that their owners put into the input bucket themselves."""
-        clients, bucket = self.clients, self.config.names.input_bucket
+        clients = self.clients
         return PresignedUploads(
             self.intake,
-            Bucket.named(clients, bucket),
-            Forms.for_bucket(clients, bucket),
+            Forms.for_bucket(clients, self.config.names.input_bucket),
             self.config.web.direct_upload_seconds,
             SourceBuckets(clients.s3),
         )

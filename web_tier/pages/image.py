@@ -144,7 +144,7 @@ def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
 
 
 def _stored(_job: Job, result: ImageResult, _side: int) -> bytes:
-    return current_result_services().objects.thumbnail(result)
+    return current_result_services().objects.outputs.thumbnail(result.record.ref)
 
 
 def _drawn(job: Job, result: ImageResult, side: int) -> bytes:

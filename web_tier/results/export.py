@@ -21,9 +21,6 @@ from core.messages import Failure, LabelScore, Model, Timings
 from web_tier.http.bodies import ApiBody
 from web_tier.results.query import ImageResult, ImageState
 
-JSON_LINES = "application/x-ndjson"
-"""Content type of JSON Lines (https://github.com/ndjson/ndjson-spec)."""
-
 FURTHER_LABELS: Final = 4
 """Labels in a row after the best one."""
 

@@ -2,28 +2,23 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import cast
 
 from flask import Flask, current_app
 
 from core.config import Config
-from core.images import thumbnail_type
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.models import ImageRecord, Job, JobStatus
 from core.label_sets import classes_in
 from core.messages import ClassificationResult, LabelScore, Prediction, RequestedModel
 from core.model_catalog import JobModel
-from core.predictions import stored_prediction
 from services.clients import Clients
-from services.errors import NotFoundError
 from services.made_once import made_once
-from services.s3 import Bucket
 from web_tier.http.backend import Backend
 from web_tier.results.live_feed import FeedRegistry, JobFeed
 from web_tier.results.progress import JobProgress, ProgressBody, job_costs
-from web_tier.results.query import ImageResult
 from web_tier.results.thumbnails import RenderLimiter, Thumbnails, sandboxed_draw
 
 _EXTENSION = "fleetsight-results"
@@ -43,7 +38,7 @@ class ImageObjects:
             NotFoundError: if it is no longer stored.
             ObjectTooLargeError: if it is larger than an image may be, and than it was when it was accepted.
         """
-        return self._buckets[0].get(record.key, max(self._config.web.max_image_bytes, record.size))
+        return self._buckets[0].original(record, max(self._config.web.max_image_bytes, record.size))
 
     def prediction(self, response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
@@ -51,31 +46,19 @@ class ImageObjects:
         A prediction with another label or model belongs to another delivery, so its scores do not belong to this
         result.
         """
-        found = stored_prediction(response.ref, self._buckets[1])
+        found = self.outputs.prediction(response.ref)
         return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
 
-    def thumbnail(self, result: ImageResult) -> bytes:
-        """Return the thumbnail that a worker drew of an image.
-
-        Raises:
-            NotFoundError: if there is no prediction of it, or none with a thumbnail.
-        """
-        ref = result.record.ref
-        found = stored_prediction(ref, self._buckets[1])
-        if found is None or not found.thumbnail or thumbnail_type(found.thumbnail) is None:
-            raise NotFoundError(f"no thumbnail of {ref} is stored")
-        return found.thumbnail
-
-    def results_file(self, key: str) -> Iterator[bytes]:
-        """Return the results file of a job in parts; the first part has been read."""
-        parts = self._buckets[1].stream(key)
-        return chain([next(parts, b"")], parts)
+    @property
+    def outputs(self) -> OutputBucket:
+        """The output bucket."""
+        return self._buckets[1]
 
     @made_once
-    def _buckets(self) -> tuple[Bucket, Bucket]:
+    def _buckets(self) -> tuple[InputBucket, OutputBucket]:
         """The input and the output bucket."""
         clients, names = Clients(self._config.aws.endpoint()), self._config.names
-        return Bucket.named(clients, names.input_bucket), Bucket.named(clients, names.output_bucket)
+        return InputBucket.named(clients, names.input_bucket), OutputBucket.named(clients, names.output_bucket)
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,12 @@ is being deleted.
 
 from datetime import datetime
 
-from core.ids import cancelled_key
+from core.jobs.buckets import InputBucket
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus
 from core.jobs.store import JobStore
-from services.s3 import Bucket
-from web_tier.uploads.ingest import UNKEPT, ImageIngest
-
-TOMBSTONE = b"This job is cancelled."
+from web_tier.uploads.ingest import ImageIngest
 
 
 def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
@@ -43,23 +40,22 @@ def cancel_job(ingest: ImageIngest, status: JobStatus) -> None:
     mark_cancelled(store, ingest.bucket, job_id, ingest.clock.utc_now())
 
 
-def mark_cancelled(store: JobStore, inputs: Bucket, job_id: str, at: datetime, reason: str = "") -> None:
+def mark_cancelled(store: JobStore, inputs: InputBucket, job_id: str, at: datetime, reason: str = "") -> None:
     """Mark a job as cancelled `at` that time, for a `reason` of the controller, and store its tombstone."""
     Cancellations(store.table).cancel(job_id, at, reason)
     align_tombstone(store, inputs, job_id, is_cancelled=True)
 
 
-def align_tombstone(store: JobStore, inputs: Bucket, job_id: str, *, is_cancelled: bool) -> None:
+def align_tombstone(store: JobStore, inputs: InputBucket, job_id: str, *, is_cancelled: bool) -> None:
     """Store the tombstone of a job that `is_cancelled`, as its mark said last, or delete it.
 
     Repeat this if the mark has changed meanwhile: the job was resumed, or cancelled, by another process.
     """
-    key = cancelled_key(job_id)
     while True:
         if is_cancelled:
-            inputs.put(key, TOMBSTONE, "text/plain", UNKEPT)
+            inputs.put_tombstone(job_id)
         else:
-            inputs.delete_all([key])
+            inputs.delete_tombstone(job_id)
         before, is_cancelled = is_cancelled, bool(Cancellations(store.table).find([job_id]))
         if is_cancelled == before:
             return
@@ -71,7 +67,7 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     If the controller had cancelled it, further images of its source count towards the quota of `caller`.
     """
     job_id, store = job.job_id, ingest.store
-    ingest.bucket.delete(cancelled_key(job_id))
+    ingest.bucket.delete_tombstone(job_id)
     _, reason = store.job_and_cancelled(job_id)
     if reason is not None:
         if reason:
@@ -81,4 +77,4 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
             if job.source:
                 ListingStore(store).put_pending(job_id, caller)
         Cancellations(store.table).remove(job_id)
-        ingest.bucket.delete(cancelled_key(job_id))
+        ingest.bucket.delete_tombstone(job_id)

@@ -7,8 +7,7 @@ classified:
   (`core/jobs/put_intents.py`), by which the controller deletes objects that no record follows;
 * `commit` accepts images: it records, then enqueues, then counts them.
 
-An object of a job that does not keep images is tagged, so that a lifecycle rule of the bucket can delete what is
-left. Whether a job keeps images is set when it is created, and never changes.
+Whether a job keeps images is set when it is created, and never changes.
 
 If a step of an image fails:
 
@@ -34,8 +33,9 @@ from functools import cache, partial
 
 from werkzeug.exceptions import RequestTimeout
 
-from core.ids import ImageRef, input_key, new_id, positioned_id
+from core.ids import ImageRef, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
+from core.jobs.buckets import InputBucket
 from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
@@ -48,7 +48,6 @@ from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
-from services.s3 import Bucket
 from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
 from services.table import BATCH as MAX_ITEMS
@@ -85,9 +84,6 @@ MAX_INSPECTED = 2
 
 INSPECTION_SECONDS = 5.0
 """CPU time of inspecting one image: hostile ones of 10 MB take about a second."""
-
-UNKEPT = {"kept": "no"}
-"""The object tag of images that their job does not keep; kept images have none."""
 
 UNAVAILABLE = "unavailable"
 """The code of a rejection for a fault of the system: sending the image again may help."""
@@ -174,7 +170,7 @@ class ImageIngest:
     """
 
     limits: ImageLimits
-    bucket: Bucket
+    bucket: InputBucket
     store: JobStore
     queue: Queue
     inspect: Callable[..., object]
@@ -274,7 +270,7 @@ class ImageIngest:
         """Delete the objects of images that will not be accepted; after an error, the controller deletes them."""
         records = [result for result in results if isinstance(result, ImageRecord)]
         try:
-            self.bucket.delete_all([record.key for record in records])
+            self.bucket.delete_originals(records)
         except CLOUD_ERRORS:
             _log.warning("the objects of %d images were not deleted", len(records), exc_info=True)
             self.declared.drop(record.ref for record in records)
@@ -364,10 +360,9 @@ class ImageIngest:
                 self.metrics.reject(image.code)
                 self._settle([ref])
                 return image
-            key = input_key(ref, image.extension)
-            self.bucket.put(key, upload.data, image.content_type, None if job.keep else UNKEPT)
-            owner, model, now = job.owner, job.requested_model, self.clock.utc_now()
-            return ImageRecord(ref, upload.filename, key, upload.size, now, owner=owner, model=model)
+            self.bucket.put(ref, image, upload.data, is_kept=job.keep)
+            now = self.clock.utc_now()
+            return ImageRecord.of(job, ref.image_id, upload.filename, image, upload.size, now)
         except CLOUD_ERRORS:
             _log.warning(
                 "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True

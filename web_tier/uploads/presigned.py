@@ -9,8 +9,8 @@ There are two steps:
   counts them. It may be repeated at any time, also concurrently: a recorded image is accepted for good, even if its
   object is lost.
 
-A form may be sent again as long as it is valid. No image is ever read from its key (`core.ids.form_key`), and a copy
-replaces no object. So only the object that the first commit finds becomes the image. A commit deletes the objects of
+A form may be sent again as long as it is valid. No image is ever read from its key, and a copy replaces no object. So
+only the object that the first commit finds becomes the image. A commit deletes the objects of
 the forms. The intent of the upload (`core/jobs/put_intents.py`) is stored before the forms are returned, and each
 commit renews it. Later the controller deletes whatever remains: the objects of forms that were sent again or never
 committed, and copies of images that were not recorded.
@@ -26,24 +26,24 @@ from hashlib import sha256
 
 from ulid import ULID
 
-from core.ids import ImageRef, form_key, input_key, new_id, positioned_id
+from core.ids import new_id, positioned_id
 from core.images import FORMATS, too_large
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
+from core.jobs.uploads import ManifestImages, UploadCounts, UploadManifests
 from services.errors import NotFoundError
-from services.s3 import Bucket, Forms, SourceBuckets, StoredObject, UploadForm
+from services.s3 import Forms, SourceBuckets, StoredObject, UploadForm
 from services.table import CLOUD_ERRORS, TableBusyError
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaScope
-from web_tier.uploads.idempotency import ManifestImages, ReusedKeyError, UploadCounts, UploadManifests
-from web_tier.uploads.ingest import UNKEPT, ImageIngest, RejectedUpload, UploadResult, unavailable
+from web_tier.uploads.idempotency import ReusedKeyError
+from web_tier.uploads.ingest import ImageIngest, RejectedUpload, UploadResult, unavailable
 
 COPY_TRIES = 3
 """Tries of a commit to copy an object while its form is sent again."""
 
-_EXTENSION_OF = {accepted.content_type: accepted.extension for accepted in FORMATS.values()}
-_TYPE_OF = {extension: content_type for content_type, extension in _EXTENSION_OF.items()}
+_FORMAT_OF = {accepted.content_type: accepted for accepted in FORMATS.values()}
 CLOSED = "what was sent by the forms of this upload is being deleted: try again"
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,6 @@ class PresignedUploads:
     """
 
     ingest: ImageIngest
-    bucket: Bucket
     forms: Forms
     seconds: int
     copies: SourceBuckets
@@ -110,12 +109,8 @@ class PresignedUploads:
             raise TableBusyError(CLOSED)
         # The last form is presigned a little later than this, so no form expires before the time that is returned.
         expires_at = self.ingest.clock.utc_now() + timedelta(seconds=self.seconds)
-        forms = {
-            index: self.forms.form(
-                _form_key(image), _type_of(image), max_bytes=image.size, seconds=self.seconds, tags=UNKEPT
-            )
-            for index, image in images.items()
-        }
+        bucket = self.ingest.bucket
+        forms = {index: bucket.form(self.forms, image, self.seconds) for index, image in images.items()}
         return PresignedOffer(upload_id, expires_at.replace(microsecond=0), images, forms), rejected
 
     def commit(self, job: Job, upload_id: str) -> dict[int, UploadResult]:
@@ -173,28 +168,26 @@ class PresignedUploads:
 
     def _delete_sent(self, accepted: Sequence[ImageRecord]) -> None:
         try:
-            self.bucket.delete_all([_form_key(image) for image in accepted])
+            self.ingest.bucket.delete_forms(accepted)
         except CLOUD_ERRORS:
             _log.warning("the objects of %d forms are left to the controller", len(accepted), exc_info=True)
 
     def _check(self, job: Job, file: FileSpec) -> UploadResult:
         """Return the record of the file's image if it arrives as declared, or the rejection of the file."""
         name, limits = clean_filename(file.name), self.ingest.limits
-        extension = _EXTENSION_OF.get(file.content_type.strip().lower())
-        if extension is None:
+        format_ = _FORMAT_OF.get(file.content_type.strip().lower())
+        if format_ is None:
             return RejectedUpload(
                 name,
                 "format_not_allowed",
-                f"{file.content_type[:80]!r} is not accepted: send {', '.join(_EXTENSION_OF)}",
+                f"{file.content_type[:80]!r} is not accepted: send {', '.join(_FORMAT_OF)}",
             )
         if file.size < 1:
             return RejectedUpload(name, "empty", "the file is empty: send it again")
         if file.size > limits.max_bytes:
             return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
         image_id = new_id() if file.position is None else positioned_id(job.job_id, file.position)
-        ref = ImageRef(job.job_id, image_id)
-        key, now = input_key(ref, extension), self.ingest.clock.utc_now()
-        return ImageRecord(ref, name, key, file.size, now, owner=job.owner, model=job.requested_model)
+        return ImageRecord.of(job, image_id, name, format_, file.size, self.ingest.clock.utc_now())
 
     def _claim(self, job_id: str, upload_id: str, declared: ManifestImages, quota: QuotaScope) -> ManifestImages:
         """Return the images of an upload: `declared`, or those of the first request with the same key.
@@ -218,40 +211,33 @@ class PresignedUploads:
 
         Unless the upload `is_open`, its objects are at the keys of the images: an earlier version made its offer.
         """
+        bucket = self.ingest.bucket
         try:
             for _ in range(COPY_TRIES):
-                key = _form_key(image) if is_open else image.key
-                if (found := self.bucket.head(key)) is not None:
+                if (found := bucket.head(image, of_form=is_open)) is not None:
                     if (rejection := _rejection(image, found)) is not None:
                         return rejection
-                    if self._copy(job, image, key, found):
+                    if bucket.copy_new(self.copies, image, found, of_form=is_open, is_kept=job.keep):
                         return replace(image, size=found.size, accepted_at=self.ingest.clock.utc_now())
                 # The copy of another commit stays. A commit that copied an object may have ended before it recorded.
-                if is_open and (own := self.bucket.head(image.key)) is not None:
+                if is_open and (own := bucket.head(image)) is not None:
                     if (rejection := _rejection(image, own)) is not None:
                         return rejection
                     # A form of an earlier version may have put it, with the tag by which the bucket deletes it.
-                    if not job.keep or self._copy(job, image, image.key, own):
+                    if not job.keep or bucket.copy_new(self.copies, image, own, of_form=False, is_kept=True):
                         return replace(image, size=own.size, accepted_at=self.ingest.clock.utc_now())
                 elif found is None:
                     message = "it has not arrived: send its form, then commit again"
                     return RejectedUpload(image.filename, "missing", message)
         except CLOUD_ERRORS:
-            extra = {"job_id": image.ref.job_id, "key": image.key}
+            extra = {"job_id": image.ref.job_id, "image_id": image.ref.image_id}
             _log.warning("an upload could not be looked up", extra=extra, exc_info=True)
         return unavailable(image.filename)
-
-    def _copy(self, job: Job, image: ImageRecord, key: str, found: StoredObject) -> bool:
-        tags = None if job.keep else UNKEPT
-        try:
-            return self.copies.copy_new(self.bucket, key, found.etag, image.key, found.content_type, tags)
-        except NotFoundError:
-            return False
 
 
 def _rejection(image: ImageRecord, found: StoredObject) -> RejectedUpload | None:
     """Return the rejection of an object that has not arrived as declared, which S3 normally rejects, or None."""
-    if found.content_type != (wanted := _type_of(image)):
+    if found.content_type != (wanted := image.content_type):
         message = f"it arrived as {found.content_type[:80]!r}, not {wanted}: ask for another upload"
         return RejectedUpload(image.filename, "other_type", message)
     if found.size == 0:
@@ -262,18 +248,10 @@ def _rejection(image: ImageRecord, found: StoredObject) -> RejectedUpload | None
     return None
 
 
-def _form_key(image: ImageRecord) -> str:
-    return form_key(image.ref, image.key.rpartition(".")[2])
-
-
 def _manifest_key(upload_id: str) -> str:
     # With a space, which no Idempotency-Key has: never the manifest of a form that was sent here.
     return f"upload {upload_id}"
 
 
 def _declaration(images: ManifestImages) -> dict[int, tuple[str, int, str]]:
-    return {index: (image.filename, image.size, _type_of(image)) for index, image in images.items()}
-
-
-def _type_of(image: ImageRecord) -> str:
-    return _TYPE_OF[image.key.rpartition(".")[2]]
+    return {index: (image.filename, image.size, image.content_type) for index, image in images.items()}

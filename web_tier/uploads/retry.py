@@ -174,7 +174,7 @@ def retry_images(
             model = job.requested_model or record.model
             after = replace(record, attempt=attempt, retried_at=at, model=model)
             retries.append(_Retry(record, after))
-    exists = list(ingest.pool.map(ingest.bucket.exists, [retry.before.key for retry in retries]))
+    exists = list(ingest.pool.map(ingest.bucket.has_original, [retry.before for retry in retries]))
     stored = [retry for retry, is_stored in zip(retries, exists, strict=True) if is_stored]
     missing = tuple(retry.before for retry, is_stored in zip(retries, exists, strict=True) if not is_stored)
     with quota.reserve([retry.before for retry in stored]) as reservation:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from core.config import Config
-from core.ids import ImageRef, input_key, new_id, output_key
+from core.ids import ImageRef, new_id
+from core.jobs.keys import input_key, output_key
 from core.messages import (
     ClassificationResult,
     Heartbeat,

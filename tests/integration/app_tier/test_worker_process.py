@@ -16,7 +16,8 @@ from app_tier.preprocess import load_pixels
 from app_tier.receiver import parse_messages
 from core.bundle_facts import MANIFEST_NAME
 from core.config import MIN_MESSAGE_BYTES
-from core.ids import ImageRef, output_key
+from core.ids import ImageRef
+from core.jobs.keys import output_key
 from core.messages import MODEL_GONE, ClassificationResult, Heartbeat, RequestedModel, StoredResult
 from core.model_catalog import JobModel
 from scripts.demo_model.signs import Sample, samples

@@ -12,9 +12,10 @@ import pytest
 from core.config import Config
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, new_id
+from core.images import FORMATS
 from core.jobs.models import ImageRecord, Job
-from core.messages import ClassificationResult, RequestMessage
+from core.messages import ClassificationResult
 from core.provision import provision
 from services.clients import Clients
 from services.sqs import OutgoingMessage
@@ -83,19 +84,16 @@ class Scene:
 
     def add_job(self, images: int, *, request: bool = True) -> list[ImageRef]:
         """Make a job with accepted images, as the web tier does; return the images."""
-        now, job_id = datetime.now(UTC), new_id()
-        refs = [ImageRef(job_id, new_id()) for _ in range(images)]
-        keys = {ref: input_key(ref, "jpg") for ref in refs}
-        for key in keys.values():
-            self.wiring.inputs.put(key, b"pixels", "image/jpeg")
-        self.wiring.store.create(Job(job_id, "a job", now))
-        self.wiring.store.record_images([ImageRecord(ref, "cat.jpg", keys[ref], 6, now) for ref in refs], now)
+        now, jpeg = datetime.now(UTC), FORMATS["JPEG"]
+        job = Job(new_id(), "a job", now)
+        records = [ImageRecord.of(job, new_id(), "cat.jpg", jpeg, 6, now) for _ in range(images)]
+        for record in records:
+            self.wiring.inputs.put(record.ref, jpeg, b"pixels", is_kept=True)
+        self.wiring.store.create(job)
+        self.wiring.store.record_images(records, now)
         if request:
-            requests = [RequestMessage.about(ref, keys[ref], now) for ref in refs]
-            assert not self.wiring.requests.send(
-                [OutgoingMessage(each.image_id, each.to_json()) for each in requests]
-            )
-        return refs
+            assert not self.wiring.requests.send([record.request(now, job.group) for record in records])
+        return [record.ref for record in records]
 
     def respond(self, responses: list[ClassificationResult]) -> None:
         """Send responses, as workers do."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, output_key
+from core.ids import ImageRef
+from core.images import FORMATS
 from core.jobs.figures import JobFigures
-from core.messages import ClassificationResult, Prediction
+from core.messages import ClassificationResult
 from scripts.demo_model.signs import samples
 from services.sqs import OutgoingMessage, Queue
 from tests.integration.controller.conftest import Scene, SceneMaker
@@ -33,7 +34,9 @@ class Sweeper:
     def __post_init__(self) -> None:
         """Connect them as the controller does."""
         wiring = self.scene.wiring
-        path = ResultPath(wiring.store, buckets=(wiring.inputs, wiring.outputs))
+        names = self.scene.config.names
+        buckets = wiring.bucket_named(names.input_bucket), wiring.bucket_named(names.output_bucket)
+        path = ResultPath(wiring.store, buckets=buckets)
         self.collector = path.collector(wiring.responses)
         self.reconciler = path.reconciler(
             wiring.dead_letters,
@@ -78,7 +81,7 @@ def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_e
     wiring, signs = sweeper.scene.wiring, list(samples(3, seed=32))
     refs = sweeper.scene.add_job(len(signs))
     for ref, sign in zip(refs, signs, strict=True):
-        wiring.inputs.put(wiring.store.image(ref).key, sign.data, "image/jpeg")
+        wiring.inputs.put(ref, FORMATS["JPEG"], sign.data, is_kept=True)
     sweeper.crash_workers()
     assert sweeper.redrive() == 3, "before the controller has seen them"
     sweeper.crash_workers()
@@ -93,7 +96,9 @@ def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_e
     sweeper.reconciler.tick()
     assert [sweeper.result(ref).label for ref in refs] == [sign.label for sign in signs]
     for ref in refs:
-        assert Prediction.from_json(wiring.outputs.get(output_key(ref))).label == sweeper.result(ref).label
+        prediction = wiring.outputs.prediction(ref)
+        assert prediction is not None
+        assert prediction.label == sweeper.result(ref).label
     counts = JobFigures(wiring.store.table).counts(refs[0].job_id)
     assert (counts.done, counts.failed) == (3, 0)
     assert sweeper.redrive() == 0

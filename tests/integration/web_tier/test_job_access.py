@@ -14,8 +14,9 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from core.config import Config, LimitSettings
-from core.ids import ImageRef, merged_key, new_id
+from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
+from core.jobs.keys import merged_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Counts, Job, MergedFile
 from core.jobs.store import JobStore

@@ -9,11 +9,13 @@ import pytest
 import requests
 
 from core.config import Config
-from core.ids import form_key, input_key, parse_key
 from core.images import FORMATS
+from core.jobs.buckets import UNKEPT, InputBucket
+from core.jobs.keys import form_key, input_key, parse_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job
 from core.jobs.store import JobStore
+from core.jobs.uploads import MAX_FILES
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
 from services.clients import Clients
@@ -26,8 +28,8 @@ from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.http.backend import Backend
-from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError
-from web_tier.uploads.ingest import UNKEPT, RejectedUpload, UploadResult
+from web_tier.uploads.idempotency import ReusedKeyError
+from web_tier.uploads.ingest import RejectedUpload, UploadResult
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 
 PICTURE = picture()
@@ -210,7 +212,8 @@ def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUpl
 
     bucket = Ailing()
     bucket.put(offer.forms[1].fields["key"], b"1", "image/jpeg")
-    ailing = replace(direct, bucket=bucket, copies=MemorySource())
+    ingest = replace(direct.ingest, bucket=InputBucket(bucket))
+    ailing = replace(direct, ingest=ingest, copies=MemorySource())
     assert codes(ailing.commit(job, offer.upload_id)) == {0: "unavailable", 1: "accepted"}
 
 

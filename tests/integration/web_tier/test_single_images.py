@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 
 from core.images import ImageLimits
+from core.jobs.buckets import InputBucket
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.models import ImageRecord, Job, MinScores
 from core.jobs.store import JobStore
@@ -66,7 +67,7 @@ def watched() -> WatchedStore:
 def singles(
     bucket: MemoryBucket, watched: WatchedStore, queue: MemoryQueue, clock: ManualClock
 ) -> Iterator[SingleImages]:
-    ingest = ImageIngest(ImageLimits(), bucket, watched, queue, inspect)
+    ingest = ImageIngest(ImageLimits(), InputBucket(bucket), watched, queue, inspect)
     yield SingleImages(ingest, clock)
     ingest.pool.shutdown()
 

@@ -12,8 +12,9 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from core.config import Config
-from core.ids import new_id, output_key
+from core.ids import new_id
 from core.images import ImageLimits
+from core.jobs.keys import output_key
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction

@@ -20,9 +20,11 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.images import ImageLimits
+from core.jobs.buckets import InputBucket
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
+from core.jobs.uploads import MAX_FILES
 from core.messages import RequestMessage
 from core.provision import provision
 from services.clients import Clients
@@ -40,7 +42,7 @@ from tests.support.processes import take_memory
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.controller.orphans import PATIENCE_SECONDS, OrphanCleanup
-from web_tier.uploads.idempotency import MAX_FILES, ReusedKeyError, ingest_idempotent
+from web_tier.uploads.idempotency import ReusedKeyError, ingest_idempotent
 from web_tier.uploads.ingest import GROUP_IMAGES, ImageIngest
 from web_tier.uploads.multipart import CHUNK_BYTES, Upload
 
@@ -149,7 +151,7 @@ def test_a_process_killed_in_an_upload_acknowledges_nothing_and_leaves_no_object
 ) -> None:
     job, seconds = shared_tier.create_job(), [0.0]
     bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
-    ingest = ImageIngest(ImageLimits(), bucket, store, queue, inspect)
+    ingest = ImageIngest(ImageLimits(), InputBucket(bucket), store, queue, inspect)
     orphans = OrphanCleanup(ingest, 0.0, Tenure(), PlayedClock(lambda: seconds[0]))
     with half_an_upload(shared_tier, job, GROUP_IMAGES) as connection:
         wait_for_keys(bucket, job, GROUP_IMAGES)
@@ -232,7 +234,7 @@ def files(*shades: int) -> list[Upload]:
 
 @pytest.fixture
 def ingest(store: JobStore, bucket: MemoryBucket, queue: MemoryQueue) -> ImageIngest:
-    return ImageIngest(ImageLimits(), bucket, store, queue, inspect)
+    return ImageIngest(ImageLimits(), InputBucket(bucket), store, queue, inspect)
 
 
 def ids(outcomes: list[Any]) -> list[str]:

@@ -17,8 +17,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.ids import ImageRef, merged_key, new_id
+from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
+from core.jobs.keys import merged_key
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
 from core.provision import provision

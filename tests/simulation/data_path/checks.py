@@ -8,9 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, cancelled_key, output_key
+from core.ids import ImageRef
+from core.jobs.buckets import UNKEPT
+from core.jobs.keys import cancelled_key, output_key
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
+from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction, is_cancelled, is_given_up
 from core.s3_locations import S3Location
@@ -27,9 +30,7 @@ from tests.simulation.data_path.processes import (
     picture,
 )
 from web_tier.features.notifications.notifier import MAX_ATTEMPTS
-from web_tier.features.sharing.store import ShareStore
 from web_tier.results.query import ImageResult, all_results
-from web_tier.uploads.ingest import UNKEPT
 
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World

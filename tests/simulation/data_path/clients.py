@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 from ulid import ULID
 
 from core.ids import ImageRef, new_id
+from core.jobs.buckets import UNKEPT
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
+from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore, JobModel, ModelCatalog
 from services.errors import FleetsightError
@@ -20,11 +22,10 @@ from tests.simulation.data_path.processes import FORM_SECONDS, PLACES, SOURCE, K
 from tests.simulation.data_path.scheduler import EPOCH
 from web_tier.features.dead_letters.redrive import redrive, redrive_all
 from web_tier.features.dead_letters.store import DeadLetterStore
-from web_tier.features.sharing.store import ShareStore
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
-from web_tier.uploads.ingest import UNCERTAIN, UNKEPT, RejectedUpload, UploadResult
+from web_tier.uploads.ingest import UNCERTAIN, RejectedUpload, UploadResult
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.presigned import FileSpec
 from web_tier.uploads.retry import retry_failed

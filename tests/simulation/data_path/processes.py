@@ -29,6 +29,7 @@ from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
 from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.store import JobStore
 from core.messages import ImageContent
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
@@ -130,7 +131,7 @@ class Web:
         clock = world.clock_of(process)
         self.intake = ImageIngest(
             limits=LIMITS,
-            bucket=world.inputs,
+            bucket=InputBucket(world.inputs),
             store=self.store,
             queue=world.requests.queue(world.scheduler.sleep),
             inspect=inspect,
@@ -140,7 +141,7 @@ class Web:
         self.quotas = Quotas(world.table, import_config().limits, clock)
         self.single = SingleImages(self.intake, clock)
         self.single._committer = cast(Any, InlineExecutor())
-        self.direct = PresignedUploads(self.intake, world.inputs, cast(Any, _Forms()), FORM_SECONDS, world.sources)
+        self.direct = PresignedUploads(self.intake, cast(Any, _Forms()), FORM_SECONDS, world.sources)
 
     def now(self) -> datetime:
         """Return the time of day by this process's clock."""
@@ -205,8 +206,9 @@ class Controller:
             on_given_up=[letters.put_each],
         )
         registry = WorkerRegistry(clock)
-        copier = ResultsCopier(world.sources, world.outputs, import_config().imports.destinations)
-        results_files = ResultsFileWriter(store, world.outputs, tenure, copier, clock)
+        inputs, outputs = InputBucket(world.inputs), OutputBucket(world.outputs)
+        copier = ResultsCopier(world.sources, outputs, import_config().imports.destinations)
+        results_files = ResultsFileWriter(store, outputs, tenure, copier, clock)
         notifier = Notifier(
             store,
             FleetStore(self.table),
@@ -218,7 +220,7 @@ class Controller:
         results_files.on_finished.append(notifier.observe_finished)
         pool = cast(Any, InlineExecutor())
         canceller = path.canceller(clock=clock, pool=pool)
-        ingest = ImageIngest(LIMITS, world.inputs, store, requests, inspect, clock=clock, pool=pool)
+        ingest = ImageIngest(LIMITS, inputs, store, requests, inspect, clock=clock, pool=pool)
         importer = SourceImporter(
             world.sources,
             ingest,
@@ -240,9 +242,7 @@ class Controller:
             clock=clock,
             users=(results_files, importer, canceller),
         )
-        cleanup = JobCleanup(
-            store, path.jobs, world.inputs, world.outputs, 5.0, tenure, clock, pool, [letters.remove_of]
-        )
+        cleanup = JobCleanup(store, path.jobs, inputs, outputs, 5.0, tenure, clock, pool, [letters.remove_of])
         collector = path.collector(responses, registry=registry, clock=clock)
         orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, clock)
         ticks: dict[str, Callable[[], float]] = {
@@ -363,7 +363,8 @@ class Worker:
         self.launched_at = world.now()
         scheduler, clock = world.scheduler, world.clock_of(process)
         requests = world.requests.queue(scheduler.sleep)
-        services = Services(requests, world.responses.queue(scheduler.sleep), world.inputs, world.outputs)
+        buckets = InputBucket(world.inputs), OutputBucket(world.outputs)
+        services = Services(requests, world.responses.queue(scheduler.sleep), *buckets)
         self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY_SECONDS, clock)
         self.lifetime = VirtualLifetime(self.in_flight, scheduler)
         self.backoff = WorkerBackoff(_most)

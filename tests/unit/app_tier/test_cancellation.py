@@ -3,7 +3,9 @@
 import pytest
 
 from app_tier.storage import RECHECK_SECONDS, CancelledJobs
-from core.ids import cancelled_key, new_id
+from core.ids import new_id
+from core.jobs.buckets import InputBucket
+from core.jobs.keys import cancelled_key
 from tests.support.clocks import ManualClock, PlayedClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.worker import FakeBucket
@@ -33,7 +35,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def jobs(bucket: CountingBucket, clock: ManualClock) -> CancelledJobs:
-    return CancelledJobs(bucket, clock)
+    return CancelledJobs(InputBucket(bucket), clock)
 
 
 def test_a_running_job_costs_one_read_in_each_period(
@@ -68,7 +70,7 @@ def test_a_resumed_job_is_never_taken_for_cancelled(jobs: CancelledJobs, bucket:
 def test_the_period_begins_before_the_read(bucket: CountingBucket) -> None:
     """A read that takes long must not make its answer look newer than it is."""
     times = iter([0.0, 3 * RECHECK_SECONDS])
-    jobs, job_id = CancelledJobs(bucket, PlayedClock(lambda: next(times))), new_id()
+    jobs, job_id = CancelledJobs(InputBucket(bucket), PlayedClock(lambda: next(times))), new_id()
     assert not jobs.has(job_id)
     assert not jobs.has(job_id)
     assert len(bucket.asked) == 2

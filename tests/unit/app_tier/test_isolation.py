@@ -26,6 +26,7 @@ from app_tier.stages import Channel
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.messages import ClassificationResult, RequestMessage
 from tests.conftest import shipped_values
 from tests.support.clocks import ManualClock
@@ -145,7 +146,8 @@ class FleetWorker:
         self.models = LoadedModels(
             colour_model(bundle=OWN), opener, recovery, lambda load: self.loads.append(greenlet(load))
         )
-        services = Services(requests, fleet.responses.queue(), fleet.inputs, fleet.outputs)
+        buckets = InputBucket(fleet.inputs), OutputBucket(fleet.outputs)
+        services = Services(requests, fleet.responses.queue(), *buckets)
         self.pipeline = Pipeline(
             SIZING,
             services,

@@ -16,8 +16,9 @@ from app_tier.stages import Channel, ChannelClosedError, Stage, StageThreads
 from app_tier.storage import answered_before, fetch, store
 from app_tier.task import Task, new_task, refuse
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.ids import output_key
 from core.images import ImageLimits, ImageRejectedError
+from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.keys import output_key
 from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, response_within
 from tests.support.clocks import ManualClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
@@ -188,7 +189,7 @@ def refused(number: int = 0) -> Task[Prediction]:
 
 def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_time() -> None:
     s3, task = FakeBucket(), refused()
-    responded = store(task, s3)
+    responded = store(task, OutputBucket(s3))
     stored = Prediction.from_json(s3.objects[output_key(task.payload.ref)])
     assert stored == task.payload
     assert stored.timings.stored is None
@@ -199,9 +200,9 @@ def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_t
 def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_stored() -> None:
     s3, task = FakeBucket(), new_task(delivery())
     ref = task.delivery.request.ref
-    assert answered_before(task, s3) is None
+    assert answered_before(task, OutputBucket(s3)) is None
     s3.objects[output_key(ref)] = refuse(task, Failure(code="gone", message="gone"), "i-1").payload.to_json().encode()
-    assert answered_before(task, s3) is None
+    assert answered_before(task, OutputBucket(s3)) is None
     earlier = Prediction(
         job_id=ref.job_id,
         image_id=ref.image_id,
@@ -213,7 +214,7 @@ def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_st
         probabilities=(0.9, 0.1),
     )
     s3.objects[output_key(ref)] = earlier.to_json().encode()
-    again = answered_before(task, s3)
+    again = answered_before(task, OutputBucket(s3))
     assert again is not None
     assert again.delivery == task.delivery
     assert again.payload == earlier.response().model_copy(update={"repeated": True})
@@ -266,12 +267,12 @@ def test_row_4_done_beats_failed_and_is_the_stored_result_of_two_concurrent_work
     request = new_request()
     mine, theirs = (outcome(request, status, f"i-{number}") for number, status in enumerate(statuses.split()))
     answers: list[ClassificationResult] = []
-    bucket = SharedBucket()
+    outputs = OutputBucket(bucket := SharedBucket())
     if there is not None:
-        store(outcome(request, there, "i-before"), bucket)
+        store(outcome(request, there, "i-before"), outputs)
     bucket.made, bucket.number = 0, calls_before
-    bucket.other = lambda: answers.append(store(theirs, bucket).payload)
-    answers.append(store(mine, bucket).payload)
+    bucket.other = lambda: answers.append(store(theirs, outputs).payload)
+    answers.append(store(mine, outputs).payload)
     if len(answers) == 1:  # the first was finished before the second began
         bucket.number = -1
         bucket.other()
@@ -297,8 +298,9 @@ def test_a_failed_prediction_gives_way_to_a_later_attempt_and_a_done_one_to_none
     stored: tuple[str, int], status: str, attempt: int, stands: str
 ) -> None:
     request, s3 = new_request(), FakeBucket()
-    store(outcome(request, stored[0], "old", stored[1]), s3)
-    answer = store(outcome(request, status, "new", attempt), s3).payload
+    outputs = OutputBucket(s3)
+    store(outcome(request, stored[0], "old", stored[1]), outputs)
+    answer = store(outcome(request, status, "new", attempt), outputs).payload
     assert Prediction.from_json(s3.objects[output_key(request.ref)]).worker == answer.worker == stands
     assert answer.attempt == max(attempt, stored[1] if stands == "old" else 0)
 
@@ -307,5 +309,5 @@ def test_an_object_larger_than_the_limit_is_rejected_as_too_large() -> None:
     one, s3 = delivery(), FakeBucket()
     s3.objects = {one.request.key: bytes(2_500_000)}
     with pytest.raises(ImageRejectedError, match=r"2\.5 MB is more than the 2\.0 MB allowed") as refused:
-        fetch(new_task(one), s3, ImageLimits(max_bytes=2_000_000))
+        fetch(new_task(one), InputBucket(s3), ImageLimits(max_bytes=2_000_000))
     assert refused.value.code == "too_large"

@@ -11,7 +11,8 @@ from app_tier.receiver import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse
 from app_tier.recovery import FailureBackoff
 from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, new_id
+from core.jobs.keys import input_key
 from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS
 from tests.support.clocks import ManualClock

@@ -21,7 +21,8 @@ from app_tier.sizing import HostResources, sized
 from app_tier.task import new_task
 from app_tier.worker import Worker
 from core.config import WorkerSettings, parse_config
-from core.ids import cancelled_key, output_key
+from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.keys import cancelled_key, output_key
 from core.messages import (
     CANCELLED,
     MODEL_GONE,
@@ -93,7 +94,8 @@ class Bench:
         self.inputs: FakeBucket = after.inputs if after else FakeBucket()
         self.outputs: FakeBucket = after.outputs if after else FakeBucket()
         self.engine = ColourEngine()
-        services = Services(self.requests.queue(), self.responses.queue(), self.inputs, self.outputs)
+        buckets = InputBucket(self.inputs), OutputBucket(self.outputs)
+        services = Services(self.requests.queue(), self.responses.queue(), *buckets)
         self.sizing = sized(self.config.worker, HostResources(cores=2, memory_bytes=4 * 2**30), input_size=32)
         self.sizing = replace(self.sizing, model_bytes=room)
         self.heartbeats = worker_queue(self.clock)

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from core.ids import ImageRef, input_key, new_id
+from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
+from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import (
     Counts,
@@ -23,13 +24,13 @@ from core.jobs.models import (
     TrueLabel,
 )
 from core.jobs.store import MAX_CHANGES, SLOW_RECORD_SECONDS, JobStore
+from core.jobs.uploads import UploadCounts
 from core.messages import ClassificationResult, Failure, failed
 from services.errors import NotFoundError
 from services.table import TableBusyError
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import meeting
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.uploads.idempotency import UploadCounts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -12,15 +12,8 @@ from pydantic import ValidationError
 
 from core.config import MIN_MESSAGE_BYTES
 from core.fleet.models import HistoryBlock, JournalEntry, LaunchJournal, points_since
-from core.ids import (
-    ImageRef,
-    first_id_of,
-    input_key,
-    is_id,
-    new_id,
-    output_key,
-    parse_key,
-)
+from core.ids import ImageRef, first_id_of, is_id, new_id
+from core.jobs.keys import input_key, output_key, parse_key
 from core.messages import (
     MAX_REPORTED_MODELS,
     PLACE_PATTERN,

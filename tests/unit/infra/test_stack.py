@@ -9,6 +9,7 @@ import pytest
 
 from core.config import parse_config
 from core.embedded_metrics import CONTROLLER_METRICS, WEB_METRICS
+from core.jobs.buckets import UNKEPT
 from core.logs import JsonFormatter
 from scripts.aws.deploy.settings import StackSettings, load_template, parameter_values
 from scripts.aws.down import MAX_GROUP_SIZE
@@ -32,7 +33,6 @@ from web_tier.http.assets import STATIC
 from web_tier.http.metrics import WebMetrics
 from web_tier.http.middleware import Middleware
 from web_tier.http.routes import RoutedApp
-from web_tier.uploads.ingest import UNKEPT
 
 WEB_INSTANCES = load_template().parameters["WebInstances"]
 

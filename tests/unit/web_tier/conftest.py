@@ -7,6 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import Config, parse_config
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -71,7 +72,7 @@ def make_app(
     ) -> Flask:
         config = make_config(**changes)
         app = create_app(config, store=store, input_bucket=bucket, request_queue=queue, auth=auth, inspect=inspect)
-        result_services_of(app).objects._buckets = bucket, output_bucket
+        result_services_of(app).objects._buckets = InputBucket(bucket), OutputBucket(output_bucket)
         return app
 
     return make

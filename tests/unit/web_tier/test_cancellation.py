@@ -11,7 +11,9 @@ from botocore.exceptions import HTTPClientError
 from flask.testing import FlaskClient
 from markupsafe import escape
 
-from core.ids import ImageRef, cancelled_key, new_id, parse_key
+from core.ids import ImageRef, new_id
+from core.jobs.buckets import UNKEPT, InputBucket, OutputBucket
+from core.jobs.keys import cancelled_key, parse_key
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
@@ -33,7 +35,7 @@ from web_tier.results.progress import has_cost
 from web_tier.results.query import images_per_second
 from web_tier.uploads import retry
 from web_tier.uploads.cancellation import cancel_job, resume_job
-from web_tier.uploads.ingest import UNKEPT, ImageIngest
+from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.retry import retry_all_failed, retry_failed
 
 # The web tier
@@ -139,7 +141,7 @@ def test_a_retry_on_the_page_goes_on_portion_by_portion_while_there_is_time(
 
 @pytest.fixture
 def ingest(store: JobStore, input_bucket: MemoryBucket, requests_queue: MemoryQueue) -> ImageIngest:
-    return ImageIngest(Mock(), input_bucket, store, requests_queue, inspect)
+    return ImageIngest(Mock(), InputBucket(input_bucket), store, requests_queue, inspect)
 
 
 def between_the_calls_of(bucket: MemoryBucket, operation: str, act: Callable[[], None]) -> None:
@@ -318,7 +320,7 @@ def stop_on(site: ResultsSite, missing: int = 2) -> list[ImageRef]:
 @pytest.mark.parametrize("restarts", [False, True])
 def test_a_stopped_job_goes_on_after_a_retry_and_is_not_stopped_again(site: ResultsSite, restarts: bool) -> None:
     refs = stop_on(site)
-    ingest = ImageIngest(Mock(), site.inputs, site.store, site.requests, inspect)
+    ingest = ImageIngest(Mock(), InputBucket(site.inputs), site.store, site.requests, inspect)
     job = site.store.job(refs[0].job_id)
     assert retry_failed(ingest, job).sent == 52, "also the images that a worker has not answered"
     if restarts:
@@ -394,6 +396,6 @@ def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSit
     DeletedJobs(site.store.table).delete(site.store.job(ref.job_id))
     with pytest.raises(NotFoundError):
         Cancellations(site.store.table).cancel(ref.job_id, EPOCH)
-    JobCleanup(site.store, site.jobs, site.inputs, site.outputs, 1.0, Tenure()).tick()
+    JobCleanup(site.store, site.jobs, InputBucket(site.inputs), OutputBucket(site.outputs), 1.0, Tenure()).tick()
     assert not site.inputs.objects
     assert not Cancellations(site.store.table).find([ref.job_id])

@@ -9,8 +9,10 @@ from typing import TypeVar, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from core.ids import ImageRef, cancelled_key, first_id_of, input_key, merged_key, new_id, output_key
+from core.ids import ImageRef, first_id_of, new_id
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.figures import JobFigures
+from core.jobs.keys import cancelled_key, input_key, merged_key, output_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
@@ -258,7 +260,8 @@ class Site(ResultsSite):
         """Start a controller that remembers nothing."""
         super().start()
         tenure = Tenure(active=active)
-        self.cleanup = JobCleanup(self.store, self.jobs, self.inputs, self.outputs, 10.0, tenure, self.clock)
+        buckets = InputBucket(self.inputs), OutputBucket(self.outputs)
+        self.cleanup = JobCleanup(self.store, self.jobs, *buckets, 10.0, tenure, self.clock)
 
     def store_results(self, refs: list[ImageRef]) -> None:
         """Put the images' predictions and record their results, as worker and collector do."""

@@ -8,7 +8,8 @@ from typing import TypeVar, cast
 import pytest
 from botocore.exceptions import ClientError
 
-from core.ids import ImageRef, new_id, output_key
+from core.ids import ImageRef, new_id
+from core.jobs.keys import output_key
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Heartbeat, Prediction, StoredResult
 from services.lease import Tenure

@@ -15,6 +15,7 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from core.ids import ImageRef, new_id
 from core.images import FORMATS, ImageLimits, unknown_reason
+from core.jobs.buckets import InputBucket
 from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
@@ -82,7 +83,7 @@ def failing(store: JobStore) -> FailingStore:
 
 @pytest.fixture
 def ingest(bucket: MemoryBucket, failing: FailingStore, queue: MemoryQueue) -> Iterator[ImageIngest]:
-    ingest = ImageIngest(ImageLimits(), bucket, failing, queue, inspect)
+    ingest = ImageIngest(ImageLimits(), InputBucket(bucket), failing, queue, inspect)
     yield ingest
     ingest.pool.shutdown()
 
@@ -143,7 +144,7 @@ def test_an_object_has_the_type_and_the_extension_of_its_content(
         def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
             types[key.rpartition(".")[2]] = content_type
 
-    ingest = ImageIngest(ImageLimits(), TypedBucket(), store, queue, inspect)
+    ingest = ImageIngest(ImageLimits(), InputBucket(TypedBucket()), store, queue, inspect)
     contents = (picture("PNG"), picture("WEBP"), picture())
     ingest.ingest(job, [Upload("a.gif", content, len(content)) for content in contents])
     assert types == {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
@@ -368,7 +369,7 @@ def ten_thousand_uploads() -> Iterator[Upload]:
 def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(
     job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
-    ingest = ImageIngest(ImageLimits(), KeyBucket(), store, queue, inspect)
+    ingest = ImageIngest(ImageLimits(), InputBucket(KeyBucket()), store, queue, inspect)
     try:
         outcomes = ingest.ingest(job, ten_thousand_uploads())
         kept_bytes, peak_bytes = tracemalloc.get_traced_memory()  # kept are records, in a table and queue in memory

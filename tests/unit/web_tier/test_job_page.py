@@ -15,7 +15,8 @@ from ulid import ULID
 
 from core.config import Config
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, new_id, output_key
+from core.ids import ImageRef, new_id
+from core.jobs.keys import output_key
 from core.jobs.lifecycle import Cancellations
 from core.jobs.models import ImageRecord, Job, JobState, Resend
 from core.jobs.store import JobStore

@@ -14,12 +14,15 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.ids import merged_key, new_id
+from core.ids import new_id
 from core.images import CODES, ImageLimits
+from core.jobs.buckets import InputBucket
 from core.jobs.figures import JobFigures
+from core.jobs.keys import merged_key
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
+from core.jobs.uploads import CLAIM_LIFETIME, Claim, Claims
 from core.messages import RequestMessage
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
@@ -31,7 +34,6 @@ from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.results.query import is_retrying
-from web_tier.uploads.idempotency import CLAIM_LIFETIME, Claim, Claims
 from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.retry import retry_failed, retry_image
 
@@ -271,7 +273,7 @@ def test_row_53_a_retry_has_its_attempt_for_any_clocks(shop: Shop, store: JobSto
     for skew in (timedelta(minutes=-10), timedelta(minutes=10), timedelta(0)):
         intake = ImageIngest(
             ImageLimits(1, 1),
-            shop.bucket,
+            InputBucket(shop.bucket),
             store,
             shop.queue,
             inspect,
@@ -299,7 +301,7 @@ def test_an_image_that_is_no_longer_stored_is_listed_and_not_requested(shop: Sho
 
 
 def test_many_failed_images_are_retried_in_portions(shop: Shop, store: JobStore) -> None:
-    intake = ImageIngest(ImageLimits(1, 1), shop.bucket, store, shop.queue, inspect)
+    intake = ImageIngest(ImageLimits(1, 1), InputBucket(shop.bucket), store, shop.queue, inspect)
     first = retry_failed(intake, shop.job, max_images=2)
     second = retry_failed(intake, shop.job, after=first.next_after, max_images=2)
     assert (first.sent, second.sent, second.next_after) == (2, 1, None)

@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeVar, cast
 
 import pytest
 
-from core.ids import form_key
 from core.images import ImageLimits
+from core.jobs.buckets import InputBucket
+from core.jobs.keys import form_key
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntents
@@ -67,14 +68,14 @@ class Process:
         self.queue.memory.call = self.call
         self.ingest = ImageIngest(
             ImageLimits(),
-            bucket,
+            InputBucket(bucket),
             JobStore(table),
             self.queue,
             inspect,
             clock=PlayedClock(utc_now=site.now),
             pool=TurnExecutor(1, "ingest"),
         )
-        self.direct = PresignedUploads(self.ingest, bucket, cast(Any, Forms()), FORM_SECONDS, MemorySource())
+        self.direct = PresignedUploads(self.ingest, cast(Any, Forms()), FORM_SECONDS, MemorySource())
 
     def call(self, _operation: str, effect: Callable[[], T]) -> T:
         """Make a call; what happens at it happens before its effect."""
@@ -133,7 +134,12 @@ class Site:
         self.store = JobStore(self.table)
         self.queue = MemoryQueue()
         ingest = ImageIngest(
-            ImageLimits(), self.bucket, self.store, self.queue, inspect, clock=PlayedClock(utc_now=self.now)
+            ImageLimits(),
+            InputBucket(self.bucket),
+            self.store,
+            self.queue,
+            inspect,
+            clock=PlayedClock(utc_now=self.now),
         )
         self.cleanup = OrphanCleanup(ingest, FORM_SECONDS, Tenure(), PlayedClock(lambda: self.seconds))
 

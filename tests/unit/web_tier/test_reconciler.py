@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from core.ids import ImageRef, new_id, output_key, parse_key
+from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
+from core.jobs.keys import output_key, parse_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Counts, Job, Resend
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker

@@ -11,8 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.config import S3Grant
-from core.ids import merged_key, new_id
+from core.ids import new_id
+from core.jobs.buckets import OutputBucket
 from core.jobs.figures import JobFigures
+from core.jobs.keys import merged_key
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job, MergedFile, MinScores, ResultsCopy, TrueLabel
 from core.jobs.store import JobStore
@@ -57,10 +59,11 @@ class Scene:
 
     def start(self) -> None:
         """Start a writer that remembers nothing, as after a crash."""
-        copier = ResultsCopier(self.buckets, self.outputs, [S3Grant(location=each) for each in self.destinations])
+        outputs = OutputBucket(self.outputs)
+        copier = ResultsCopier(self.buckets, outputs, [S3Grant(location=each) for each in self.destinations])
         tenure = Tenure(token=self.token, active=lambda: self.active)
         self.writer = ResultsFileWriter(
-            self.store, self.outputs, tenure, copier, PlayedClock(self.clock, lambda: self.now)
+            self.store, outputs, tenure, copier, PlayedClock(self.clock, lambda: self.now)
         )
 
     def check(self) -> None:

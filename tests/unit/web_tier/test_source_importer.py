@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from core.config import Config
 from core.ids import new_id
+from core.jobs.buckets import UNKEPT, InputBucket
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
@@ -31,7 +32,7 @@ from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS,
 from web_tier.http.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
 from web_tier.uploads.cancellation import cancel_job, resume_job
-from web_tier.uploads.ingest import UNKEPT, ImageIngest
+from web_tier.uploads.ingest import ImageIngest
 
 BUCKET = "photos"
 
@@ -57,7 +58,9 @@ class Site:
     def start(self) -> None:
         """Start a controller that remembers nothing, as after a crash."""
         self.token += 1
-        self.ingest = ImageIngest(self.config.web.image_limits, self.inputs, self.store, self.queue, inspect)
+        self.ingest = ImageIngest(
+            self.config.web.image_limits, InputBucket(self.inputs), self.store, self.queue, inspect
+        )
         self.importer = SourceImporter(
             self.sources,
             self.ingest,

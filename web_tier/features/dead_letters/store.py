@@ -16,8 +16,7 @@ its own item, so a late deletion never deletes that one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.ids import ULID_PATTERN, ImageRef
-from core.jobs.items import FIRST_ID
+from core.ids import FIRST_ID, ULID_PATTERN, ImageRef
 from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, is_given_up

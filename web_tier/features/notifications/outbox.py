@@ -12,8 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from core.fleet.store import FLEET
-from core.ids import new_id
-from core.jobs.items import FIRST_ID
+from core.ids import FIRST_ID, new_id
 from core.messages import WireModel
 from services.table import LAST, Table
 

@@ -9,12 +9,12 @@ from flask import request
 
 from core.credentials import Revocation
 from core.jobs.models import Job, Share
+from core.jobs.shares import ShareStore, digest_of
 from core.jobs.store import JobStore
 from services.emails import normalise_email
 from web_tier.auth.context import LINK_COOKIE, AuthServices, ShareOf, current_auth, signs_in
 from web_tier.auth.identity import VIEWER, current_identity
 from web_tier.auth.job_access import UserJobs
-from web_tier.features.sharing.store import ShareStore, digest_of
 from web_tier.http.backend import current_backend
 
 MAX_SHARED = 50

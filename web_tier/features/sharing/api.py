@@ -10,6 +10,14 @@ from werkzeug.exceptions import UnprocessableEntity
 
 from core.ids import new_id
 from core.jobs.models import Share
+from core.jobs.shares import (
+    DEFAULT_DAYS,
+    MAX_DAYS,
+    ShareStore,
+    TooManySharesError,
+    digest_of,
+    new_token,
+)
 from services.emails import MAX_EMAIL_CHARACTERS, normalise_email
 from web_tier.api.schemas import ROOT
 from web_tier.auth.audit import audit_details
@@ -18,14 +26,6 @@ from web_tier.auth.identity import current_identity
 from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.features.sharing.access import shares_in_force
-from web_tier.features.sharing.store import (
-    DEFAULT_DAYS,
-    MAX_DAYS,
-    ShareStore,
-    TooManySharesError,
-    digest_of,
-    new_token,
-)
 from web_tier.http.backend import current_backend
 from web_tier.http.bodies import ApiBody
 from web_tier.http.openapi import ApiResponse, operation

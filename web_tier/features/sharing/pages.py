@@ -10,6 +10,7 @@ from flask.views import MethodView
 from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
+from core.jobs.shares import DEFAULT_DAYS, MAX_DAYS
 from services.errors import NotFoundError
 from web_tier.api.schemas import ROOT
 from web_tier.auth.context import LINK_COOKIE, SHARING, current_auth
@@ -17,7 +18,6 @@ from web_tier.auth.job_access import user_jobs
 from web_tier.auth.permissions import Right
 from web_tier.features.sharing.access import job_of_link, jobs_shared_with_user, share_of_sender, shares_in_force
 from web_tier.features.sharing.api import SECONDS_PER_DAY, CreateShare, NewShareBody, end_share, make_share
-from web_tier.features.sharing.store import DEFAULT_DAYS, MAX_DAYS
 from web_tier.http.parameters import known_id
 from web_tier.http.routes import Routes
 from web_tier.pages.job import job_not_found

@@ -13,6 +13,7 @@ from core.config import Config
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord, Job
+from core.jobs.shares import MAX_DAYS, MAX_SHARES
 from core.jobs.store import JobStore
 from tests.support.fixtures import AuditLog
 from tests.support.jobs import NOW, UNKNOWN_ID, done
@@ -20,7 +21,6 @@ from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, SignInSite
 from web_tier.app import create_app
 from web_tier.auth.context import LINK_COOKIE
-from web_tier.features.sharing.store import MAX_DAYS, MAX_SHARES
 from web_tier.http.backend import current_backend
 
 DAY = 86_400

@@ -9,11 +9,11 @@ import pytest
 from core.ids import new_id
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import Job, Share
+from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from tests.support.jobs import NOW
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.features.sharing.store import ShareStore
 
 
 def a_job() -> Job:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from core.jobs.items import FIRST_ID, JOBS, SHARES, shared_partition, shares_as_text, shares_in
+from core.ids import FIRST_ID
+from core.jobs.items import JOBS, SHARES, shared_partition, shares_as_text, shares_in
 from core.jobs.lifecycle import no_job
 from core.jobs.models import Share
 from services.errors import FleetsightError, NotFoundError

@@ -1,0 +1,260 @@
+"""The objects of jobs in the input and the output bucket: no other module names their keys.
+
+| bucket | key                   | content                                                         | written by  |
+| ------ | --------------------- | --------------------------------------------------------------- | ----------- |
+| input  | `JOB/IMAGE.EXT`       | an image as its user sent it                                    | web, copies |
+| input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put; no image is read from there      | clients     |
+| input  | `JOB/cancelled`       | tombstone of a cancelled job                                    | both        |
+| output | `JOB/IMAGE.json`      | the prediction of an image, with its thumbnail                  | both        |
+| output | `results/JOB.jsonl`   | all results of a job                                            | controller  |
+
+The objects of a job that keeps no images are tagged, so that a lifecycle rule of the bucket can delete what is left.
+botocore's errors pass through once their retries are spent.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Final, Self
+
+from core.ids import ImageRef
+from core.images import FORMATS, ImageFormat, thumbnail_type
+from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, parse_key
+from core.messages import ClassificationResult, Prediction, RequestMessage
+from services.clients import Clients
+from services.errors import FleetsightError, MessageError, NotFoundError
+from services.s3 import Bucket, Forms, SourceBuckets, StoredObject, UploadForm
+
+if TYPE_CHECKING:  # a worker starts without them
+    from core.jobs.models import ImageRecord, MergedFile
+
+JSON_LINES: Final = "application/x-ndjson"
+"""Content type of JSON Lines (https://github.com/ndjson/ndjson-spec), as which results files are stored."""
+
+MAX_WRITES: Final = 10
+"""Maximum conditional writes of one prediction; a refused one means that another one was stored meanwhile."""
+
+TOMBSTONE: Final = b"This job is cancelled."
+
+UNKEPT: Final = {"kept": "no"}
+"""The object tag of images that their job does not keep; kept images have none."""
+
+_log = logging.getLogger(__name__)
+
+
+class PredictionConflictError(FleetsightError):
+    """Raised when a prediction could not be stored because others were stored repeatedly; try again later."""
+
+
+def check_key(request: RequestMessage) -> None:
+    """Check that a request names the object of its own image.
+
+    Raises:
+        MessageError: it does not.
+    """
+    if parse_key(request.key) != request.ref:
+        raise MessageError(f"its key {request.key!r} is not that of its image {request.image_id}")
+
+
+class _JobBucket:
+    """One bucket with a folder for each job."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    @classmethod
+    def named(cls, clients: Clients, name: str) -> Self:
+        """Return the bucket called `name`; the first call fails if it does not exist."""
+        return cls(Bucket.named(clients, name))
+
+    def remove_job(self, job_id: str, limit: int) -> int:
+        """Delete up to `limit` objects of a deleted job; return how many were found, 0 when none is left."""
+        keys = self._bucket.list_keys(job_id, limit)
+        self._bucket.delete_all(keys)
+        return len(keys)
+
+
+class InputBucket(_JobBucket):
+    """The images of jobs as their users sent them, what presigned forms put, and tombstones of cancelled jobs."""
+
+    # Images
+
+    def put(self, ref: ImageRef, format_: ImageFormat, data: bytes, *, is_kept: bool) -> None:
+        """Store an image."""
+        self._bucket.put(input_key(ref, format_.extension), data, format_.content_type, _tags(is_kept))
+
+    def copy_source(
+        self, sources: SourceBuckets, bucket: str, key: str, image: "ImageRecord", *, is_kept: bool
+    ) -> None:
+        """Copy the object of a source to be an image, as `SourceBuckets.copy` does."""
+        sources.copy(bucket, key, self._bucket, image.key, image.content_type, _tags(is_kept))
+
+    def original(self, image: "ImageRecord | RequestMessage", max_bytes: int) -> bytes:
+        """Return an image as its user sent it.
+
+        Raises:
+            NotFoundError: it is no longer stored.
+            ObjectTooLargeError: it has more than `max_bytes`; it was not read.
+        """
+        return self._bucket.get(image.key, max_bytes)
+
+    def has_original(self, image: "ImageRecord") -> bool:
+        """Return whether an image is stored."""
+        return self._bucket.exists(image.key)
+
+    def delete_originals(self, images: Iterable["ImageRecord"]) -> None:
+        """Delete images; missing ones are ignored."""
+        self._bucket.delete_all([image.key for image in images])
+
+    def delete_labelled(self, responses: Iterable[ClassificationResult]) -> None:
+        """Delete the images that have a label now, as their workers name them."""
+        self._bucket.delete_all(
+            [
+                each.key
+                for each in responses
+                if each.status == "done" and each.key and each.key.startswith(input_key(each.ref, ""))
+            ]
+        )
+
+    def delete_strays(self, images: Iterable[ImageRef], sent: Iterable[ImageRef]) -> None:
+        """Delete `images` without a record, and what forms have put for the images `sent`, each of any format."""
+        extensions = [each.extension for each in FORMATS.values()]
+        keys = [input_key(ref, extension) for ref in images for extension in extensions]
+        self._bucket.delete_all(keys + [form_key(ref, extension) for ref in sent for extension in extensions])
+
+    # Presigned forms
+
+    def form(self, forms: Forms, image: "ImageRecord", seconds: int) -> UploadForm:
+        """Return the form with which a client puts an image of up to its declared size, valid for `seconds`."""
+        return forms.form(_form_key(image), image.content_type, max_bytes=image.size, seconds=seconds, tags=UNKEPT)
+
+    def head(self, image: "ImageRecord", *, of_form: bool = False) -> StoredObject | None:
+        """Return the metadata of an image, or of what its form has put; None if there is no object."""
+        return self._bucket.head(_form_key(image) if of_form else image.key)
+
+    def copy_new(
+        self, copies: SourceBuckets, image: "ImageRecord", found: StoredObject, *, of_form: bool, is_kept: bool
+    ) -> bool:
+        """Copy what the form of an image has put to be the image, or the image to itself, which sets its tags.
+
+        Returns False if it is not what was `found` any more, or if there is such an image already.
+        """
+        key = _form_key(image) if of_form else image.key
+        try:
+            return copies.copy_new(self._bucket, key, found.etag, image.key, found.content_type, _tags(is_kept))
+        except NotFoundError:
+            return False
+
+    def delete_forms(self, images: Iterable["ImageRecord"]) -> None:
+        """Delete what the forms of these images have put."""
+        self._bucket.delete_all([_form_key(image) for image in images])
+
+    # Tombstones
+
+    def put_tombstone(self, job_id: str) -> None:
+        """Store the tombstone of a cancelled job."""
+        self._bucket.put(cancelled_key(job_id), TOMBSTONE, "text/plain", UNKEPT)
+
+    def has_tombstone(self, job_id: str) -> bool:
+        """Return whether a job has a tombstone."""
+        return self._bucket.exists(cancelled_key(job_id))
+
+    def delete_tombstone(self, job_id: str) -> None:
+        """Delete the tombstone of a job, if there is one."""
+        self._bucket.delete(cancelled_key(job_id))
+
+
+class OutputBucket(_JobBucket):
+    """The predictions of images, with their thumbnails, and the results files of jobs.
+
+    Of several predictions of an image the first that is `done` remains: it replaces a `failed` one, and nothing
+    replaces it. A `failed` prediction replaces one of an earlier attempt. Every write is conditional, so this also
+    holds if several processes write at the same time.
+    """
+
+    # Predictions
+
+    def store(self, prediction: Prediction) -> Prediction:
+        """Store `prediction` unless it may not replace the stored one; return the one that is stored afterwards.
+
+        Raises:
+            PredictionConflictError: it is unknown which one is stored.
+        """
+        key, body = output_key(prediction.ref), prediction.to_json().encode()
+        for _ in range(MAX_WRITES):
+            if self._bucket.put_new(key, body, "application/json"):
+                return prediction
+            try:
+                stored, etag = self._read(prediction.ref)
+            except NotFoundError:
+                continue  # deleted just now, or the other write is not complete
+            if stored is not None and (
+                stored.status == "done" or (prediction.status == "failed" and prediction.attempt <= stored.attempt)
+            ):
+                return stored
+            if self._bucket.put_over(key, body, "application/json", etag):
+                return prediction
+        raise PredictionConflictError(f"{key} changed {MAX_WRITES} times while a prediction was stored")
+
+    def prediction(self, ref: ImageRef) -> Prediction | None:
+        """Return the stored prediction of an image, or None if there is none that can be read."""
+        try:
+            return self._read(ref)[0]
+        except NotFoundError:
+            return None
+
+    def thumbnail(self, ref: ImageRef) -> bytes:
+        """Return the thumbnail that a worker drew of an image.
+
+        Raises:
+            NotFoundError: there is no prediction of it, or none with a thumbnail.
+        """
+        found = self.prediction(ref)
+        if found is None or not found.thumbnail or thumbnail_type(found.thumbnail) is None:
+            raise NotFoundError(f"no thumbnail of {ref} is stored")
+        return found.thumbnail
+
+    def delete_predictions(self, refs: Iterable[ImageRef]) -> None:
+        """Delete the predictions of images; missing ones are ignored."""
+        self._bucket.delete_all([output_key(ref) for ref in refs])
+
+    def _read(self, ref: ImageRef) -> tuple[Prediction | None, str]:
+        """Return the image's prediction, or None if it cannot be read, and the object's ETag."""
+        body, etag = self._bucket.get_with_etag(output_key(ref))
+        try:
+            prediction = Prediction.from_json(body)
+        except MessageError as error:
+            _log.warning("a prediction cannot be read", extra={"key": output_key(ref), "reason": str(error)})
+            return None, etag
+        # An object at another image's key is not this one's result.
+        return (prediction if prediction.ref == ref else None), etag
+
+    # Results files
+
+    def put_results_file(self, job_id: str, parts: Iterator[bytes]) -> str:
+        """Store the results file of a job from parts that are made meanwhile; return its key."""
+        key = merged_key(job_id)
+        self._bucket.put_parts(key, parts, JSON_LINES)
+        return key
+
+    def results_file(self, merged: "MergedFile") -> Iterator[bytes]:
+        """Return a results file in parts; the first part has been read."""
+        parts = self._bucket.stream(merged.key)
+        return chain([next(parts, b"")], parts)
+
+    def copy_results_file(self, buckets: SourceBuckets, merged: "MergedFile", bucket: str, key: str) -> None:
+        """Copy a results file to a bucket of its user, as `SourceBuckets.copy_out` does."""
+        buckets.copy_out(self._bucket, merged.key, bucket, key, JSON_LINES)
+
+    def remove_job(self, job_id: str, limit: int) -> int:
+        """Delete the results file of a deleted job, and objects as `_JobBucket.remove_job` does."""
+        self._bucket.delete(merged_key(job_id))
+        return super().remove_job(job_id, limit)
+
+
+def _form_key(image: "ImageRecord") -> str:
+    return form_key(image.ref, image.key.rpartition(".")[2])
+
+
+def _tags(is_kept: bool) -> dict[str, str] | None:
+    return None if is_kept else UNKEPT
