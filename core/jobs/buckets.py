@@ -151,17 +151,16 @@ class InputBucket(_JobBucket):
 
     # Tombstones
 
-    def put_tombstone(self, job_id: str) -> None:
-        """Store the tombstone of a cancelled job."""
-        self._bucket.put(cancelled_key(job_id), TOMBSTONE, "text/plain", UNKEPT)
+    def set_tombstone(self, job_id: str, *, exists: bool) -> None:
+        """Store the tombstone of a job, or delete it."""
+        if exists:
+            self._bucket.put(cancelled_key(job_id), TOMBSTONE, "text/plain", UNKEPT)
+        else:
+            self._bucket.delete(cancelled_key(job_id))
 
     def has_tombstone(self, job_id: str) -> bool:
         """Return whether a job has a tombstone."""
         return self._bucket.exists(cancelled_key(job_id))
-
-    def delete_tombstone(self, job_id: str) -> None:
-        """Delete the tombstone of a job, if there is one."""
-        self._bucket.delete(cancelled_key(job_id))
 
 
 class OutputBucket(_JobBucket):
@@ -202,6 +201,15 @@ class OutputBucket(_JobBucket):
             return self._read(ref)[0]
         except NotFoundError:
             return None
+
+    def prediction_of(self, response: ClassificationResult) -> Prediction | None:
+        """Return the prediction with one probability per class, or None if it cannot be read.
+
+        A prediction with another label or model belongs to another delivery, so its scores do not belong to this
+        result.
+        """
+        found = self.prediction(response.ref)
+        return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
 
     def thumbnail(self, ref: ImageRef) -> bytes:
         """Return the thumbnail that a worker drew of an image.

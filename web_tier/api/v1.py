@@ -508,7 +508,7 @@ def job_images_zip(job_id: str) -> Response:
             "the images of this job are not kept: each is deleted once its label is stored. "
             "Create a job with `keep`, and upload them again"
         )
-    archives, original = current_backend().bulkheads.archives, current_result_services().objects.original
+    archives, original = current_backend().bulkheads.archives, current_result_services().original
     caller = bulkhead_caller(job)
     if not archives.enter(caller):
         raise ServiceUnavailable(
@@ -532,7 +532,7 @@ def job_results_file(job_id: str) -> Response:
     status = user_jobs().status(known_id("job", job_id))
     if status.merged is None:
         raise NotFound("the results are not one file yet; that is written when the job is finished")
-    lines = current_result_services().objects.outputs.results_file(status.merged)
+    lines = current_backend().outputs.results_file(status.merged)
     return _download(status.job, lines, "jsonl", JSON_LINES)
 
 

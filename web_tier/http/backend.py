@@ -20,7 +20,7 @@ from core.config import Config, config_path
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import STALE_SECONDS
-from core.jobs.buckets import InputBucket
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.sandbox.process import SandboxError
@@ -149,15 +149,23 @@ class Backend:
         return FleetStore(self.store.table)
 
     @made_once
+    def inputs(self) -> InputBucket:
+        """The input bucket."""
+        return InputBucket(self._bucket or self.bucket_named(self.config.names.input_bucket))
+
+    @made_once
+    def outputs(self) -> OutputBucket:
+        """The output bucket."""
+        return OutputBucket.named(self.clients, self.config.names.output_bucket)
+
+    @made_once
     def intake(self) -> ImageIngest:
         """Where uploads go."""
         web, names, clients = self.config.web, self.config.names, self.clients
-        given = self._bucket
-        bucket = InputBucket(given) if given else InputBucket.named(clients, names.input_bucket)
         queue = self._queue or SignallingQueue.named(clients.sqs, self.config.queue_name(names.request_queue))
         return ImageIngest(
             web.image_limits,
-            bucket,
+            self.inputs,
             self.store,
             queue,
             self._inspect or sandboxed_inspect(web.image_limits, self.config.sandbox.limits),

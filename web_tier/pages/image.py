@@ -66,7 +66,7 @@ def image_page(job_id: str, image_id: str) -> str:
     labels, facts = services.class_labels(job.model), current_backend().served.facts(job.model)
     model = response.model if response else None
     is_of_model = model is not None and model.digest.removeprefix("sha256:") == facts.digest
-    prediction = services.objects.prediction(response) if response and response.status == "done" else None
+    prediction = current_backend().outputs.prediction_of(response) if response and response.status == "done" else None
     possible, scores = services.possible_labels(job), labels.all_scores(prediction) if prediction else []
     if possible is not None:
         scores = [each for each in scores if each.label in possible]
@@ -144,7 +144,7 @@ def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
 
 
 def _stored(_job: Job, result: ImageResult, _side: int) -> bytes:
-    return current_result_services().objects.outputs.thumbnail(result.record.ref)
+    return current_backend().outputs.thumbnail(result.record.ref)
 
 
 def _drawn(job: Job, result: ImageResult, side: int) -> bytes:
@@ -158,7 +158,7 @@ def _drawn(job: Job, result: ImageResult, side: int) -> bytes:
         if not may_draw:
             raise ServiceUnavailable("too many pictures are asked for just now; reload in a moment")
         try:
-            return services.thumbnails.render(services.objects.original(result.record), job.owner, side)
+            return services.thumbnails.render(services.original(result.record), job.owner, side)
         except (ObjectTooLargeError, NoThumbnailError) as error:
             services.thumbnails.mark_unavailable(ref)
             raise NoThumbnailError(str(error)) from error

@@ -1,64 +1,22 @@
-"""Services of one process for results: live feeds, thumbnails, stored objects, class labels and progress."""
+"""Services of one process for results: live feeds, thumbnails, originals, class labels and progress."""
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 from flask import Flask, current_app
 
-from core.config import Config
-from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.models import ImageRecord, Job, JobStatus
 from core.label_sets import classes_in
-from core.messages import ClassificationResult, LabelScore, Prediction, RequestedModel
+from core.messages import LabelScore, Prediction, RequestedModel
 from core.model_catalog import JobModel
-from services.clients import Clients
-from services.made_once import made_once
 from web_tier.http.backend import Backend
 from web_tier.results.live_feed import FeedRegistry, JobFeed
 from web_tier.results.progress import JobProgress, ProgressBody, job_costs
 from web_tier.results.thumbnails import RenderLimiter, Thumbnails, sandboxed_draw
 
 _EXTENSION = "fleetsight-results"
-
-
-class ImageObjects:
-    """Reads from the input and output buckets; its clients are created on first use, so after gunicorn's fork."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._lock = threading.Lock()
-
-    def original(self, record: ImageRecord) -> bytes:
-        """Return the file that the user sent.
-
-        Raises:
-            NotFoundError: if it is no longer stored.
-            ObjectTooLargeError: if it is larger than an image may be, and than it was when it was accepted.
-        """
-        return self._buckets[0].original(record, max(self._config.web.max_image_bytes, record.size))
-
-    def prediction(self, response: ClassificationResult) -> Prediction | None:
-        """Return the prediction with one probability per class, or None if it cannot be read.
-
-        A prediction with another label or model belongs to another delivery, so its scores do not belong to this
-        result.
-        """
-        found = self.outputs.prediction(response.ref)
-        return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
-
-    @property
-    def outputs(self) -> OutputBucket:
-        """The output bucket."""
-        return self._buckets[1]
-
-    @made_once
-    def _buckets(self) -> tuple[InputBucket, OutputBucket]:
-        """The input and the output bucket."""
-        clients, names = Clients(self._config.aws.endpoint()), self._config.names
-        return InputBucket.named(clients, names.input_bucket), OutputBucket.named(clients, names.output_bucket)
 
 
 @dataclass(frozen=True)
@@ -100,8 +58,17 @@ class ResultServices:
         self.feeds = FeedRegistry(backend.bulkheads.streams, self._new_feed, on_change=backend.metrics.streams.inc)
         self.render_limiter = RenderLimiter(backend.bulkheads.pictures)
         self.thumbnails = Thumbnails(backend.config.web.image_limits, sandboxed_draw(backend.config.sandbox.limits))
-        self.objects = ImageObjects(backend.config)
         self.is_stopping: Callable[[], bool] = lambda: False
+
+    def original(self, record: ImageRecord) -> bytes:
+        """Return the file that the user sent.
+
+        Raises:
+            NotFoundError: if it is no longer stored.
+            ObjectTooLargeError: if it is larger than an image may be, and than it was when it was accepted.
+        """
+        max_bytes = max(self._backend.config.web.max_image_bytes, record.size)
+        return self._backend.inputs.original(record, max_bytes)
 
     def class_labels(self, model: JobModel | RequestedModel | None) -> ClassLabels:
         """Return the labels and messages of a job's model."""

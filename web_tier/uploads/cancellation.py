@@ -52,10 +52,7 @@ def align_tombstone(store: JobStore, inputs: InputBucket, job_id: str, *, is_can
     Repeat this if the mark has changed meanwhile: the job was resumed, or cancelled, by another process.
     """
     while True:
-        if is_cancelled:
-            inputs.put_tombstone(job_id)
-        else:
-            inputs.delete_tombstone(job_id)
+        inputs.set_tombstone(job_id, exists=is_cancelled)
         before, is_cancelled = is_cancelled, bool(Cancellations(store.table).find([job_id]))
         if is_cancelled == before:
             return
@@ -67,7 +64,7 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     If the controller had cancelled it, further images of its source count towards the quota of `caller`.
     """
     job_id, store = job.job_id, ingest.store
-    ingest.bucket.delete_tombstone(job_id)
+    ingest.bucket.set_tombstone(job_id, exists=False)
     _, reason = store.job_and_cancelled(job_id)
     if reason is not None:
         if reason:
@@ -77,4 +74,4 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
             if job.source:
                 ListingStore(store).put_pending(job_id, caller)
         Cancellations(store.table).remove(job_id)
-        ingest.bucket.delete_tombstone(job_id)
+        ingest.bucket.set_tombstone(job_id, exists=False)

@@ -159,7 +159,7 @@ def drawn_by(site: SignInSite, monkeypatch: pytest.MonkeyPatch, draw: Any) -> No
     """Let pictures be drawn by `draw`, from nothing."""
     services = result_services_of(site.app)
     monkeypatch.setattr(services.thumbnails, "render", draw)
-    monkeypatch.setattr(services.objects, "original", lambda record: record.ref.image_id.encode())
+    monkeypatch.setattr(services, "original", lambda record: record.ref.image_id.encode())
 
 
 def pictured(site: SignInSite, store: JobStore, who: dict[str, str], count: int) -> list[str]:

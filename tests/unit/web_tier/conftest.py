@@ -7,7 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from core.config import Config, parse_config
-from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.buckets import OutputBucket
 from core.jobs.store import JobStore
 from services.s3 import Bucket
 from services.sqs import Queue
@@ -19,7 +19,7 @@ from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
 from web_tier.auth.context import AuthServices
-from web_tier.results.services import result_services_of
+from web_tier.http.backend import backend_of
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def make_app(
     ) -> Flask:
         config = make_config(**changes)
         app = create_app(config, store=store, input_bucket=bucket, request_queue=queue, auth=auth, inspect=inspect)
-        result_services_of(app).objects._buckets = InputBucket(bucket), OutputBucket(output_bucket)
+        backend_of(app).outputs = OutputBucket(output_bucket)
         return app
 
     return make
