@@ -297,13 +297,13 @@ class SourceBuckets:
     ) -> bool:
         """Copy an object that still has this ETag within `bucket`, as `copy` does, to a key without an object.
 
-        An object may also be copied to itself, which replaces its tags. False is returned if a condition does not
-        hold, or if the reply was lost and botocore repeated the call, which finds its own copy
+        False is returned if a condition does not hold, or if the reply was lost and botocore repeated the call, which
+        finds its own copy
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
         """
-        condition = {} if key == to_key else {"IfNoneMatch": "*"}
         try:
-            self._copy(bucket.name, key, bucket.name, to_key, content_type, tags, CopySourceIfMatch=etag, **condition)
+            condition = {"CopySourceIfMatch": etag, "IfNoneMatch": "*"}
+            self._copy(bucket.name, key, bucket.name, to_key, content_type, tags, **condition)
         except ClientError as error:
             if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict"}:
                 return False

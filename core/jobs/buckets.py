@@ -34,8 +34,6 @@ JSON_LINES: Final = "application/x-ndjson"
 MAX_WRITES: Final = 10
 """Maximum conditional writes of one prediction; a refused one means that another one was stored meanwhile."""
 
-TOMBSTONE: Final = b"This job is cancelled."
-
 UNKEPT: Final = {"kept": "no"}
 """The object tag of images that their job does not keep; kept images have none."""
 
@@ -102,19 +100,14 @@ class InputBucket(_JobBucket):
         """Return whether an image is stored."""
         return self._bucket.exists(image.key)
 
-    def delete_originals(self, images: Iterable["ImageRecord"]) -> None:
-        """Delete images; missing ones are ignored."""
-        self._bucket.delete_all([image.key for image in images])
+    def delete(self, images: Iterable["ImageRecord"], *, of_form: bool = False) -> None:
+        """Delete images, or what their forms have put; missing ones are ignored."""
+        self._bucket.delete_all([_form_key(image) if of_form else image.key for image in images])
 
     def delete_labelled(self, responses: Iterable[ClassificationResult]) -> None:
         """Delete the images that have a label now, as their workers name them."""
-        self._bucket.delete_all(
-            [
-                each.key
-                for each in responses
-                if each.status == "done" and each.key and each.key.startswith(input_key(each.ref, ""))
-            ]
-        )
+        named = ((each.key or "", input_key(each.ref, "")) for each in responses if each.status == "done")
+        self._bucket.delete_all([key for key, own in named if key.startswith(own)])
 
     def delete_strays(self, images: Iterable[ImageRef], sent: Iterable[ImageRef]) -> None:
         """Delete `images` without a record, and what forms have put for the images `sent`, each of any format."""
@@ -132,29 +125,23 @@ class InputBucket(_JobBucket):
         """Return the metadata of an image, or of what its form has put; None if there is no object."""
         return self._bucket.head(_form_key(image) if of_form else image.key)
 
-    def copy_new(
-        self, copies: SourceBuckets, image: "ImageRecord", found: StoredObject, *, of_form: bool, is_kept: bool
-    ) -> bool:
-        """Copy what the form of an image has put to be the image, or the image to itself, which sets its tags.
+    def copy_form(self, copies: SourceBuckets, image: "ImageRecord", sent: StoredObject, *, is_kept: bool) -> bool:
+        """Copy what the form of an image has put to be the image.
 
-        Returns False if it is not what was `found` any more, or if there is such an image already.
+        Returns False if it is not what was `sent` any more, or if the image exists.
         """
-        key = _form_key(image) if of_form else image.key
+        key, tags = _form_key(image), _tags(is_kept)
         try:
-            return copies.copy_new(self._bucket, key, found.etag, image.key, found.content_type, _tags(is_kept))
+            return copies.copy_new(self._bucket, key, sent.etag, image.key, sent.content_type, tags)
         except NotFoundError:
             return False
-
-    def delete_forms(self, images: Iterable["ImageRecord"]) -> None:
-        """Delete what the forms of these images have put."""
-        self._bucket.delete_all([_form_key(image) for image in images])
 
     # Tombstones
 
     def set_tombstone(self, job_id: str, *, exists: bool) -> None:
         """Store the tombstone of a job, or delete it."""
         if exists:
-            self._bucket.put(cancelled_key(job_id), TOMBSTONE, "text/plain", UNKEPT)
+            self._bucket.put(cancelled_key(job_id), b"This job is cancelled.", "text/plain", UNKEPT)
         else:
             self._bucket.delete(cancelled_key(job_id))
 
@@ -183,9 +170,8 @@ class OutputBucket(_JobBucket):
         for _ in range(MAX_WRITES):
             if self._bucket.put_new(key, body, "application/json"):
                 return prediction
-            try:
-                stored, etag = self._read(prediction.ref)
-            except NotFoundError:
+            stored, etag = self._read(prediction.ref)
+            if etag is None:
                 continue  # deleted just now, or the other write is not complete
             if stored is not None and (
                 stored.status == "done" or (prediction.status == "failed" and prediction.attempt <= stored.attempt)
@@ -197,10 +183,7 @@ class OutputBucket(_JobBucket):
 
     def prediction(self, ref: ImageRef) -> Prediction | None:
         """Return the stored prediction of an image, or None if there is none that can be read."""
-        try:
-            return self._read(ref)[0]
-        except NotFoundError:
-            return None
+        return self._read(ref)[0]
 
     def prediction_of(self, response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
@@ -226,11 +209,14 @@ class OutputBucket(_JobBucket):
         """Delete the predictions of images; missing ones are ignored."""
         self._bucket.delete_all([output_key(ref) for ref in refs])
 
-    def _read(self, ref: ImageRef) -> tuple[Prediction | None, str]:
-        """Return the image's prediction, or None if it cannot be read, and the object's ETag."""
-        body, etag = self._bucket.get_with_etag(output_key(ref))
+    def _read(self, ref: ImageRef) -> tuple[Prediction | None, str | None]:
+        """Return an image's prediction, None if it cannot be read, and the ETag of its object, None without one."""
+        etag = None
         try:
+            body, etag = self._bucket.get_with_etag(output_key(ref))
             prediction = Prediction.from_json(body)
+        except NotFoundError:
+            return None, None
         except MessageError as error:
             _log.warning("a prediction cannot be read", extra={"key": output_key(ref), "reason": str(error)})
             return None, etag

@@ -270,7 +270,7 @@ class ImageIngest:
         """Delete the objects of images that will not be accepted; after an error, the controller deletes them."""
         records = [result for result in results if isinstance(result, ImageRecord)]
         try:
-            self.bucket.delete_originals(records)
+            self.bucket.delete(records)
         except CLOUD_ERRORS:
             _log.warning("the objects of %d images were not deleted", len(records), exc_info=True)
             self.declared.drop(record.ref for record in records)

@@ -22,6 +22,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 
 from ulid import ULID
@@ -129,9 +130,8 @@ class PresignedUploads:
             # The process that recorded them may have died before it marked the job as open.
             OpenJobs(self.ingest.store.table).reopen(job.job_id, self.ingest.clock.utc_now())
         pending = [image for image in manifest.images.values() if image.ref not in accepted]
-        is_open = bool(pending) and self._renew(upload_id)
-        taken = self.ingest.pool.map(lambda image: self._take(job, image, is_open=is_open), pending)
-        found = dict(zip([image.ref for image in pending], taken, strict=True))
+        take = partial(self._take, job) if pending and self._renew(upload_id) else _missing
+        found = dict(zip([image.ref for image in pending], self.ingest.pool.map(take, pending), strict=True))
         # A missing object, or one that could be copied, may have been accepted, classified and deleted meanwhile.
         accepted |= self.ingest.store.images_of([image.ref for image in pending])
         results = {**found, **accepted}
@@ -158,7 +158,7 @@ class PresignedUploads:
     def _renew(self, upload_id: str) -> bool:
         """Renew the intent of an upload, so that the controller deletes no copy; return whether it exists.
 
-        It does not if the controller has deleted what was not committed, or if an earlier version made the offer.
+        It does not if the controller has deleted what was not committed.
         """
         if self._intents.renew(upload_id):
             return True
@@ -168,7 +168,7 @@ class PresignedUploads:
 
     def _delete_sent(self, accepted: Sequence[ImageRecord]) -> None:
         try:
-            self.ingest.bucket.delete_forms(accepted)
+            self.ingest.bucket.delete(accepted, of_form=True)
         except CLOUD_ERRORS:
             _log.warning("the objects of %d forms are left to the controller", len(accepted), exc_info=True)
 
@@ -206,33 +206,30 @@ class PresignedUploads:
             raise ReusedKeyError(f"the upload {upload_id!r} was asked for with other files before")
         return first.images
 
-    def _take(self, job: Job, image: ImageRecord, *, is_open: bool) -> UploadResult:
-        """Copy an object that has arrived as declared to the key of its image; return the record, or a rejection.
-
-        Unless the upload `is_open`, its objects are at the keys of the images: an earlier version made its offer.
-        """
+    def _take(self, job: Job, image: ImageRecord) -> UploadResult:
+        """Copy an object that has arrived as declared to be its image; return the record, or a rejection."""
         bucket = self.ingest.bucket
         try:
             for _ in range(COPY_TRIES):
-                if (found := bucket.head(image, of_form=is_open)) is not None:
-                    if (rejection := _rejection(image, found)) is not None:
+                if (sent := bucket.head(image, of_form=True)) is not None:
+                    if (rejection := _rejection(image, sent)) is not None:
                         return rejection
-                    if bucket.copy_new(self.copies, image, found, of_form=is_open, is_kept=job.keep):
-                        return replace(image, size=found.size, accepted_at=self.ingest.clock.utc_now())
+                    if bucket.copy_form(self.copies, image, sent, is_kept=job.keep):
+                        return replace(image, size=sent.size, accepted_at=self.ingest.clock.utc_now())
                 # The copy of another commit stays. A commit that copied an object may have ended before it recorded.
-                if is_open and (own := bucket.head(image)) is not None:
-                    if (rejection := _rejection(image, own)) is not None:
-                        return rejection
-                    # A form of an earlier version may have put it, with the tag by which the bucket deletes it.
-                    if not job.keep or bucket.copy_new(self.copies, image, own, of_form=False, is_kept=True):
-                        return replace(image, size=own.size, accepted_at=self.ingest.clock.utc_now())
-                elif found is None:
-                    message = "it has not arrived: send its form, then commit again"
-                    return RejectedUpload(image.filename, "missing", message)
+                if (own := bucket.head(image)) is not None:
+                    stays = replace(image, size=own.size, accepted_at=self.ingest.clock.utc_now())
+                    return _rejection(image, own) or stays
+                if sent is None:
+                    return _missing(image)
         except CLOUD_ERRORS:
             extra = {"job_id": image.ref.job_id, "image_id": image.ref.image_id}
             _log.warning("an upload could not be looked up", extra=extra, exc_info=True)
         return unavailable(image.filename)
+
+
+def _missing(image: ImageRecord) -> RejectedUpload:
+    return RejectedUpload(image.filename, "missing", "it has not arrived: send its form, then commit again")
 
 
 def _rejection(image: ImageRecord, found: StoredObject) -> RejectedUpload | None:

@@ -220,11 +220,9 @@ def test_a_conditional_copy_is_made_of_an_unchanged_object_to_a_free_key(sources
     assert not copy(changed.etag)
     assert [bucket.exists(key) for key in ("J/b.jpg", "J/free.jpg")] == [True, False]
     assert bucket.get("J/b.jpg") == b"one"
-    assert copy(changed.etag, "J/forms/b.jpg"), "an object is copied to itself, with other tags"
     if buckets.client is not None:
-        for key in ("J/b.jpg", "J/forms/b.jpg"):
-            tags = buckets.client.get_object_tagging(Bucket=bucket.name, Key=key)["TagSet"]
-            assert tags == [{"Key": "kept", "Value": "no"}]
+        tags = buckets.client.get_object_tagging(Bucket=bucket.name, Key="J/b.jpg")["TagSet"]
+        assert tags == [{"Key": "kept", "Value": "no"}]
     with pytest.raises(NotFoundError):
         buckets.copy_new(bucket, "J/forms/none.jpg", found.etag, "J/none.jpg", "image/jpeg", None)
 

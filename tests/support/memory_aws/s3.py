@@ -196,7 +196,7 @@ class MemorySource(SourceBuckets):
             body = bucket.objects.get(key)
             if body is None:
                 raise NotFoundError(f"there is no object {key!r}")
-            if etag_of(body) != etag or (to_key != key and to_key in bucket.objects):
+            if etag_of(body) != etag or to_key in bucket.objects:
                 return False
             bucket.objects[to_key], bucket.types[to_key], bucket.tags[to_key] = body, content_type, tags
             return True
