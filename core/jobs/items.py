@@ -270,6 +270,11 @@ def result_item(response: ClassificationResult) -> Item:
     }
 
 
+def result_of(item: Item) -> ClassificationResult:
+    """Return the result of an item."""
+    return ClassificationResult.from_json(str(item["response"]))
+
+
 def result_summary_of(item: Item) -> ResultSummary:
     """Return the summary of a result's item, without reading its response."""
     status: Status = "done" if item["status"] == "done" else "failed"

@@ -14,6 +14,7 @@ from core.jobs.items import (
     job_of,
     partition,
     resend_of,
+    result_of,
     result_summary_of,
     truth_of,
 )
@@ -54,19 +55,17 @@ class JobReader:
     def result(self, ref: ImageRef) -> ClassificationResult | None:
         """Return the result of one image, or None if no result exists yet."""
         item = self.table.get(self._partition(ref.job_id), f"{RESULT}{ref.image_id}")
-        return None if item is None else ClassificationResult.from_json(str(item["response"]))
+        return None if item is None else result_of(item)
 
     def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ClassificationResult]:
         """Return the results of those of `refs`, each once and of any jobs, that have one."""
         items = self.table.get_all([(self._partition(ref.job_id), f"{RESULT}{ref.image_id}") for ref in refs])
-        found = (ClassificationResult.from_json(str(item["response"])) for item in items)
-        return {response.ref: response for response in found}
+        return {response.ref: response for response in map(result_of, items)}
 
     def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
         """Return results by image id, from the image id `first` to `last`, both included."""
         items = self.table.query(self._partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
-        found = (ClassificationResult.from_json(str(item["response"])) for item in items)
-        return {response.image_id: response for response in found}
+        return {response.image_id: response for response in map(result_of, items)}
 
     def summaries(self, job_id: str) -> Iterator[tuple[str, ResultSummary]]:
         """Yield the image id and the summary of each result of the job, in the order of the ids."""

@@ -100,6 +100,7 @@ from core.jobs.items import (
     resend_item,
     resend_of,
     result_item,
+    result_of,
     single_job_item,
     single_job_of,
     truth_item,
@@ -355,11 +356,10 @@ class JobStore(JobReader):
             raise no_job(ref.job_id)
         if record is None:
             raise no_image(ref)
-        response = None if result is None else ClassificationResult.from_json(str(result["response"]))
         return (
             job_of(job),
             image_of(ref.job_id, record),
-            response,
+            None if result is None else result_of(result),
             None if resend is None else resend_of(resend),
             None if truth is None else truth_of(truth),
         )
