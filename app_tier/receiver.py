@@ -108,7 +108,7 @@ class Receiver:
         idle = idle_for >= self._idle_seconds
         asked_at = self._clock.monotonic()
         try:
-            received = self._queue.receive(room, wait_seconds=0 if idle else POLL_SECONDS)
+            received = self._queue.receive(room, 0 if idle else POLL_SECONDS, self._in_flight.first_seconds)
         except Exception as error:  # noqa: BLE001 (the edge: `_on_error` decides what follows)
             self._on_error(error, asked_at)
             return

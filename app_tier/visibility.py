@@ -3,8 +3,8 @@
 import logging
 import random
 import threading
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -23,6 +23,10 @@ PRIORITY_SHARE = 0.1
 
 SQS's fair queues distinguish quiet groups from noisy ones by the same share (`OutgoingMessage.group`).
 """
+
+FIRST_SECONDS: Final = 4
+"""How long SQS hides a message that no heartbeat has named yet: only this timeout returns it if its worker is killed.
+Named ones return when the instance is gone. A busy worker answers most messages sooner, without an extension."""
 
 MORE_ROOM_SECONDS = 0.02
 """How long a receive waits until it can be a full one. SQS charges for each, but meanwhile an image waits that may
@@ -57,6 +61,8 @@ class _Entry:
     task: Task[None]
     held_since: float
     hidden_until: float
+    hidden_seconds: float
+    is_named: bool = False
     state: _State = _State.HELD
     model: str | None = None
     postponed_until: float = 0.0
@@ -70,11 +76,15 @@ class InFlightMessages:
     (`app_tier.receiver`). Others start at once, unless a redelivered one is started or held.
 
     `capacity`, the maximum of deliveries, bounds the worker's memory, and how many images idle workers do not get.
+    `first_seconds` is the visibility timeout of a message that no heartbeat has named yet.
     """
 
-    def __init__(self, capacity: int, visibility_seconds: float, clock: Clock = CLOCK) -> None:
+    def __init__(
+        self, capacity: int, visibility_seconds: int, clock: Clock = CLOCK, first_seconds: int | None = None
+    ) -> None:
         self.capacity = capacity
         self._visibility_seconds = visibility_seconds
+        self.first_seconds = min(first_seconds or visibility_seconds, visibility_seconds)
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._steps: dict[int, tuple[float, Callable[[], Sequence[Delivery]]]] = {}
@@ -115,8 +125,13 @@ class InFlightMessages:
                 has_priority = has_noisy_group and is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
                 with_priority += has_priority
                 ours = replace(delivery, has_priority=has_priority)
-                hidden_until = asked_at + self._visibility_seconds
-                self._entries[ours.receipt] = _Entry(ours, new_task(ours), self._clock.monotonic(), hidden_until)
+                self._entries[ours.receipt] = _Entry(
+                    ours,
+                    new_task(ours),
+                    self._clock.monotonic(),
+                    asked_at + self.first_seconds,
+                    self.first_seconds,
+                )
                 held.append(ours)
             self._changed.notify_all()
         return held
@@ -249,6 +264,21 @@ class InFlightMessages:
         with self._changed:
             return [entry.delivery for entry in self._entries.values()]
 
+    # Names
+
+    def has_unnamed(self, seconds: float) -> bool:
+        """Return whether a delivery has been in flight for `seconds`, and no heartbeat has named it."""
+        before = self._clock.monotonic() - seconds
+        with self._changed:
+            return any(not each.is_named and each.held_since <= before for each in self._entries.values())
+
+    def mark_named(self, receipts: Iterable[str]) -> None:
+        """Note that a heartbeat has named the deliveries of `receipts`, so that they may be hidden for longer."""
+        with self._changed:
+            for receipt in receipts:
+                if (entry := self._entries.get(receipt)) is not None:
+                    entry.is_named = True
+
     # Time
 
     def idle_seconds(self) -> float:
@@ -258,9 +288,19 @@ class InFlightMessages:
 
     def expiring(self) -> list[Delivery]:
         """Return the deliveries that have used half of their visibility timeout or more."""
-        soon = self._clock.monotonic() + self._visibility_seconds / 2
+        now = self._clock.monotonic()
         with self._changed:
-            return [entry.delivery for entry in self._entries.values() if entry.hidden_until <= soon]
+            return [
+                entry.delivery
+                for entry in self._entries.values()
+                if entry.hidden_until <= now + entry.hidden_seconds / 2
+            ]
+
+    def timeout(self, delivery: Delivery) -> int:
+        """Return the visibility timeout, in seconds, with which `delivery` is extended."""
+        with self._changed:
+            entry = self._entries.get(delivery.receipt)
+            return self._visibility_seconds if entry is not None and entry.is_named else self.first_seconds
 
     def older_than(self, seconds: float) -> list[Delivery]:
         """Return the deliveries that have been in flight for longer than `seconds`."""
@@ -268,12 +308,12 @@ class InFlightMessages:
         with self._changed:
             return [entry.delivery for entry in self._entries.values() if entry.held_since < before]
 
-    def extended(self, deliveries: Sequence[Delivery], asked_at: float) -> None:
-        """Note that the visibility timeout of `deliveries` was set again at `asked_at`."""
+    def extended(self, deliveries: Sequence[Delivery], asked_at: float, seconds: int) -> None:
+        """Note that the visibility timeout of `deliveries` was set to `seconds` at `asked_at`."""
         with self._changed:
             for delivery in deliveries:
                 if entry := self._entries.get(delivery.receipt):
-                    entry.hidden_until = asked_at + self._visibility_seconds
+                    entry.hidden_until, entry.hidden_seconds = asked_at + seconds, seconds
 
     # Steps of the pipeline
 
@@ -400,9 +440,11 @@ class VisibilityExtender:
                 )
         self.give_back(self._in_flight.older_than(MAX_SECONDS))
         with self._calling:
-            expiring = self._in_flight.expiring()
-            if expiring:
-                self._extend(expiring)
+            by_timeout = defaultdict[int, list[Delivery]](list)
+            for delivery in self._in_flight.expiring():
+                by_timeout[self._in_flight.timeout(delivery)].append(delivery)
+            for seconds, expiring in by_timeout.items():
+                self._extend(expiring, seconds)
         # A few: each costs two calls, and meanwhile nothing is extended.
         self.give_back(self._in_flight.due()[:MAX_DUE])
 
@@ -460,12 +502,10 @@ class VisibilityExtender:
             # They come back by themselves when their visibility timeout ends.
             _log.warning("could not give back", extra={"messages": len(deliveries), "error": str(error)})
 
-    def _extend(self, expiring: Sequence[Delivery]) -> None:
+    def _extend(self, expiring: Sequence[Delivery], seconds: int) -> None:
         asked_at = self._clock.monotonic()
         try:
-            lost = self._queue.change_visibility(
-                [delivery.receipt for delivery in expiring], self._visibility_seconds
-            )
+            lost = self._queue.change_visibility([delivery.receipt for delivery in expiring], seconds)
         except (BotoCoreError, ClientError) as error:
             # Tried again at the next check; if that is too late, another worker also classifies them, which is
             # harmless.
@@ -476,11 +516,11 @@ class VisibilityExtender:
                 "the visibility timeout has ended: another worker may also classify them",
                 extra={"messages": len(lost)},
             )
-        self._in_flight.extended(expiring, asked_at)
+        self._in_flight.extended(expiring, asked_at, seconds)
 
     def _run(self) -> None:
-        # At a quarter of the timeout: each extension comes between a half and three quarters of it.
-        while not self._ended.wait(min(self._visibility_seconds / 4, MAX_CHECK_SECONDS)):
+        # At an eighth of the shorter timeout: each extension comes between a half and five eighths of it.
+        while not self._ended.wait(min(self._in_flight.first_seconds / 8, MAX_CHECK_SECONDS)):
             try:
                 self.check()
             except Exception:  # noqa: BLE001 (the edge: without an extender, every image would be classified twice)

@@ -18,7 +18,7 @@ from app_tier.models import LoadedModels, ModelOpener
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receiver import POLL_SECONDS, Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery, classify_error
-from app_tier.visibility import InFlightMessages, VisibilityExtender
+from app_tier.visibility import FIRST_SECONDS, InFlightMessages, VisibilityExtender
 from core.config import Config
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.sandbox.pool import HANG_FACTOR, TRIES
@@ -60,7 +60,7 @@ class Worker:
         self._started = {"worker": classifier.worker, "model": model.bundle.name, "digest": model.bundle.digest}
         visibility = config.queues.visibility_timeout_seconds
         backoff = FailureBackoff()
-        self._in_flight = InFlightMessages(sizing.in_flight, visibility)
+        self._in_flight = InFlightMessages(sizing.in_flight, visibility, first_seconds=FIRST_SECONDS)
         self.lifetime = Lifetime(on_end=self._in_flight.close, is_protected=is_protected)
         max_step_seconds = MAX_CALLS_SECONDS + TRIES * HANG_FACTOR * config.worker.decode_seconds
         self._extender = VisibilityExtender(
@@ -99,6 +99,8 @@ class Worker:
                 models.failed_digest,
             ),
             send_heartbeats,
+            in_flight=self._in_flight,
+            max_bytes=config.queues.max_message_bytes,
         )
 
     def run(self) -> bool:

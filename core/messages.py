@@ -1,13 +1,14 @@
 """Formats of the messages between the tiers: the request, the prediction object, the response and the heartbeat.
 
-A request without `only`, a heartbeat and a `StoredResult` fit into 1,024 bytes, the least to which SQS can limit
-messages.
+A request without `only`, a heartbeat without receipts and a `StoredResult` fit into 1,024 bytes, the least to which
+SQS can limit messages.
 
 No other module defines these formats. Unknown versions and malformed bodies raise `MessageError`; unknown fields are
 ignored, so that an older reader understands a newer writer.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
@@ -43,6 +44,10 @@ MAX_END_REASON_CHARACTERS: Final = 300
 
 PLACE_PATTERN: Final = r"^[ !#-\[\]-~]{1,300}$"
 """The place of a requested bundle: printable ASCII without quotes and backslashes, so that a request always fits."""
+
+MAX_HEARTBEAT_BYTES: Final = 65_536
+"""Maximum bytes of a heartbeat: SQS bills each 64 KB as a request (https://aws.amazon.com/sqs/pricing/). They have
+room for 150 receipts of 400 characters."""
 
 MAX_REPORTED_MODELS: Final = 2
 """Models that a worker has in memory at most, and a heartbeat names."""
@@ -312,6 +317,7 @@ class Heartbeat(WireModel):
         failed_model: digest of the bundle that could not be loaded lately; None if none was.
         end: how the worker has ended, once its state is `ended`; None in those of older workers.
         reason: why it has ended.
+        receipts: SQS's receipt handles of the requests that it holds, as many as fit.
     """
 
     version: Literal[1] = 1
@@ -326,6 +332,17 @@ class Heartbeat(WireModel):
     failed_model: Sha256 | None = None
     end: WorkerEnd | None = None
     reason: Reason = ""
+    receipts: tuple[str, ...] = ()
+
+    def with_receipts(self, receipts: Iterable[str], max_bytes: int) -> Self:
+        """Return the heartbeat with those of `receipts`, first ones first, that fit into `max_bytes` of JSON."""
+        room, fitting = max_bytes - len(self.to_json().encode()), list[str]()
+        for receipt in receipts:
+            room -= len(receipt) + 3  # Base64, its quotes and a comma
+            if room < 0:
+                break
+            fitting.append(receipt)
+        return self.model_copy(update={"receipts": tuple(fitting)})
 
 
 def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResult | Heartbeat:

@@ -33,6 +33,11 @@ TEMPLATE_TAG = "aws:ec2launchtemplate:id"
 VERSION_TAG = "aws:ec2launchtemplate:version"
 """EC2 sets these tags on each instance that it launches from a template."""
 
+SHUT_ITSELF_DOWN = "Client.InstanceInitiatedShutdown"
+"""Reason of an end that EC2 learns of when the system of the instance has powered off.
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
+"""
+
 STACK_TAG = "fleetsight"
 """Tag of everything that a stack has; its value is the stack's prefix."""
 
@@ -68,6 +73,7 @@ class Instance:
         protected: whether its worker is protected from scale-in: it stays when it is idle.
         client_token: of the call that launched it; empty when that had none.
         failed_to_start: whether EC2 has ended it because it could not start it.
+        has_ended: whether no process runs on it any more. One that a call terminates or stops may still shut down.
         template_version: id and version of the launch template that it was launched from, as `lt-1:2`; or empty.
     """
 
@@ -81,6 +87,7 @@ class Instance:
     spot: bool = False
     client_token: str = ""
     failed_to_start: bool = False
+    has_ended: bool = False
     template_version: str = ""
 
 
@@ -253,9 +260,10 @@ def _version(template_id: str, version: str) -> str:
 
 def _instance(described: Any) -> Instance:
     tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
+    state, reason = described["State"]["Name"], described.get("StateReason", {}).get("Code")
     return Instance(
         instance_id=described["InstanceId"],
-        state=described["State"]["Name"],
+        state=state,
         instance_type=described["InstanceType"],
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
         launched_at=described["LaunchTime"],
@@ -263,6 +271,7 @@ def _instance(described: Any) -> Instance:
         protected=PROTECTED_TAG in tags,
         spot=described.get("InstanceLifecycle") == "spot",
         client_token=described.get("ClientToken", ""),
-        failed_to_start=described.get("StateReason", {}).get("Code") in FAILED_STARTS,
+        failed_to_start=reason in FAILED_STARTS,
+        has_ended=state in {"terminated", "stopped"} or (state not in ALIVE and reason == SHUT_ITSELF_DOWN),
         template_version=_version(tags.get(TEMPLATE_TAG, ""), tags.get(VERSION_TAG, "")),
     )

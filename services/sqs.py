@@ -157,8 +157,17 @@ class Queue:
         unique = uuid4().hex
         return entry | {"MessageGroupId": unique, "MessageDeduplicationId": unique}
 
-    def receive(self, max_messages: int = BATCH, wait_seconds: int = LONG_POLL_SECONDS) -> list[ReceivedMessage]:
-        """Return up to `max_messages` (1 to 10), waiting up to `wait_seconds` (0 to 20) for the first."""
+    def receive(
+        self,
+        max_messages: int = BATCH,
+        wait_seconds: int = LONG_POLL_SECONDS,
+        visibility_seconds: int | None = None,
+    ) -> list[ReceivedMessage]:
+        """Return up to `max_messages` (1 to 10), waiting up to `wait_seconds` (0 to 20) for the first.
+
+        They are hidden for `visibility_seconds`; None: for the queue's visibility timeout.
+        """
+        hidden: dict[str, Any] = {} if visibility_seconds is None else {"VisibilityTimeout": visibility_seconds}
         reply = self.client.receive_message(
             QueueUrl=self.url,
             MaxNumberOfMessages=max_messages,
@@ -169,6 +178,7 @@ class Queue:
                 "ApproximateFirstReceiveTimestamp",
                 "MessageGroupId",
             ],
+            **hidden,
         )
         return [_received(message, has_group=not self.fifo) for message in reply.get("Messages", [])]
 

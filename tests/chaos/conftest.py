@@ -109,7 +109,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]
 
 @contextmanager
 def run_system(
-    home: Path, kind: str = "standard", state: OpenState | None = None, *, patient: bool = False
+    home: Path,
+    kind: str = "standard",
+    state: OpenState | None = None,
+    *,
+    patient: bool = False,
+    visibility_seconds: int = 6,
 ) -> Iterator[RunningSystem]:
     """Run a whole system with queues of a kind.
 
@@ -124,7 +129,7 @@ def run_system(
     }
     if not patient:
         settings |= {
-            "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": "6",
+            "FLEETSIGHT__QUEUES__VISIBILITY_TIMEOUT_SECONDS": str(visibility_seconds),
             "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
             "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
         }

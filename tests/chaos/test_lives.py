@@ -1,5 +1,7 @@
 """Systems of their own: unhealthy instances are replaced, protected workers stay, a batch costs what was billed."""
 
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -69,6 +71,24 @@ def test_an_instance_without_a_heartbeat_is_replaced_and_then_terminated(
             "the decision is recorded",
         )
         assert running.max_seen <= 2
+
+
+def test_what_a_killed_worker_held_is_answered_although_its_timeout_is_an_hour(tmp_path: Path) -> None:
+    """Row 1."""
+    with run_system(tmp_path, visibility_seconds=3_600) as running:
+        running.set_switches(faults=[{"kind": "slow", "tier": "worker", "service": "s3", "seconds": 120}])
+        files, truth = signs(3, seed=72)
+        job_id = running.api.create_job("held by a killed worker")
+        outcome = running.upload(job_id, files)
+        wait_until(lambda: asked(running)["sqs ChangeMessageVisibilityBatch"], "a worker hides them for an hour")
+        running.set_switches(faults=[])
+        pids = [running.worker_pid(worker) for worker in running.workers()]
+        for pid in pids:
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        running.wait_for_results(job_id, 3)
+        assert running.right(job_id, outcome, truth) == 3
+        assert {result["attempts"] for result in running.api.results(job_id)} == {2}
 
 
 IMAGES = 100

@@ -16,6 +16,7 @@ import requests
 
 from app_tier.bundle import DEMO_BUNDLE
 from core.images import FORMATS
+from core.messages import Heartbeat
 from fleetsight_client.api import UploadResult
 from localcloud.launch import REGION
 from scripts.client import FleetClient
@@ -23,6 +24,7 @@ from scripts.demo_model.signs import samples
 from scripts.run.sign_in import operator_token
 from scripts.run.system import free_port
 from services.clients import Clients
+from services.clock import utc_now
 from services.ec2 import STACK_TAG, Fleet
 from services.endpoint import Endpoint
 from services.s3 import Bucket
@@ -90,6 +92,7 @@ class Deployed:
         self.outputs = Bucket.named(self.clients, outputs["OutputBucketName"])
         self.requests = Queue.named(sqs, outputs["RequestQueueName"])
         self.dead_letters = Queue.named(sqs, outputs["DeadLetterQueueName"])
+        self.responses = Queue(sqs, GIVEN["ResponseQueue"])
         self.fleet = Fleet(self.clients.ec2, outputs["WorkerInstanceName"])
 
     def upload(self, job_id: str, files: list[tuple[str, bytes, str]]) -> UploadResult:
@@ -332,6 +335,9 @@ def lose_requests(deployed: Deployed, idle: str) -> str:
         return len(taken) == 3
 
     wait_until(took_all, "three requests are taken")
+    release(deployed, [each.receipt for each in taken])
+    taken.clear()
+    wait_until(took_all, "they are visible again, and taken")
     deployed.requests.delete([each.receipt for each in taken])
     assert deployed.dead_letters.send([OutgoingMessage("dead", taken[0].body)]) == []
     wait_until(lambda: deployed.api.status(job_id)["failed"] == 1, "a dead letter is a failed result")
@@ -342,6 +348,14 @@ def lose_requests(deployed: Deployed, idle: str) -> str:
     wait_until(lambda: deployed.ended(job_id), "lost images have a result", details=deployed.logs)
     assert [each["status"] for each in deployed.wrong(job_id)] == ["failed", "failed"]
     return job_id
+
+
+def release(deployed: Deployed, receipts: list[str]) -> None:
+    """Report requests as held by a worker of an instance that has ended."""
+    gone = deployed.fleet.instances(("terminated",))[-1].instance_id
+    beat = Heartbeat(worker=gone, at=utc_now(), state="busy", images=0, in_hand=3, receipts=tuple(receipts))
+    assert deployed.responses.send([OutgoingMessage("dead", beat.to_json())]) == []
+    wait_until(lambda: deployed.requests.counts().visible == 3, "the controller releases them", details=deployed.logs)
 
 
 def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:

@@ -1,7 +1,8 @@
 """Liveness: what is known of each worker and each instance, from heartbeats, answers and EC2's descriptions.
 
-Workers send a heartbeat every 10 s through the response queue; an answer counts as a heartbeat. The collector reads
-that queue and records them in the `WorkerRegistry`. The `InstanceTracker` joins them with what EC2 describes.
+Workers send a heartbeat every 10 s, or more often, through the response queue; an answer counts as a heartbeat. The
+collector reads that queue and records them in the `WorkerRegistry`. The `InstanceTracker` joins them with what EC2
+describes.
 
 All times are monotonic seconds of this process, so clock skew between machines has no effect. A controller that takes
 over the lease starts every allowance again.
@@ -21,7 +22,7 @@ run do not count.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -62,6 +63,8 @@ class WorkerStatus:
         models, failed_model: digests of what it has loaded, and could not load, by its last heartbeat.
         end, end_reason: how and why it has ended, by its last heartbeat.
         sent_at: time of its last heartbeat by the worker's own clock; None if another controller received that.
+        receipts: of the requests that it held by its last heartbeat.
+        receipts_at: monotonic time at which that was received.
     """
 
     images: int
@@ -76,6 +79,8 @@ class WorkerStatus:
     end: WorkerEnd | None = None
     end_reason: str = ""
     sent_at: datetime | None = None
+    receipts: tuple[str, ...] = ()
+    receipts_at: float = 0.0
 
 
 @dataclass
@@ -138,6 +143,23 @@ class WorkerRegistry:
         with self._lock:
             return worker in self._statuses and self._statuses[worker].state == "ended"
 
+    def held(self, max_seconds: float) -> dict[str, tuple[str, ...]]:
+        """Return the receipts of the requests that workers hold, if they were named at most `max_seconds` ago."""
+        oldest = self.clock.monotonic() - max_seconds
+        with self._lock:
+            return {
+                worker: each.receipts
+                for worker, each in self._statuses.items()
+                if each.receipts and each.receipts_at >= oldest
+            }
+
+    def forget_held(self, worker: str, receipts: Sequence[str]) -> None:
+        """Forget the requests of these receipts."""
+        with self._lock:
+            if (status := self._statuses.get(worker)) is not None:
+                left = tuple(each for each in status.receipts if each not in receipts)
+                self._statuses[worker] = replace(status, receipts=left)
+
     def active(self) -> int:
         """Return how many workers may have a heartbeat in the queue."""
         oldest = self.clock.monotonic() - ACTIVE_SECONDS
@@ -152,6 +174,8 @@ class WorkerRegistry:
                 return  # the worker sent this heartbeat before its end
             del self._statuses[beat.worker]  # the instance was started again
         status = self._seen(beat.worker)
+        if status.sent_at is None or status.sent_at <= beat.at:
+            status = replace(status, receipts=beat.receipts, receipts_at=status.last_heartbeat_at)
         self._statuses[beat.worker] = replace(
             status,
             images=max(status.images, beat.images),

@@ -46,6 +46,7 @@ class Autoscaler:
 
     Attributes:
         controller_problem: returns a problem of another part of the controller, for operators, or None.
+        release: called in each round with the ids of the instances that run or start.
         on_spending: called in each round with the cost beside the spending caps, or None without a cap.
         on_outage: called in each round with the reason why the fleet cannot work, or None if it can.
     """
@@ -61,6 +62,7 @@ class Autoscaler:
     interval_seconds: float
     controller_problem: Callable[[], str | None] = lambda: None
     signals: DemandListener | None = None
+    release: Callable[[frozenset[str]], object] = lambda _capacity_ids: None
     on_spending: Sequence[Callable[[FleetSpending | None], object]] = ()
     on_outage: Sequence[Callable[[str | None], object]] = ()
     _signalled_at: float = field(default=float("-inf"), init=False)
@@ -104,6 +106,7 @@ class Autoscaler:
         plan = decide(observation, settings)
         starting = self.launcher.starting  # before a start is repeated, which may succeed
         self.launcher.apply(plan, observation, settings)
+        self.release(observation.capacity_ids)
         reason = explain(plan, observation, settings)
         self._tags.drain(plan.drain, reason)
         self._tags.untag_stopped(observation.instances)

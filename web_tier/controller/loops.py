@@ -21,6 +21,7 @@ from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import Observer, RecentLaunches
+from web_tier.autoscaler.release import RequestReleaser
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
@@ -82,6 +83,8 @@ def controller_loops(
 
     launches, tracker = RecentLaunches(), InstanceTracker(registry)
     journal = ControllerJournal(fleet_store, f"{tenure.holder}/{new_id()}")
+    visibility_seconds = config.queues.visibility_timeout_seconds
+    releaser = RequestReleaser(services.requests, services.fleet, registry, tenure, visibility_seconds)
     autoscaler = Autoscaler(
         config=fleet_config,
         store=fleet_store,
@@ -94,6 +97,7 @@ def controller_loops(
         interval_seconds=config.controller.interval_seconds,
         controller_problem=jobs.problem,
         signals=services.signals,
+        release=releaser.release,
         on_spending=context.on_spending,
         on_outage=context.on_outage,
     )
@@ -120,7 +124,7 @@ def controller_loops(
         inputs=services.inputs,
         reconcile_seconds=config.controller.reconcile_seconds,
         lost_after_seconds=config.controller.lost_after_seconds,
-        visibility_seconds=config.queues.visibility_timeout_seconds,
+        visibility_seconds=visibility_seconds,
         tenure=tenure,
         fleet=fleet_store,
         registry=registry,

@@ -42,6 +42,16 @@ def test_a_message_is_hidden_given_back_counted_and_deleted(place: Place, fifo: 
 
 
 @KINDS
+def test_a_receive_may_hide_its_messages_for_another_time_than_the_queues(place: Place, fifo: bool) -> None:
+    queue = place.queue(fifo=fifo)
+    queue.send([OutgoingMessage("1", "one")])
+    [first] = queue.receive(1, wait_seconds=1, visibility_seconds=0)
+    [again] = queue.receive(1, wait_seconds=1)
+    assert (again.id, again.receive_count) == (first.id, 2)
+    assert queue.receive(wait_seconds=0) == []
+
+
+@KINDS
 def test_a_message_that_was_received_too_often_is_a_dead_letter(place: Place, fifo: bool) -> None:
     letters = place.queue(fifo=fifo)
     queue = place.queue(fifo=fifo, letters=letters)

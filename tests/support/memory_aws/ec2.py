@@ -34,6 +34,7 @@ class MemoryEC2:
         offer: called for each new launch: None launches all, a number only so many, a word refuses.
         call: the hook of each call; the operation is EC2's name.
         hidden: ids that DescribeInstances omits.
+        reasons: codes of the reasons for the states of instances.
         stale: states that DescribeInstances still shows instead of the true ones.
         error: the error that DescribeInstances raises.
         start_fails: the word of `fail` for every start.
@@ -49,6 +50,7 @@ class MemoryEC2:
     fail: Callable[[], str | None] = lambda: None
     states: dict[str, str] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    reasons: dict[str, str] = field(default_factory=dict)
     stale: dict[str, str] = field(default_factory=dict)
     error: Exception | None = None
     by_token: dict[str, tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
@@ -250,6 +252,8 @@ class MemoryEC2:
         launched = EPOCH if key in self.stale else EPOCH + timedelta(seconds=self.starts[key])
         described = {"InstanceId": key, "State": state, "InstanceType": "c7a.large", "LaunchTime": launched}
         described["Tags"] = tags
+        if key in self.reasons:
+            described["StateReason"] = {"Code": self.reasons[key]}
         for token, (call, ids) in self.by_token.items():
             if key in ids:
                 described |= {"ClientToken": token, "InstanceType": call["InstanceType"]}

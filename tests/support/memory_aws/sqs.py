@@ -166,12 +166,13 @@ class MemorySQS:
             is_full = self.others_in_flight >= MAX_IN_FLIGHT
             if is_full and not (self.fifo or wait_seconds):
                 raise refusal("OverLimit", "ReceiveMessage")
-            found = [] if is_full else self._receive(most)
+            hidden = arguments.get("VisibilityTimeout", VISIBILITY_SECONDS)
+            found = [] if is_full else self._receive(most, hidden)
             if not found and wait_seconds:
                 self.wait(wait_seconds)
                 if self.arriving and not is_full:
                     self.add(self.arriving.pop(0))
-                found = [] if is_full else self._receive(most)
+                found = [] if is_full else self._receive(most, hidden)
             return {"Messages": found} if found else {}
 
         return self._call("receive", arguments, effect)
@@ -251,7 +252,7 @@ class MemorySQS:
         self.add(body, group=entry.get("MessageGroupId"), delay_seconds=entry.get("DelaySeconds", 0) + delay_seconds)
         return None
 
-    def _receive(self, most: int) -> list[dict[str, Any]]:
+    def _receive(self, most: int, hidden_seconds: int) -> list[dict[str, Any]]:
         if self.habits.short and self.random.random() < self.habits.short:
             most = self.random.randint(0, most - 1)
         with self._lock:
@@ -263,17 +264,17 @@ class MemorySQS:
                     self.dead.add(letter.body, group=letter.group)
             if self.shuffle is not None:
                 self.shuffle.shuffle(visible)
-            found = [self._deliver(message) for message in visible[:most]]
+            found = [self._deliver(message, hidden_seconds) for message in visible[:most]]
             self._record_counts()
         return found
 
-    def _deliver(self, message: StoredMessage) -> dict[str, Any]:
+    def _deliver(self, message: StoredMessage, hidden_seconds: int) -> dict[str, Any]:
         now = self.clock()
         message.receive_count += 1
         message.was_received = True
         message.first_received_at = message.first_received_at or now
         is_repeated = not self.fifo and self.habits.twice and self.random.random() < self.habits.twice
-        message.visible_at = now if is_repeated else now + VISIBILITY_SECONDS
+        message.visible_at = now if is_repeated else now + hidden_seconds
         return {
             "MessageId": message.id,
             "ReceiptHandle": message.receipt,
@@ -370,7 +371,9 @@ class MemoryQueue(Queue):
         super().send(accepted)
         return refused
 
-    def receive(self, max_messages: int = BATCH, wait_seconds: int = 20) -> list[ReceivedMessage]:
+    def receive(
+        self, max_messages: int = BATCH, wait_seconds: int = 20, visibility_seconds: int | None = None
+    ) -> list[ReceivedMessage]:
         """Receive messages."""
         self.waits.append(wait_seconds)
-        return super().receive(min(max_messages, self.max_received), wait_seconds)
+        return super().receive(min(max_messages, self.max_received), wait_seconds, visibility_seconds)

@@ -16,6 +16,7 @@ from app_tier import heartbeat
 from app_tier.heartbeat import Heartbeater, Send, WorkerStats
 from app_tier.lifecycle import Lifetime, is_protected, watch_notices
 from app_tier.sizing import HostResources, Sizing, fitting_workers, sized, this_machine
+from app_tier.visibility import InFlightMessages
 from core.config import AUTO_MAX_WORKERS, WorkerSettings, parse_config
 from core.messages import Heartbeat
 from services.metadata import DRAIN_TAG, PROTECTED_TAG, Metadata
@@ -24,6 +25,7 @@ from tests.conftest import shipped_values
 from tests.support.clocks import PlayedClock
 from tests.support.servers import SPOT_ACTION, SPOT_NOTICE, Answer, MetadataService
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
+from tests.support.worker import delivery
 
 
 @given(st.lists(st.sampled_from(["end", "fail"]), max_size=5))
@@ -86,11 +88,11 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 class Post:
-    """Takes heartbeats, and derives the time from how long the heart has waited."""
+    """Takes heartbeats, and derives the time from how long the heart has waited, until `seconds` are over."""
 
-    def __init__(self, beats: int) -> None:
+    def __init__(self, seconds: float) -> None:
         self.taken: list[Heartbeat] = []
-        self.now, self._left = NOON, beats
+        self.now, self._end = NOON, NOON + timedelta(seconds=seconds)
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         self.taken += [Heartbeat.from_json(message.body) for message in messages]
@@ -101,8 +103,7 @@ class Post:
 
     def wait(self, seconds: float) -> bool:
         self.now += timedelta(seconds=seconds)
-        self._left -= 1
-        return self._left == 0
+        return self.now >= self._end
 
 
 def heart(post: Post, stats: Callable[[], WorkerStats], send: Send | None = None) -> Heartbeater:
@@ -116,7 +117,7 @@ def heart(post: Post, stats: Callable[[], WorkerStats], send: Send | None = None
 
 
 def test_a_worker_is_heard_of_at_once_every_ten_seconds_and_at_its_end() -> None:
-    post = Post(beats=2)
+    post = Post(seconds=20)
     broken = WorkerStats(3, 2, failed_model="b" * 64)
     samples = iter([WorkerStats(), broken, WorkerStats(5, 0, "failed", "no room left", ["a" * 64])])
     heart(post, lambda: next(samples)).run(post.wait)
@@ -134,7 +135,7 @@ def test_a_worker_that_finishes_what_it_has_says_so() -> None:
 
 
 def test_a_heartbeat_that_cannot_be_sent_is_forgotten() -> None:
-    post = Post(beats=3)
+    post = Post(seconds=30)
     errors: list[Exception] = [EndpointConnectionError(endpoint_url="http://sqs"), RuntimeError("odd")]
 
     def send(messages: Sequence[OutgoingMessage]) -> Sequence[OutgoingMessage]:
@@ -144,6 +145,34 @@ def test_a_heartbeat_that_cannot_be_sent_is_forgotten() -> None:
 
     heart(post, WorkerStats, send).run(post.wait)
     assert len(post.taken) == 1
+
+
+@pytest.mark.parametrize(("max_bytes", "times"), [(65_536, [0, 2.5, 10]), (220, [0, 2.5, 10])])
+def test_a_message_that_is_held_for_a_second_is_named_at_once_if_there_is_room(
+    max_bytes: int, times: list[float]
+) -> None:
+    post = Post(seconds=10)
+    held = InFlightMessages(10, 30, PlayedClock(post.clock, lambda: post.now), first_seconds=4)
+    deliveries = [delivery(number) for number in range(9)]
+
+    def wait(seconds: float) -> bool:
+        is_over = post.wait(seconds)
+        match (post.now - NOON).total_seconds():
+            case 0.5:
+                held.hold(deliveries[:1], post.clock())  # it is answered before it needs a name
+            case 1.0:
+                held.remove(deliveries[0])
+            case 1.5:
+                held.hold(deliveries[1:], post.clock())
+        return is_over
+
+    clock = PlayedClock(post.clock, lambda: post.now)
+    Heartbeater("i-1", WorkerStats, post.send, 20, clock, in_flight=held, max_bytes=max_bytes).run(wait)
+    assert [(beat.at - NOON).total_seconds() for beat in post.taken] == times
+    named = [len(beat.receipts) for beat in post.taken]
+    assert named[0] == 0
+    assert named[1:] == [8, 8] if max_bytes > 220 else 0 < named[1] < 8
+    assert {held.timeout(each) for each in deliveries[1:]} == ({30} if max_bytes > 220 else {4, 30})
 
 
 def test_the_end_does_not_wait_for_a_heartbeat_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

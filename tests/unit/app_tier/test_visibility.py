@@ -74,10 +74,10 @@ STEP_SECONDS = 400.0
 class Bench:
     """A extender over a queue from which messages have been received."""
 
-    def __init__(self, *, fifo: bool = False) -> None:
+    def __init__(self, *, fifo: bool = False, first_seconds: int = VISIBILITY_SECONDS) -> None:
         self.clock = ManualClock()
         self.sqs = worker_queue(self.clock, fifo=fifo)
-        self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock)
+        self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock, first_seconds)
         self.hung: list[str] = []
         self.extender = VisibilityExtender(
             self.sqs.queue(), self.in_flight, VISIBILITY_SECONDS, STEP_SECONDS, self.hung.append, self.clock
@@ -88,11 +88,28 @@ class Bench:
         return self.receive_again(count)
 
     def receive_again(self, count: int) -> list[Delivery]:
-        received = [message for _ in range(0, count, 10) for message in self.sqs.queue().receive(10, 0)]
+        queue, seconds = self.sqs.queue(), self.in_flight.first_seconds
+        received = [message for _ in range(0, count, 10) for message in queue.receive(10, 0, seconds)]
         self.sqs.calls.clear()
         deliveries = parse_messages(received)
         self.in_flight.hold(deliveries, self.clock())
         return deliveries
+
+
+def test_a_message_is_hidden_for_long_only_once_a_heartbeat_has_named_it() -> None:
+    """Row 1."""
+    bench = Bench(first_seconds=4)
+    named, unnamed = bench.receive(2)
+    bench.in_flight.mark_named([named.receipt, "one that was answered"])
+    for _ in range(10):
+        bench.clock.advance(2)
+        bench.extender.check()
+        assert bench.sqs.visible == [], "its worker lives"
+    hidden = [message.visible_at - bench.clock() for message in bench.sqs.messages]
+    assert (hidden[0] >= VISIBILITY_SECONDS / 2, hidden[1]) == (True, 4)
+    assert len(bench.sqs.called("visibility")) == 12, "one is extended ten times, the other twice"
+    bench.clock.advance(5)  # the worker was killed
+    assert [message.body for message in bench.sqs.visible] == [unnamed.request.to_json()]
 
 
 def test_no_other_worker_gets_what_takes_longer_than_the_visibility_timeout() -> None:

@@ -177,6 +177,19 @@ def test_requests_and_heartbeats_fit_into_the_smallest_messages(
         assert len(message.to_json().encode()) <= MIN_MESSAGE_BYTES
 
 
+@given(st.lists(st.from_regex("[A-Za-z0-9+/=]{20,1024}", fullmatch=True), max_size=9), st.integers(1_024, 6_000))
+def test_a_heartbeat_names_as_many_receipts_as_fit(receipts: list[str], max_bytes: int) -> None:
+    at = datetime(2026, 12, 31, tzinfo=UTC)
+    heartbeat = Heartbeat(worker="i-0123456789abcdef0", at=at, state="busy", images=7, in_hand=9)
+    named = heartbeat.with_receipts(receipts, max_bytes)
+    count = len(named.receipts)
+    assert list(named.receipts) == receipts[:count]
+    assert len(named.to_json().encode()) <= max_bytes
+    more = heartbeat.model_copy(update={"receipts": tuple(receipts[: count + 1])})
+    assert count == len(receipts) or len(more.to_json().encode()) >= max_bytes
+    assert Heartbeat.from_json(named.to_json()) == named
+
+
 @pytest.mark.parametrize("place", ["", 'a"b', "a\\b", "a\nb", "a\n", "é", "a" * 301])
 def test_a_place_that_could_grow_in_json_or_is_too_long_is_refused(place: str) -> None:
     with pytest.raises(ValidationError):
