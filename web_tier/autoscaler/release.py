@@ -55,11 +55,7 @@ class RequestReleaser:
                 if instance.has_ended and worker in missing:
                     refused = self.requests.change_visibility(held[worker], 0)
                     self.registry.forget_held(worker, held[worker])
-                    extra = {
-                        "instance": worker,
-                        "released": len(held[worker]) - len(refused),
-                        "answered": len(refused),
-                    }
+                    extra = {"instance": worker, "named": len(held[worker]), "refused": len(refused)}
                     _log.info("released the requests of a worker that is gone", extra=extra)
         except (BotoCoreError, ClientError) as error:
             _log.warning("could not release the requests of a worker that is gone", extra={"error": str(error)})
