@@ -131,8 +131,8 @@ class Checks:
         assert not item["is_open"], f"{job} is open for ever: {item}"
         counts = [(len(each["names"]), *count_lines(result)) for _, each, result in packs]
         seen = [sum(column) for column in zip(*counts, strict=True)] or [0, 0, 0]
-        said = [item[name] for name in ("accepted", "done", "failed")]
-        assert seen == said, f"{job} counts {said}, its items say {seen}"
+        stored = [item[name] for name in ("accepted", "done", "failed")]
+        assert seen == stored, f"{job} counts {stored}, its items are {seen}"
         names = Counter(name for _, each, _ in packs for name in each["names"])
         assert max(names.values(), default=1) == 1, f"a file is two images: {names.most_common(1)}"
         if item["has_source"]:

@@ -1,4 +1,4 @@
-"""What clients do, and what they know of it."""
+"""What clients do, and the replies that they got."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ FORM_SECONDS: Final = 3_600.0
 
 @dataclass
 class Sent:
-    """What a client knows of one request: the image of each file that was acknowledged, None if it was refused."""
+    """One request of a client, and its replies: the image of each acknowledged file, None for a refused one."""
 
     job: str
     files: list[File]

@@ -47,7 +47,7 @@ class Controller:
     """One tenure. What it remembers is only when it saw something first, by its own clock."""
 
     cloud: Cloud
-    note_reading: Callable[[str], None] = lambda job: None
+    on_reading: Callable[[str], None] = lambda job: None
     _tenure: int = 0
     _fence: list[Write] = field(default_factory=list)
     _waiting: dict[tuple[str, int, int], float] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Controller:
     _letters_at: float = 0.0
 
     def begin(self) -> None:
-        """Take the lease: writes with an earlier token are refused from now on; also its own, if it was not taken."""
+        """Acquire the lease: a write with another token is refused from now on, so its own are if this fails."""
         token = self._tenure = self.cloud.new_id()
         self._fence = [Write(LEASE, lambda held: held, lambda held: held == {"token": token})]
         self.cloud.table.write(Write(LEASE, lambda _: {"token": token}, lambda held: held.get("token", 0) < token))
@@ -94,7 +94,7 @@ class Controller:
             self.cloud.inputs.delete(item["key"])
 
     def reconcile(self) -> float:
-        """Look after each job: import, cancel, find what was lost, close, sweep, remove."""
+        """Import, cancel, find lost packs, close, sweep and remove, job by job."""
         now = self.cloud.clock()
         for job in self.cloud.table.jobs():
             found = self.cloud.table.get(job, "JOB")
@@ -216,7 +216,7 @@ class Controller:
         seen = self.cloud.table.get(job, "JOB")
         if not seen or seen["done"] + seen["failed"] != seen["accepted"] or not seen["is_open"]:
             return
-        self.note_reading(job)
+        self.on_reading(job)
         for pack, item, result in self._packs(job):
             if open_places(item, result):
                 return

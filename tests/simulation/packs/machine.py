@@ -41,7 +41,7 @@ class Machine:
         return "broken" if kind == "broken" else f"label-{number}"
 
     def fail(self) -> None:
-        """End the worker since it says that it cannot work, or since its model ended it."""
+        """End the worker: it cannot work, or its model ended it."""
         self._world.failed_workers += 1
         self._end()
 

@@ -7,7 +7,7 @@ These rules replace what schedules of this model broke:
 - "A job is swept when it closes and daily while it is open": an upload into a closed job may die. It opens the job
   before its first object, and a job is swept until three days after it closed (`CLOSED_JOBS_ARE_SWEPT`).
 - "Giving back is a new message": its poison ends one more worker each time. It stays suspect (`SUSPICION_STAYS`).
-- "A single image's sixth receive": lost replies are receives. Tries that a worker noted count (`TRIES_ARE_NOTED`).
+- "A single image's sixth receive": lost replies are receives. Recorded tries count instead (`TRIES_ARE_RECORDED`).
 - "A commit copies once": a later one would bring back bytes that were deleted, if it did not read PACK# first.
 - "Three messages": a count names its tenure, since a controller that was replaced finds its own number there, too.
 """
@@ -44,8 +44,8 @@ class Guard(Enum):
     MODELS_ARE_TRIED = "A child loads a model and answers a grey picture before the worker loads it."
     REDELIVERIES_RUN_IN_A_CHILD = "From its second receive on a pack is worked off in a child process."
     GREY_COMES_FIRST = "A child that ends before it has answered a grey picture is no evidence against an image."
-    SUSPICION_STAYS = "A request for what may have ended a worker says so, also when it is sent anew."
-    TRIES_ARE_NOTED = "What ends the whole worker is judged by noted tries, not by receives."
+    SUSPICION_STAYS = "A request for what may have ended a worker is marked, also when it is sent anew."
+    TRIES_ARE_RECORDED = "What ends the whole worker is judged by recorded tries, not by receives."
     LINES_ARE_MERGED = "Lines are merged into the results object on the condition that it is the one that was read."
     RESULTS_HAVE_VERSIONS = "RESULT# is written on the condition of the version that was read."
     COUNTS_MOVE_WITH_ITEMS = "One transaction writes an item and adds the difference to the job's counts."

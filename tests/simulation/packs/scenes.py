@@ -249,7 +249,7 @@ def _lose_receives(world: World, kinds: list[str]) -> None:
     world.faults.armed.clear()
 
 
-@scene(Guard.TRIES_ARE_NOTED, Guard.DEMAND_HAS_MESSAGES, seeds=4)
+@scene(Guard.TRIES_ARE_RECORDED, Guard.DEMAND_HAS_MESSAGES, seeds=4)
 def replies_of_receives_are_lost_for_minutes(world: World) -> None:
     """Replies of receives are lost for minutes, twice, while lone images wait."""
     _lose_receives(world, ["good", "good"])

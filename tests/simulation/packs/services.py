@@ -13,7 +13,7 @@ Item = dict[str, Any]
 """Attributes of an item; an item that does not exist has none. Values are replaced, never changed in place."""
 
 TOKEN_SECONDS: Final = 600.0
-"""Time for which DynamoDB knows a transaction by its `ClientRequestToken`."""
+"""Time for which DynamoDB recognizes a transaction by its `ClientRequestToken`."""
 
 
 class RefusedError(Exception):
@@ -192,7 +192,7 @@ class Queue:
         self.messages[self._ids] = Message(self._ids, body, self.clock())
 
     def receive(self, maximum: int, timeout: float) -> list[Message]:
-        """Receive messages, which nobody else gets for `timeout` seconds."""
+        """Receive messages; no other receive returns them for `timeout` seconds."""
 
         def effect() -> list[Message]:
             visible = [each for each in self.messages.values() if each.visible_at <= self.clock()]

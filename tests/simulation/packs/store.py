@@ -38,7 +38,7 @@ class Cloud:
     """The services, and what else a process has: a clock in seconds, ids, the guards that are not taken out.
 
     Attributes:
-        heartbeats: the messages that each worker holds, by its name, as its last heartbeat said.
+        heartbeats: the messages that each worker holds, by its name, as of its last heartbeat.
         ended: the names of the workers whose instances have ended.
     """
 
@@ -94,8 +94,8 @@ def transact(cloud: Cloud, writes: Sequence[Write], token: str) -> None:
 def accept(cloud: Cloud, job: str, packs: Mapping[int, Item], more: Sequence[Write] = ()) -> dict[int, Outcome]:
     """Write PACK# items and count their images in one transaction, which is the commit point; send their requests.
 
-    Only who knows that its transaction stood sends; otherwise the reconciler does. A transaction is repeated with its
-    token while its outcome is unknown. The packs that exist are left out, since the repeat of a request may be ahead.
+    A process sends only if its own transaction stood; otherwise the reconciler does. A transaction is repeated with
+    its token while its outcome is unknown. The packs that exist are left out: the repeat of a request may be ahead.
     """
     outcomes: dict[int, Outcome] = {}
     while left := {pack: item for pack, item in packs.items() if pack not in outcomes}:

@@ -6,7 +6,7 @@
 4. A model is tried in such a child before the worker loads it; three ends are the model's failure.
 5. What is given back is a new message, after its lines are stored. A hang is left for the visibility timeout.
 6. A pack that ends the whole worker is replaced, at its sixth receive, by messages of one image, also a pack of one.
-   The worker notes each try of such a message before it begins; six tries of one message are `crashed_worker`.
+   The worker records each try of such a message before it begins; six tries of one message are `crashed_worker`.
 7. A message that is no request is a dead letter at its fifth receive.
 """
 
@@ -178,7 +178,7 @@ class Worker:
                 lines[place] = Line("failed", request.attempt, "crashed_worker")
 
     def _begin_child(self, model: str) -> bool:
-        """Begin a child, unless there is one; return False if its end says something of an image, wrongly.
+        """Begin a child, unless there is one; return False if its end counts against an image, wrongly.
 
         Raises:
             MachineFaultError: it ends at a grey picture, as without memory for a second network.
@@ -199,8 +199,8 @@ class Worker:
         return None if label is None else Line("done", request.attempt, label)
 
     def _is_judged(self, request: Request, delivery: Message) -> bool:
-        """Note a try of a message of one image; return True if it had so many that it ends workers."""
-        if not self._cloud.has(Guard.TRIES_ARE_NOTED):
+        """Record a try of a message of one image; return True if it had so many that it ends workers."""
+        if not self._cloud.has(Guard.TRIES_ARE_RECORDED):
             return delivery.receives >= SPLIT_RECEIVES
         key = f"{request.job}/{request.pack + request.positions[0]}.tries"
         while True:
@@ -209,8 +209,8 @@ class Worker:
             if sum(message == delivery.id for message, _ in tries) >= MAX_TRIES:
                 return True
             with suppress(RefusedError):
-                noted = tries | {(delivery.id, delivery.receives)}
-                self._cloud.outputs.put(key, noted, is_new=held is None, etag=held.etag if held else None)
+                recorded = tries | {(delivery.id, delivery.receives)}
+                self._cloud.outputs.put(key, recorded, is_new=held is None, etag=held.etag if held else None)
                 return False
 
     def _split(self, request: Request, delivery: Message, wanted: list[int]) -> None:

@@ -153,7 +153,7 @@ class World:
 
     def _start_controller(self) -> None:
         process = self._process("controller")
-        controller = self.processes[process] = Controller(self.cloud, self._note_reading)
+        controller = self.processes[process] = Controller(self.cloud, self._on_reading)
 
         def run(tick: Callable[[], float]) -> None:
             while self._try(tick):
@@ -169,7 +169,7 @@ class World:
 
         self.scheduler.spawn(process, process.name, begin)
 
-    def _note_reading(self, job: str) -> None:
+    def _on_reading(self, job: str) -> None:
         self.last_reading[job] = self.scheduler.calls
 
     def _try(self, tick: Callable[[], float]) -> bool:
@@ -186,7 +186,7 @@ class World:
         return True
 
     def serve(self, operation: Callable[[], None], kind: str = "web") -> None:
-        """Let a process serve a request; its client does not know the outcome of what it cannot answer."""
+        """Let a process serve a request; without an answer the outcome is unknown to its client."""
         process = self._process(kind)
         self.processes[process] = None
 
