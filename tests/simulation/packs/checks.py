@@ -148,7 +148,7 @@ class Checks:
         assert not open_places(item, result), f"no answer for ever: {item['names']} {result}"
         held = self.world.cloud.outputs.objects[results_key(job, pack)].body
         # No rule finds the label of a worker that stood still until its job was closed, and died before it answered.
-        is_late = self.world.kills and self.stored_at[job] > self.world.last_reading[job]
+        is_late = self.world.kills and self.stored_at[job] > self.world.last_reading.get(job, 0)
         assert held == result["lines"] or is_late, f"item {result['lines']}, object {held}"
         if "sources" not in item and (is_kept or is_settled(item, result)):
             assert (item["key"] in self.world.cloud.inputs.objects) == is_kept, f"{item} should be kept: {is_kept}"

@@ -199,14 +199,20 @@ class Controller:
         return False
 
     def _update(self, job: str, change: Callable[[Item], Item], seen: Item | None = None) -> bool:
-        """Change the item of a living job, if it is still the one that was seen; return whether it was."""
+        """Change the item of a living job, if it is still the one that was seen; return whether it was.
+
+        Raises:
+            RefusedError: the tenure is over.
+        """
 
         def is_same(held: Item) -> bool:
             return is_living(held) and (seen is None or held == seen)
 
         try:
             self.cloud.table.transact([Write((job, "JOB"), change, is_same), *self._fence], f"{self.cloud.new_id()}")
-        except RefusedError:
+        except RefusedError as error:
+            if 1 in error.writes:
+                raise
             return False
         return True
 
@@ -220,8 +226,7 @@ class Controller:
         for pack, item, result in self._packs(job):
             if open_places(item, result):
                 return
-            is_unsure = not all(map(is_final, result["lines"].values()))
-            if is_unsure and self.cloud.has(Guard.FAILURES_ARE_READ_AGAIN):
+            if self.cloud.has(Guard.FAILURES_ARE_READ_AGAIN) and not all(map(is_final, result["lines"].values())):
                 self._record(job, pack, item, read_lines(self.cloud, job, pack))
         self._update(job, lambda held: {**held, "is_open": False, "closed_at": self.cloud.clock()}, seen)
 

@@ -13,9 +13,6 @@ KINDS: Final = ("good", "good", "good", "good", "good", "broken", "poison", "han
 SPANS: Final = ((1, 1), (2, 2), (10, 4), (60, 4), (200, 5), (4_000, 5))
 PROCESSES: Final = ("web", "worker", "controller")
 
-Act = tuple[str, int]
-"""What happens, and the seed of its details."""
-
 
 def _job(world: World, random: Random) -> str:
     return random.choice(world.clients.jobs[-2:])
@@ -110,14 +107,14 @@ ACTS: Final[dict[str, tuple[int, Callable[[World, Random], object]]]] = {
 """What may happen, each with its weight."""
 
 
-def acts_of(seed: int) -> list[Act]:
-    """Return the acts of a seed."""
+def acts_of(seed: int) -> list[tuple[str, int]]:
+    """Return the acts of a seed: what happens, and the seed of its details."""
     random = Random(seed)
     names = random.choices(list(ACTS), [weight for weight, _ in ACTS.values()], k=STEPS)
     return [(name, random.getrandbits(32)) for name in names]
 
 
-def play(seed: int, acts: list[Act]) -> World:
+def play(seed: int, acts: list[tuple[str, int]]) -> World:
     """Play a history to its end.
 
     Raises:
@@ -133,7 +130,7 @@ def play(seed: int, acts: list[Act]) -> World:
     return world
 
 
-def shortest(seed: int, acts: list[Act]) -> list[Act]:
+def shortest(seed: int, acts: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """Return a part of a history that breaks a promise and of which no act can be left out."""
     for at in range(len(acts)):
         shorter = acts[:at] + acts[at + 1 :]

@@ -68,6 +68,7 @@ def a_web_process_stands_still_until_its_objects_are_swept(world: World) -> None
             world.run(20, 4)
         world.thaw()
         world.run(20, 4)
+        assert not key or None not in sent.images.values(), "a request with a key can never be accepted"
 
 
 @scene(Guard.CLOSED_JOBS_ARE_SWEPT, Guard.ITEMS_LIVE_AS_LONG_AS_JOBS)

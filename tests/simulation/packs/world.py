@@ -88,7 +88,7 @@ class World:
         self.in_turn: dict[Process, tuple[str, int]] = {}
         self.deaths, self.children, self.interrupted = (Counter[tuple[str, int]]() for _ in range(3))
         self.failed_workers, self.kills = 0, 0
-        self.last_reading: Counter[str] = Counter()
+        self.last_reading: dict[str, int] = {}
         self.clients, self.checks = Clients(self), Checks(self)
         self._fill()
 
@@ -153,7 +153,8 @@ class World:
 
     def _start_controller(self) -> None:
         process = self._process("controller")
-        controller = self.processes[process] = Controller(self.cloud, self._on_reading)
+        controller = Controller(self.cloud, lambda job: self.last_reading.update({job: self.scheduler.calls}))
+        self.processes[process] = controller
 
         def run(tick: Callable[[], float]) -> None:
             while self._try(tick):
@@ -168,9 +169,6 @@ class World:
                 self.scheduler.spawn(process, process.name, partial(run, tick))
 
         self.scheduler.spawn(process, process.name, begin)
-
-    def _on_reading(self, job: str) -> None:
-        self.last_reading[job] = self.scheduler.calls
 
     def _try(self, tick: Callable[[], float]) -> bool:
         """Make a round of a loop; a call that fails ends the round. Return False if the tenure is over."""
