@@ -17,8 +17,10 @@ def main() -> None:
     options = parser.parse_args()
     for first in range(options.seed, options.seed + options.histories, 1_000):
         seeds = range(first, min(first + 1_000, options.seed + options.histories))
-        figures = dict(play_many(seeds))
-        print(f"{seeds.stop - options.seed} histories, {time.process_time():.0f} s of CPU: {figures}", flush=True)  # noqa: T201 - a command
+        figures = (
+            f"{dict(play_many(seeds))}; {seeds.stop - options.seed} histories, {time.process_time():.0f} s of CPU"
+        )
+        print(figures, flush=True)  # noqa: T201 - a command
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tests.simulation.packs.controller import Controller
 from tests.simulation.packs.rules import (
@@ -12,6 +12,7 @@ from tests.simulation.packs.rules import (
     MAX_TRIES,
     Line,
     Request,
+    asked_attempt,
     count_lines,
     is_final,
     open_places,
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from tests.simulation.packs.clients import Sent
     from tests.simulation.packs.web import Reply
     from tests.simulation.packs.world import World
-
-MAX_DEATHS: Final = 2
-"""Workers that an image ends which spares the machine."""
 
 
 @dataclass
@@ -80,8 +78,11 @@ class Checks:
         """Labels stay, bytes are those accepted and there while they are needed, workers end by poison alone."""
         world = self.world
         assert not world.failed_workers, "an object of a user or a model ended a worker"
-        for image, deaths in world.deaths.items():
-            assert deaths <= MAX_DEATHS, f"{image} ended {deaths} workers"
+        for (job, image), deaths in world.deaths.items():
+            result = world.cloud.table.items.get((job, f"RESULT#{pack_of(image)}"), {})
+            # One for a request that is not suspect and one for its copy; a retry of a cancelled image is not suspect.
+            allowed = 2 * (1 + asked_attempt(result, place_of(image)))
+            assert deaths <= allowed, f"{image} of {job} ended {deaths} workers"
         for job in set(world.clients.jobs) - world.clients.deleted:
             for pack, item, result in self.packs(job):
                 self._check_bytes(job, item, result)

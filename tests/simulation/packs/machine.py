@@ -1,13 +1,11 @@
 """The machine of a worker: which images and models end a process is not the worker's to decide."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tests.simulation.data_path.scheduler import KilledError, Process
 
 if TYPE_CHECKING:
     from tests.simulation.packs.world import World
-
-SLOW_SECONDS: Final = 40.0
 
 Content = tuple[str, int]
 """What a picture does, and its number: `good`, `slow`, `broken` (no image), `hang`, `poison` (ends the process that
@@ -30,7 +28,7 @@ class Machine:
         kind, number = content
         self._world.in_turn[self._process] = image
         if kind == "slow":
-            self._world.scheduler.sleep(SLOW_SECONDS)
+            self._world.scheduler.sleep(40.0)
         if kind == "machine" or (kind == "poison" and not in_child):
             self._world.deaths[image] += kind == "poison"
             self._end()

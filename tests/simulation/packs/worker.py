@@ -24,7 +24,6 @@ from tests.simulation.packs.store import Cloud, read_lines, store_lines
 
 BATCH: Final = 2
 VISIBILITY_SECONDS: Final = 30.0
-INVALID_RECEIVES: Final = 5
 GIVEN_BACK_SECONDS: Final = 60.0
 """Pause of a worker after a fault of the system, as of the circuit breaker."""
 Contents = Mapping[int, Content | Line]
@@ -64,7 +63,7 @@ class Worker:
     def _handle(self, delivery: Message) -> float:
         cloud, request = self._cloud, delivery.body
         if not isinstance(request, Request):
-            if delivery.receives >= INVALID_RECEIVES:
+            if delivery.receives >= 5:
                 cloud.letters.send(request)
                 cloud.requests.delete(delivery.id)
             return 1.0

@@ -24,7 +24,6 @@ WORKERS: Final = 2
 REDRIVE: Final = 20
 """Receives after which a request is a dead letter; 100 in the product."""
 MAX_SETTLE_ROUNDS: Final = 300
-SETTLE_SECONDS: Final = 30.0
 DAYS: Final = 5
 """Once all is answered so many days pass, in rounds of half a day."""
 MAX_STANDSTILL_SECONDS: Final = 2 * 86_400.0
@@ -218,7 +217,7 @@ class World:
         self.run(1, 2)
         self.clients.repeat(is_answered=False)
         for _ in range(MAX_SETTLE_ROUNDS):
-            self.run(SETTLE_SECONDS, 1)
+            self.run(30, 1)
             if self._is_resting():
                 break
         self.run(DAYS * 86_400, 2 * DAYS)
