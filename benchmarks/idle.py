@@ -34,7 +34,7 @@ START_POLL_SECONDS: Final = 0.002
 RESULT_POLL_SECONDS: Final = 0.02
 SUPERVISOR_SECONDS: Final = 0.5
 """Time between two looks of `scripts/run.sh` at its processes, as in its own loop."""
-WRITES: Final = ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem")
+WRITES: Final = ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems")
 MAX_CORE: Final = 0.01
 MAX_REACTION_RATIO: Final = 1.5
 """Of medians of a few rounds: a poll falls anywhere into its interval, so they differ by a third without a reason."""

@@ -40,6 +40,7 @@ OPERATIONS: Final = frozenset(
         "BatchWriteItem",
         "GetItem",
         "PutItem",
+        "TransactWriteItems",
         "UpdateItem",
         "Query",
     }

@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -34,8 +35,22 @@ EXPIRES_AT = "expires_at"
 LAST = "\U0010ffff"
 """Sorts after every character: `prefix + LAST` is the end of all keys that begin with `prefix`."""
 
+MAX_TRANSACTION_ITEMS = 100
+MAX_TRANSACTION_BYTES = 4 << 20
+"""Maximum of TransactWriteItems
+(https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html)."""
+
+UNKNOWN_ATTEMPTS = 3
+"""Calls in total of a transaction with a lost reply, each with all attempts of the client."""
+
+REPEAT_SECONDS = 240.0
+"""How long a transaction is repeated: DynamoDB knows its token for ten minutes, and one call may take over five."""
+
+SERVER_FAULT = 500
+"""Lowest HTTP status of a fault of the service; the outcome is then unknown, as without a reply."""
+
 BATCH_ATTEMPTS = 8
-"""Attempts in total for the unprocessed items of a batch."""
+"""Attempts in total for the unprocessed items of a batch, and for an operation that conflicts with a transaction."""
 
 _T = TypeVar("_T")
 
@@ -44,7 +59,24 @@ Item = Mapping[str, str | int]
 
 
 class TableBusyError(FleetsightError):
-    """Raised when DynamoDB did not process a whole batch in `BATCH_ATTEMPTS` attempts."""
+    """Raised when DynamoDB did not process a whole batch, or a transaction, in `BATCH_ATTEMPTS` attempts."""
+
+
+class TransactionTooLargeError(FleetsightError):
+    """Raised when a transaction has more than 100 writes, or more than 4 MB."""
+
+
+class ConditionsFailedError(FleetsightError):
+    """Raised when conditions of a transaction did not hold, so that it wrote nothing.
+
+    Attributes:
+        indexes: positions of the writes whose conditions did not hold.
+    """
+
+    def __init__(self, indexes: Sequence[int]) -> None:
+        """Name the writes."""
+        super().__init__(f"the conditions of the writes {[*indexes]} of a transaction did not hold: read the items")
+        self.indexes = frozenset(indexes)
 
 
 CLOUD_ERRORS: Final = (BotoCoreError, ClientError, TableBusyError)
@@ -58,10 +90,93 @@ THROTTLING_CODES = frozenset(
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html)."""
 
 
+_REFUSED_FOR_NOW: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+"""Reasons for which a transaction is cancelled that pass."""
+
+
 def is_throttled(error: Exception) -> bool:
     """Return whether a call failed because DynamoDB throttled it, after all attempts."""
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     return isinstance(error, TableBusyError) or code in THROTTLING_CODES
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ConditionalWrite:
+    """What the writes of a transaction have in common.
+
+    Attributes:
+        condition: of the existing item, or None; `#name` is an attribute, and `:name` one of `values`.
+    """
+
+    condition: str | None = None
+    values: Item | None = None
+
+    def _conditional(self, names: Iterable[str] = (), values: Item | None = None) -> dict[str, Any]:
+        """Return the parameters of the condition, with the names and values that the rest of the write uses."""
+        words = [word.strip("(),") for word in (self.condition or "").split()]
+        used = {word[1:] for word in words if word.startswith("#")} | set(names)
+        given = {**(values or {}), **(self.values or {})}
+        parameters: dict[str, Any] = {}
+        if self.condition:
+            parameters["ConditionExpression"] = self.condition
+        if used:
+            parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in used}
+        if given:
+            parameters["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in given.items()}
+        return parameters
+
+
+@dataclass(frozen=True)
+class Put(_ConditionalWrite):
+    """The put of an item."""
+
+    item: Item
+
+    def request(self) -> dict[str, Any]:
+        """Return the parameters of the write."""
+        return {"Item": _encode(self.item), **self._conditional()}
+
+
+@dataclass(frozen=True)
+class Update(_ConditionalWrite):
+    """An addition of `amounts` to numbers of an item, and new values of its `attributes`; missing numbers are 0."""
+
+    pk: str
+    sk: str
+    amounts: Mapping[str, int]
+    attributes: Item
+
+    def request(self) -> dict[str, Any]:
+        """Return the parameters of the write."""
+        additions = ", ".join(f"#{name} :more_{name}" for name in self.amounts)
+        assignments = ", ".join(f"#{name} = :{name}" for name in self.attributes)
+        clauses = (f"ADD {additions}" if additions else "", f"SET {assignments}" if assignments else "")
+        more = {f"more_{name}": amount for name, amount in self.amounts.items()}
+        return {
+            "Key": _key(self.pk, self.sk),
+            "UpdateExpression": " ".join(filter(None, clauses)),
+            **self._conditional((*self.amounts, *self.attributes), {**more, **self.attributes}),
+        }
+
+
+@dataclass(frozen=True)
+class Delete(_ConditionalWrite):
+    """The deletion of an item."""
+
+    pk: str
+    sk: str
+
+    def request(self) -> dict[str, Any]:
+        """Return the parameters of the write."""
+        return {"Key": _key(self.pk, self.sk), **self._conditional()}
+
+
+@dataclass(frozen=True)
+class ConditionCheck(Delete):
+    """A condition on an item that the transaction does not write."""
+
+
+TransactedWrite = Put | Update | Delete | ConditionCheck
 
 
 @dataclass(frozen=True)
@@ -76,6 +191,7 @@ class Table:
     name: str
     sleep: Callable[[float], None] = time.sleep
     pool: Executor | None = None
+    monotonic: Callable[[], float] = time.monotonic
 
     def put_all(self, items: Sequence[Item]) -> None:
         """Put `items`, replacing existing ones, in batches of 25.
@@ -123,14 +239,11 @@ class Table:
     def _complete(self, batch: list[Any], call: Callable[[list[Any]], list[Any]], what: str) -> None:
         """Make `call` for a batch, and again for the part of it that DynamoDB did not process, which it returns."""
         for attempt in range(BATCH_ATTEMPTS):
-            if attempt:
-                self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
+            self._pause_before(attempt)
             batch = call(batch)
             if not batch:
                 return
-        raise TableBusyError(
-            f"the table {self.name!r} left {len(batch)} {what} after {BATCH_ATTEMPTS} tries; try again later"
-        )
+        raise self._busy(f"{len(batch)} {what}")
 
     def put_if(self, item: Item, condition: str, values: Item | None = None) -> bool:
         """Put `item` if `condition` holds for the existing item (`#name` is an attribute); return whether it did.
@@ -138,7 +251,8 @@ class Table:
         False may also mean that the reply was lost and the client repeated the call: the condition does not hold for
         its own item. A caller to which this matters reads the item.
         """
-        return self._reply_if(condition, values, self.client.put_item, Item=_encode(item)) is not None
+        request = Put(item, condition=condition, values=values).request()
+        return self._reply_if(self.client.put_item, **request) is not None
 
     def put_fenced(self, item: Item, token: int) -> bool:
         """Put `item` with a fencing `token` unless it was stored with a later one; return whether it is stored.
@@ -150,7 +264,8 @@ class Table:
 
     def delete_if(self, pk: str, sk: str, condition: str, values: Item | None = None) -> bool:
         """Delete an item if `condition` holds for it; return whether it did."""
-        return self._reply_if(condition, values, self.client.delete_item, Key=_key(pk, sk)) is not None
+        request = Delete(pk, sk, condition=condition, values=values).request()
+        return self._reply_if(self.client.delete_item, **request) is not None
 
     def set(
         self, pk: str, sk: str, attributes: Item, condition: str | None = None, values: Item | None = None
@@ -159,9 +274,8 @@ class Table:
 
         In `condition`, `#a` is the attribute a, and `:a` its new value, or one of `values`.
         """
-        update = {"Key": _key(pk, sk), "UpdateExpression": f"SET {_assignments(attributes)}"}
-        all_values = {**attributes, **(values or {})}
-        return self._reply_if(condition, all_values, self.client.update_item, names=attributes, **update) is not None
+        request = Update(pk, sk, {}, attributes, condition=condition, values=values).request()
+        return self._reply_if(self.client.update_item, **request) is not None
 
     def add(
         self,
@@ -177,44 +291,66 @@ class Table:
         Missing numbers and a missing item count as 0. Returns the new item, or None if `condition` (as for `put_if`)
         did not hold and nothing was changed.
         """
-        additions = ", ".join(f"#{name} :more_{name}" for name in amounts)
-        update = {"Key": _key(pk, sk), "UpdateExpression": f"ADD {additions} SET {_assignments(attributes)}"}
-        more = {f"more_{name}": amount for name, amount in amounts.items()}
-        reply = self._reply_if(
-            condition,
-            {**more, **attributes, **(values or {})},
-            self.client.update_item,
-            names=(*amounts, *attributes),
-            ReturnValues="ALL_NEW",
-            **update,
-        )
+        request = Update(pk, sk, amounts, attributes, condition=condition, values=values).request()
+        reply = self._reply_if(self.client.update_item, ReturnValues="ALL_NEW", **request)
         return None if reply is None else _decode(reply["Attributes"])
 
-    def _reply_if(
-        self,
-        condition: str | None,
-        values: Item | None,
-        call: Callable[..., Any],
-        *,
-        names: Iterable[str] = (),
-        **request: Any,
-    ) -> Any:
-        """Make a call for the items of this table; return its reply, or None if `condition`, if any, did not hold."""
-        words = [word.strip("(),") for word in (condition or "").split()]
-        used = {word[1:] for word in words if word.startswith("#")} | set(names)
-        extra: dict[str, Any] = {}
-        if condition:
-            extra["ConditionExpression"] = condition
-        if used:
-            extra["ExpressionAttributeNames"] = {f"#{name}": name for name in used}
-        if values:
-            extra["ExpressionAttributeValues"] = {f":{name}": _value(value) for name, value in values.items()}
-        try:
-            return call(TableName=self.name, **request, **extra)
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
-                return None
-            raise
+    def _reply_if(self, call: Callable[..., Any], **request: Any) -> Any:
+        """Make a call for an item of this table; return its reply, or None if its condition, if any, did not hold.
+
+        Raises:
+            TableBusyError: a transaction had the item in each of `BATCH_ATTEMPTS` attempts.
+        """
+        for attempt in range(BATCH_ATTEMPTS):
+            self._pause_before(attempt)
+            try:
+                return call(TableName=self.name, **request)
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code == "ConditionalCheckFailedException":
+                    return None
+                if code != "TransactionConflictException":
+                    raise
+        raise self._busy("one item")
+
+    def transact(self, *writes: TransactedWrite) -> None:
+        """Make all of `writes`, each of another item, or none of them.
+
+        A transaction that conflicts with another write is repeated, and one of unknown outcome as well: by its token
+        DynamoDB makes it once. Any other error than those below leaves the outcome unknown: read the items then.
+
+        Raises:
+            ConditionsFailedError: some conditions did not hold; nothing is written.
+            TransactionTooLargeError: nothing is written.
+            TableBusyError: `BATCH_ATTEMPTS` attempts were refused, by conflicts or throttling; nothing is written.
+        """
+        _check_size(writes)
+        entries: list[Any] = [{type(each).__name__: {"TableName": self.name, **each.request()}} for each in writes]
+        token, until = str(uuid4()), self.monotonic() + REPEAT_SECONDS
+        for attempt in range(BATCH_ATTEMPTS):
+            self._pause_before(attempt)
+            try:
+                self.client.transact_write_items(TransactItems=entries, ClientRequestToken=token)
+            except (BotoCoreError, ClientError) as error:
+                response: Any = error.response if isinstance(error, ClientError) else {}
+                codes = [reason.get("Code") for reason in response.get("CancellationReasons", [])]
+                if failed := [index for index, code in enumerate(codes) if code == "ConditionalCheckFailed"]:
+                    raise ConditionsFailedError(failed) from error
+                status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", SERVER_FAULT)
+                may_repeat = status >= SERVER_FAULT and attempt < UNKNOWN_ATTEMPTS - 1
+                if not (may_repeat or _REFUSED_FOR_NOW.intersection(codes)) or self.monotonic() > until:
+                    raise
+            else:
+                return
+        raise self._busy(f"a transaction of {len(writes)} items")
+
+    def _pause_before(self, attempt: int) -> None:
+        """Wait before an attempt that repeats others, which are numbered from 0."""
+        if attempt:
+            self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
+
+    def _busy(self, left: str) -> TableBusyError:
+        return TableBusyError(f"the table {self.name!r} left {left} after {BATCH_ATTEMPTS} attempts; try again later")
 
     def get(self, pk: str, sk: str) -> Item | None:
         """Return one item, read consistently, or None."""
@@ -299,8 +435,19 @@ class Table:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
 
-def _assignments(attributes: Item) -> str:
-    return ", ".join(f"#{name} = :{name}" for name in attributes)
+def _check_size(writes: Sequence[TransactedWrite]) -> None:
+    """Raise `TransactionTooLargeError` if DynamoDB would refuse a transaction for its size."""
+    remedy = "write them in several transactions"
+    if len(writes) > MAX_TRANSACTION_ITEMS:
+        raise TransactionTooLargeError(
+            f"a transaction takes at most {MAX_TRANSACTION_ITEMS} items, not {len(writes):,}: {remedy}"
+        )
+    written = [each.item if isinstance(each, Put) else getattr(each, "attributes", {}) for each in writes]
+    size = sum(len(f"{name}{value}".encode()) for item in written for name, value in item.items())
+    if size > MAX_TRANSACTION_BYTES:
+        raise TransactionTooLargeError(
+            f"the items of a transaction have at most {MAX_TRANSACTION_BYTES:,} bytes, not {size:,}: {remedy}"
+        )
 
 
 def _put_request(item: Item) -> Any:

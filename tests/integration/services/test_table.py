@@ -1,17 +1,33 @@
 """The job table by our wrapper: in memory, in the local cloud and in the emulator."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.fleet.store import FleetStore
-from services.table import BATCH_ATTEMPTS, LAST, PAGE, Item, Table, TableBusyError, is_throttled
+from services.table import (
+    BATCH_ATTEMPTS,
+    LAST,
+    MAX_TRANSACTION_ITEMS,
+    PAGE,
+    ConditionCheck,
+    ConditionsFailedError,
+    Delete,
+    Item,
+    Put,
+    Table,
+    TableBusyError,
+    TransactionTooLargeError,
+    Update,
+    is_throttled,
+)
 from tests.integration.services.conftest import ALL_ATTEMPTS, Place
-from tests.support.memory_aws.calls import InjectedFault, repeat_fault
-from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.calls import ATTEMPTS, InjectedFault, refusal, repeat_fault
+from tests.support.memory_aws.dynamodb import MemoryTable, cancellation
 
 pytestmark = pytest.mark.processes
 
@@ -63,6 +79,99 @@ def test_conditional_writes_say_whether_they_took_place(place: Place) -> None:
     assert table.get("p", "s") is None
 
 
+IS_NEW = "attribute_not_exists( #pk )"
+
+
+def test_a_transaction_makes_all_of_its_writes_or_names_the_conditions_that_failed(place: Place) -> None:
+    table = place.table()
+    table.put_all([{"pk": "p", "sk": "gone"}, {"pk": "lease", "sk": "s", "token": 7}])
+
+    def write(token: int) -> None:
+        table.transact(
+            Put({"pk": "p", "sk": "new", "n": token}, condition=IS_NEW),
+            Update("counts", "s", {"done": 2, "failed": -1}, {"at": "noon"}),
+            Update("p", "text", {}, {"at": "noon"}),
+            Delete("p", "gone"),
+            ConditionCheck("lease", "s", condition="#token = :token", values={"token": token}),
+        )
+
+    write(7)
+    assert table.get("counts", "s") == {"pk": "counts", "sk": "s", "done": 2, "failed": -1, "at": "noon"}
+    assert (table.get("p", "text"), table.get("p", "gone")) == ({"pk": "p", "sk": "text", "at": "noon"}, None)
+    with pytest.raises(ConditionsFailedError) as refused:
+        write(8)
+    assert refused.value.indexes == {0, 4}
+    assert table.get("p", "new") == {"pk": "p", "sk": "new", "n": 7}
+    assert table.get("counts", "s") == {"pk": "counts", "sk": "s", "done": 2, "failed": -1, "at": "noon"}
+
+
+def test_a_transaction_takes_100_items_and_4_mb(place: Place) -> None:
+    table = place.table()
+    puts = [Put({"pk": "p", "sk": f"{number:03}"}) for number in range(MAX_TRANSACTION_ITEMS + 1)]
+    with pytest.raises(TransactionTooLargeError, match="at most 100 items, not 101: write them in several"):
+        table.transact(*puts)
+    with pytest.raises(TransactionTooLargeError, match=r"at most 4,194,304 bytes, not 4,2.*: write them"):
+        table.transact(*(Put({"pk": "q", "sk": str(number), "x": "ü" * 192_000}) for number in range(11)))
+    with pytest.raises(ClientError, match="ValidationException"):
+        table.transact(puts[0], Delete("p", "000"))
+    assert (table.count("p", "0"), table.count("q", "1")) == (0, 0)
+    table.transact(*puts[:-1])
+    assert table.count("p", "0") == MAX_TRANSACTION_ITEMS
+
+
+@pytest.mark.parametrize("fault", ["throttled", "unavailable", "reset", "lost_reply", "repeated"])
+@pytest.mark.parametrize("attempts", [1, ATTEMPTS + 2])
+def test_a_transaction_of_unknown_outcome_is_repeated_and_writes_once(
+    stand_in: Place, fault: InjectedFault, attempts: int
+) -> None:
+    """Within one call of the client, and in a further one with the same token."""
+    if attempts > 1 and fault == "throttled":
+        pytest.skip("DynamoDB refused it")
+    table = stand_in.table()
+    stand_in.fail("TransactWriteItems", *repeat_fault(fault, attempts))
+    table.transact(Put({"pk": "p", "sk": "s"}, condition=IS_NEW), Update("c", "s", {"n": 1}, {}))
+    assert table.get("c", "s") == {"pk": "c", "sk": "s", "n": 1}
+
+
+def test_a_transaction_that_no_attempt_completes_passes_the_error_on(stand_in: Place) -> None:
+    table = stand_in.table()
+    stand_in.fail("TransactWriteItems", *repeat_fault("reset", 10 * ATTEMPTS))
+    with pytest.raises(BotoCoreError):
+        table.transact(Update("c", "s", {"n": 1}, {}))
+    stand_in.fail("TransactWriteItems")
+    assert table.get("c", "s") is None
+
+
+def test_conflicts_are_repeated_with_growing_pauses_up_to_a_limit() -> None:
+    refusals = {
+        "TransactWriteItems": cancellation("None", "TransactionConflict"),
+        "PutItem": refusal("TransactionConflictException", "PutItem"),
+    }
+    left, slept = BATCH_ATTEMPTS - 1, list[float]()
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise refusals[operation]
+        return effect()
+
+    table, update = MemoryTable(call, sleep=slept.append), Update("c", "s", {"n": 1}, {})
+    writes: list[Callable[[], object]] = [
+        lambda: table.transact(update),
+        lambda: table.put_if({"pk": "p", "sk": "s"}, IS_NEW),
+    ]
+    for write in writes:
+        left = BATCH_ATTEMPTS - 1
+        write()
+        left = BATCH_ATTEMPTS
+        with pytest.raises(TableBusyError, match=f"after {BATCH_ATTEMPTS} attempts"):
+            write()
+    assert table.items == {("c", "s"): {"pk": "c", "sk": "s", "n": 1}, ("p", "s"): {"pk": "p", "sk": "s"}}
+    assert len(slept) == 4 * (BATCH_ATTEMPTS - 1)
+    assert slept[0] < slept[3] < slept[6] <= 5.0
+
+
 def test_a_key_that_is_twice_in_a_batch_is_refused(place: Place) -> None:
     # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
     table, key = place.table(), {"pk": {"S": "p"}, "sk": {"S": "s"}}
@@ -98,6 +207,27 @@ _conditions = st.sampled_from(
     )
 )
 _set_conditions = st.sampled_from([None, "attribute_exists( #pk )", "attribute_not_exists( #a ) OR #a < :a"])
+_optional = st.one_of(st.just((None, None)), _conditions)
+_writes = st.one_of(
+    st.builds(lambda item, when: Put(item, condition=when[0], values=when[1]), _items, _optional),
+    st.builds(
+        lambda key, n, attributes, when: Update(
+            key[0], key[1], {"n": n}, attributes, condition=when[0], values=when[1]
+        ),
+        _keys,
+        st.integers(-2, 2),
+        st.one_of(st.just({}), _attributes),
+        _optional,
+    ),
+    st.builds(lambda key, when: Delete(*key, condition=when[0], values=when[1]), _keys, _optional),
+    st.builds(lambda key, when: ConditionCheck(*key, condition=when[0], values=when[1]), _keys, _conditions),
+)
+
+
+def _key_of(write: Put | Update | Delete) -> tuple[str, str]:
+    return (str(write.item["pk"]), str(write.item["sk"])) if isinstance(write, Put) else (write.pk, write.sk)
+
+
 _calls = st.one_of(
     st.tuples(
         st.sampled_from(("put_all", "put_each")),
@@ -116,7 +246,16 @@ _calls = st.one_of(
         _attributes,
         st.one_of(st.just(()), _conditions),
     ),
+    st.builds(lambda writes: ("transact", tuple(writes)), st.lists(_writes, min_size=1, unique_by=_key_of)),
 )
+
+
+def _answer(table: Table, method: str, arguments: tuple[Any, ...]) -> Any:
+    try:
+        answer = getattr(table, method)(*arguments)
+    except ConditionsFailedError as error:
+        return error.indexes
+    return sorted(answer, key=lambda item: (item["pk"], item["sk"])) if method == "get_all" else answer
 
 
 @given(calls=st.lists(_calls, max_size=12))
@@ -131,9 +270,7 @@ def test_the_table_in_memory_answers_any_calls_as_dynamodb_does(table: Table, ca
     memory = MemoryTable()
     table.delete_all([(pk, sk) for pk in PARTITIONS for sk in SORT_KEYS])
     for method, arguments in calls:
-        answers = [getattr(each, method)(*arguments) for each in (table, memory)]
-        if method == "get_all":
-            answers = [sorted(answer, key=lambda item: (item["pk"], item["sk"])) for answer in answers]
+        answers = [_answer(each, method, arguments) for each in (table, memory)]
         assert answers[0] == answers[1], (method, arguments)
     for pk in PARTITIONS:
         for newest_first in (False, True):

@@ -23,7 +23,7 @@ is repeated).
 Leave = Callable[[int], int]
 """Takes the number of entries of a batch call, and returns how many of them the service does not process."""
 
-WRITES: Final = frozenset({"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem"})
+WRITES: Final = frozenset({"BatchWriteItem", "PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"})
 """Operations that change items of a table."""
 
 

@@ -66,6 +66,7 @@ class MemoryDynamoDB:
         """Make an empty table."""
         self.items: dict[Key, Item] = {}
         self.call, self.leave = call, leave
+        self._made = set[str]()
         self._lock = threading.Lock()
 
     # The client's own methods
@@ -108,31 +109,41 @@ class MemoryDynamoDB:
         found = self._call("GetItem", lambda: self.items.get(_key(Key)))
         return {} if found is None else {"Item": _encoded(found)}
 
-    def put_item(self, *, Item: Any, **call: Any) -> dict[str, Any]:  # noqa: N803
+    def put_item(self, **call: Any) -> dict[str, Any]:
         """Put an item if the condition holds."""
-        self._write("PutItem", _key(Item), lambda _: _decoded(Item), call)
+        self._write("PutItem", _Write(call))
         return {}
 
-    def delete_item(self, *, Key: Any, **call: Any) -> dict[str, Any]:  # noqa: N803
+    def delete_item(self, **call: Any) -> dict[str, Any]:
         """Delete an item if the condition holds."""
-        self._write("DeleteItem", _key(Key), lambda _: None, call)
+        self._write("DeleteItem", _Write(call))
         return {}
 
-    def update_item(self, *, Key: Any, **call: Any) -> dict[str, Any]:  # noqa: N803
+    def update_item(self, **call: Any) -> dict[str, Any]:
         """Set attributes of an item that need not exist, and add to its numbers."""
-        key, written = _key(Key), dict[str, str | int]()
-        values = _decoded(call.get("ExpressionAttributeValues", {}))
+        return {"Attributes": _encoded(self._write("UpdateItem", _Write(call)))}
 
-        def changed(found: Item) -> Item:
-            written.clear()
-            written.update(found)
-            for attribute, sign, value in _updates(call["UpdateExpression"]):
-                more = values[value[1:]]
-                written[attribute[1:]] = more if sign == "=" else int(found.get(attribute[1:], 0)) + int(more)
-            return dict(written)
+    def transact_write_items(self, *, TransactItems: list[Any], ClientRequestToken: str) -> dict[str, Any]:  # noqa: N803
+        """Make all writes or none; a token that was used makes none."""
+        writes = [(kind, _Write(call)) for entry in TransactItems for kind, call in entry.items()]
+        if len({write.key for _, write in writes}) < len(writes) or len(writes) > MAX_TRANSACTED:
+            raise _invalid("TransactWriteItems", "Too many operations, or several on one item")
 
-        self._write("UpdateItem", key, changed, call)
-        return {"Attributes": _encoded(written)}
+        def write() -> list[str]:
+            if ClientRequestToken in self._made:
+                return []
+            held = [each.holds_for(self.items.get(each.key)) for _, each in writes]
+            if not all(held):
+                return ["None" if each else "ConditionalCheckFailed" for each in held]
+            self._made.add(ClientRequestToken)
+            for kind, each in writes:
+                if kind != "ConditionCheck":
+                    self._replace(each)
+            return []
+
+        if reasons := self._call("TransactWriteItems", write):
+            raise cancellation(*reasons)
+        return {}
 
     def query(self, **call: Any) -> dict[str, Any]:
         """Return a page of the items of a partition, in order."""
@@ -167,28 +178,27 @@ class MemoryDynamoDB:
             raise refusal("ProvisionedThroughputExceededException", operation)
         return processed
 
-    def _write(
-        self, operation: str, key: Key, change: Callable[[Item], Item | None], call: Mapping[str, Any]
-    ) -> None:
-        """Replace the item at `key` by what `change` makes of it, if the condition holds; None deletes it."""
-        condition, values = call.get("ConditionExpression"), _decoded(call.get("ExpressionAttributeValues", {}))
-        used = {*_tokens(condition or ""), *_tokens(call.get("UpdateExpression", ""))}
-        if unused := {f":{name}" for name in values} - used:
-            raise _invalid(operation, f"Value provided in ExpressionAttributeValues unused in expressions: {unused}")
+    def _write(self, operation: str, write: "_Write") -> Item:
+        """Make a write if its condition holds; return the item after it."""
+        written: list[Item] = []
 
-        def write() -> bool:
-            found = self.items.get(key)
-            if condition is not None and not _Condition(condition, found or {}, values).holds():
+        def effect() -> bool:
+            if not write.holds_for(self.items.get(write.key)):
                 return False
-            changed = change(found or {"pk": key[0], "sk": key[1]})
-            if changed is None:
-                self.items.pop(key, None)
-            else:
-                self.items[key] = changed
+            written.append(self._replace(write))
             return True
 
-        if not self._call(operation, write):
+        if not self._call(operation, effect):
             raise refusal("ConditionalCheckFailedException", operation)
+        return written[-1]
+
+    def _replace(self, write: "_Write") -> Item:
+        """Make a write; return the item after it, which a deletion leaves empty."""
+        if after := write.after(self.items.get(write.key)):
+            self.items[write.key] = after
+        else:
+            self.items.pop(write.key, None)
+        return after
 
     def _call(self, operation: str, effect: Callable[[], _T]) -> _T:
         def atomic() -> _T:
@@ -201,7 +211,45 @@ class MemoryDynamoDB:
 
 MAX_WRITES: Final = 25
 MAX_READS: Final = 100
-"""Entries of a BatchWriteItem and of a BatchGetItem."""
+MAX_TRANSACTED: Final = 100
+"""Entries of a BatchWriteItem, of a BatchGetItem, and of a TransactWriteItems."""
+
+
+def cancellation(*codes: str) -> ClientError:
+    """Return the error of a cancelled transaction, with a reason for each of its items."""
+    error = refusal("TransactionCanceledException", "TransactWriteItems")
+    response: Any = error.response
+    response["CancellationReasons"] = [{"Code": code} for code in codes]
+    return error
+
+
+class _Write:
+    """A put, update, deletion or check of one item, by the parameters of its call."""
+
+    def __init__(self, call: Mapping[str, Any]) -> None:
+        self.key = _key(call.get("Item") or call["Key"])
+        self._call, self._values = call, _decoded(call.get("ExpressionAttributeValues", {}))
+        used = {*_tokens(call.get("ConditionExpression", "")), *_tokens(call.get("UpdateExpression", ""))}
+        if unused := {f":{name}" for name in self._values} - used:
+            raise _invalid("write", f"Value provided in ExpressionAttributeValues unused in expressions: {unused}")
+
+    def holds_for(self, found: Item | None) -> bool:
+        """Return whether the condition, if any, holds for an item."""
+        condition = self._call.get("ConditionExpression")
+        return condition is None or _Condition(condition, found or {}, self._values).holds()
+
+    def after(self, found: Item | None) -> Item:
+        """Return what the write makes of an item; empty if it deletes it."""
+        if "Item" in self._call:
+            return _decoded(self._call["Item"])
+        if "UpdateExpression" not in self._call:
+            return {}
+        before: Item = found or {"pk": self.key[0], "sk": self.key[1]}
+        written = dict(before)
+        for attribute, sign, value in _updates(self._call["UpdateExpression"]):
+            more = self._values[value[1:]]
+            written[attribute[1:]] = more if sign == "=" else int(before.get(attribute[1:], 0)) + int(more)
+        return written
 
 
 class _Condition:

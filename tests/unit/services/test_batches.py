@@ -78,10 +78,10 @@ def items(count: int) -> list[dict[str, str | int]]:
 def test_a_table_that_stays_busy_is_given_up_with_its_name() -> None:
     slept = list[float]()
     table = MemoryTable(leave=lambda entries: entries - 1, sleep=slept.append)
-    with pytest.raises(TableBusyError, match="'memory' left 17 items after 8 tries"):
+    with pytest.raises(TableBusyError, match="'memory' left 17 items after 8 attempts"):
         table.put_all(items(25))
     assert len(table.items) == BATCH_ATTEMPTS
-    with pytest.raises(TableBusyError, match="'memory' left 17 keys unread after 8 tries"):
+    with pytest.raises(TableBusyError, match="'memory' left 17 keys unread after 8 attempts"):
         table.get_all([("p", str(number)) for number in range(25)])
     assert 0 < max(slept) <= 5
 
