@@ -104,9 +104,53 @@ def _moto_item(attributes: Attributes) -> Item:
 
 _parsed_update = lru_cache(maxsize=512)(UpdateExpressionParser.make)
 
+_SETTING: Final = r"(#\w+) = (?:if_not_exists\((#\w+), )?(:\w+)\)?"
+_ADDITION: Final = r"(#\w+) (:\w+)"
+_PLAIN_UPDATE: Final = re.compile(
+    rf"(?:ADD ({_ADDITION}(?:, {_ADDITION})*))?(?: ?SET ({_SETTING}(?:, {_SETTING})*))?", re.ASCII
+)
+_INTEGER: Final = re.compile(r"-?\d{1,30}", re.ASCII)
+
+
+@lru_cache(maxsize=512)
+def _plain_actions(expression: str) -> tuple[tuple[str, str, str], ...] | None:
+    """Return each attribute, `+`, `=` or `?` for how it changes, and the value; None if the update is not so plain.
+
+    moto takes a hundred times as long for an update as for the rest of its call.
+    """
+    if (found := _PLAIN_UPDATE.fullmatch(expression)) is None:
+        return None
+    additions = [(name, "+", value) for name, value in re.findall(_ADDITION, found[1] or "")]
+    settings = re.findall(_SETTING, expression.partition("SET ")[2])
+    if any(other not in {"", name} for name, other, _ in settings):
+        return None
+    return (*additions, *((name, "?" if other else "=", value) for name, other, value in settings))
+
+
+def _plainly_updated(table: Table, given: Attributes, old: Attributes) -> Attributes | None:
+    """Return what a plain update makes of an item, or None if moto must tell."""
+    names, values = given.get("ExpressionAttributeNames", {}), given.get("ExpressionAttributeValues", {})
+    actions = [
+        (names[name], how, values[value]) for name, how, value in _plain_actions(given["UpdateExpression"]) or ()
+    ]
+    new, attributes = dict(old), {name for name, *_ in actions}
+    if not actions or len(attributes) < len(actions) or attributes.intersection(table.table_key_attrs):
+        return None
+    for name, how, value in actions:
+        if how == "+":
+            numbers = [each.get("N", "") for each in (old.get(name, {"N": "0"}), value)]
+            if not all(map(_INTEGER.fullmatch, numbers)):
+                return None
+            new[name] = {"N": str(sum(map(int, numbers)))}
+        elif how == "=" or name not in old:
+            new[name] = value
+    return new
+
 
 def updated(table: Table, given: Attributes, old: Attributes) -> Attributes:
     """Return what an update makes of an item; one that does not exist has its key only."""
+    if (new := _plainly_updated(table, given, old)) is not None:
+        return new
     names, values = given.get("ExpressionAttributeNames", {}), given.get("ExpressionAttributeValues", {})
     item = _moto_item(json.loads(json.dumps(old)))  # moto changes sets and lists in place
     with _in_moto("UpdateExpression"):
