@@ -171,7 +171,6 @@ class CapacityBench:
         of_job = [[_image(job, number) for number in range(images // jobs)] for job in made]
         for job, records in zip(made, of_job, strict=True):
             self._store.record_images(records, job.created_at)
-            JobFigures(self._store.table).put_accepted_count(job.job_id, new_id(), len(records))
         in_turn = [record for records in zip(*of_job, strict=True) for record in records]
         self._services.responses.send([OutgoingMessage(image.ref.image_id, answer_body(image)) for image in in_turn])
         with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"):

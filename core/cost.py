@@ -30,8 +30,8 @@ class Requests:
         s3_put, s3_get: requests to S3 that put, copy or list, and those that get; deletes are free.
         sqs: requests to SQS, of up to ten messages and 64 KB each.
         sqs_fair: those of them with messages of a group, which cost more in a standard queue.
-        table_write, table_read: request units of DynamoDB: one for each KB of an item written, and for each 4 KB read
-            consistently.
+        table_write, table_read: request units of DynamoDB: one for each KB of an item written, two in a transaction,
+            and one for each 4 KB read consistently.
     """
 
     s3_put: float = 0.0
@@ -70,12 +70,11 @@ IMAGE = Requests(
     s3_get=1,  # the worker reads the image
     sqs=0.7,  # request and response: each sent, received and deleted in tens, of which some are not full
     sqs_fair=0.35,  # requests are of their user's group
-    # Its record and its result, each below 1 KB; and shares of the job's items, for each request of twenty images and
-    # for each batch of responses.
-    table_write=2.15,
-    # Its record, 200 bytes, is read by six rounds of the reconciler while the job is new, and again with its result,
-    # 1,200 bytes together, for the file with all results.
-    table_read=0.8,
+    # Its record and its result, each below 1 KB, in transactions; and shares of the job's items in these, for twenty
+    # images each or for a batch of responses.
+    table_write=4.7,
+    # Its record is read once for its result, and again with it, 1,200 bytes together, for the file with all results.
+    table_read=1.4,
 )
 """Requests of one image that a worker answers; a test counts them in the whole system."""
 

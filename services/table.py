@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
@@ -32,6 +32,9 @@ READ_BATCH = 100
 EXPIRES_AT = "expires_at"
 """Attribute with the item's expiry in epoch seconds. DynamoDB deletes the item later, so readers check it."""
 
+IS_NEW = "attribute_not_exists( #pk )"
+"""The condition of an item that does not exist yet."""
+
 LAST = "\U0010ffff"
 """Sorts after every character: `prefix + LAST` is the end of all keys that begin with `prefix`."""
 
@@ -46,11 +49,14 @@ UNKNOWN_ATTEMPTS = 3
 REPEAT_SECONDS = 240.0
 """How long a transaction is repeated: DynamoDB knows its token for ten minutes, and one call may take over five."""
 
+CONFLICT_SECONDS = 0.03
+"""Longest first pause after a conflict: the other transaction takes some milliseconds."""
+
 SERVER_FAULT = 500
 """Lowest HTTP status of a fault of the service; the outcome is then unknown, as without a reply."""
 
 BATCH_ATTEMPTS = 8
-"""Attempts in total for the unprocessed items of a batch, and for an operation that conflicts with a transaction."""
+"""Attempts in total for what a batch leaves unprocessed, and for a write that conflicts with a transaction."""
 
 _T = TypeVar("_T")
 
@@ -139,23 +145,32 @@ class Put(_ConditionalWrite):
 
 @dataclass(frozen=True)
 class Update(_ConditionalWrite):
-    """An addition of `amounts` to numbers of an item, and new values of its `attributes`; missing numbers are 0."""
+    """An addition of `amounts` to numbers of an item, and new values of its `attributes`; missing numbers are 0.
+
+    `initial` are values of attributes that are missing.
+    """
 
     pk: str
     sk: str
     amounts: Mapping[str, int]
     attributes: Item
+    initial: Item = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
         """Return the parameters of the write."""
         additions = ", ".join(f"#{name} :more_{name}" for name in self.amounts)
-        assignments = ", ".join(f"#{name} = :{name}" for name in self.attributes)
+        assignments = ", ".join(
+            [f"#{name} = :{name}" for name in self.attributes]
+            + [f"#{name} = if_not_exists(#{name}, :{name})" for name in self.initial]
+        )
         clauses = (f"ADD {additions}" if additions else "", f"SET {assignments}" if assignments else "")
         more = {f"more_{name}": amount for name, amount in self.amounts.items()}
         return {
             "Key": _key(self.pk, self.sk),
             "UpdateExpression": " ".join(filter(None, clauses)),
-            **self._conditional((*self.amounts, *self.attributes), {**more, **self.attributes}),
+            **self._conditional(
+                (*self.amounts, *self.attributes, *self.initial), {**more, **self.attributes, **self.initial}
+            ),
         }
 
 
@@ -313,7 +328,7 @@ class Table:
                     raise
         raise self._busy("one item")
 
-    def transact(self, *writes: TransactedWrite) -> None:
+    def transact(self, *writes: TransactedWrite, attempts: int = BATCH_ATTEMPTS) -> None:
         """Make all of `writes`, each of another item, or none of them.
 
         A transaction that conflicts with another write is repeated, and one of unknown outcome as well: by its token
@@ -322,13 +337,13 @@ class Table:
         Raises:
             ConditionsFailedError: some conditions did not hold; nothing is written.
             TransactionTooLargeError: nothing is written.
-            TableBusyError: `BATCH_ATTEMPTS` attempts were refused, by conflicts or throttling; nothing is written.
+            TableBusyError: so many `attempts` were refused, by conflicts or throttling; nothing is written.
         """
         _check_size(writes)
         entries: list[Any] = [{type(each).__name__: {"TableName": self.name, **each.request()}} for each in writes]
         token, until = str(uuid4()), self.monotonic() + REPEAT_SECONDS
-        for attempt in range(BATCH_ATTEMPTS):
-            self._pause_before(attempt)
+        for attempt in range(attempts):
+            self._pause_before(attempt, first=CONFLICT_SECONDS)
             try:
                 self.client.transact_write_items(TransactItems=entries, ClientRequestToken=token)
             except (BotoCoreError, ClientError) as error:
@@ -336,21 +351,23 @@ class Table:
                 codes = [reason.get("Code") for reason in response.get("CancellationReasons", [])]
                 if failed := [index for index, code in enumerate(codes) if code == "ConditionalCheckFailed"]:
                     raise ConditionsFailedError(failed) from error
-                status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", SERVER_FAULT)
-                may_repeat = status >= SERVER_FAULT and attempt < UNKNOWN_ATTEMPTS - 1
+                metadata = response.get("ResponseMetadata", {"HTTPStatusCode": SERVER_FAULT})
+                # A refusal of a repeated call says nothing about the first one, of which the reply was lost.
+                is_unknown = metadata["HTTPStatusCode"] >= SERVER_FAULT or metadata.get("RetryAttempts", 0) > 0
+                may_repeat = is_unknown and attempt < min(attempts, UNKNOWN_ATTEMPTS) - 1
                 if not (may_repeat or _REFUSED_FOR_NOW.intersection(codes)) or self.monotonic() > until:
                     raise
             else:
                 return
-        raise self._busy(f"a transaction of {len(writes)} items")
+        raise self._busy(f"a transaction of {len(writes)} items", attempts)
 
-    def _pause_before(self, attempt: int) -> None:
+    def _pause_before(self, attempt: int, first: float = 0.1) -> None:
         """Wait before an attempt that repeats others, which are numbered from 0."""
         if attempt:
-            self.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
+            self.sleep(pause_seconds(attempt, first, maximum=5.0))
 
-    def _busy(self, left: str) -> TableBusyError:
-        return TableBusyError(f"the table {self.name!r} left {left} after {BATCH_ATTEMPTS} attempts; try again later")
+    def _busy(self, left: str, attempts: int = BATCH_ATTEMPTS) -> TableBusyError:
+        return TableBusyError(f"the table {self.name!r} left {left} after {attempts} attempts; try again later")
 
     def get(self, pk: str, sk: str) -> Item | None:
         """Return one item, read consistently, or None."""

@@ -1,6 +1,5 @@
 """Figures of jobs in the table: how many images were accepted and answered, and which file has all results."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,62 +7,68 @@ from core.jobs.items import (
     ACCEPTED,
     COPIED,
     COUNTED,
+    COUNTED_FIGURES,
     MERGED,
+    RUN,
     counts_of,
     counts_partition,
-    runs_as_text,
-    times_as_text,
+    stated,
 )
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import Counts, MergedFile, ResultsCopy
-from services.table import Table
+from services.table import Table, Update
+
+NOT_LATER = "attribute_not_exists( #token ) OR #token <= :token"
+"""The condition of the fence: no controller with a later token has written the item."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountsChange:
+    """What a transaction adds to the counts of a job; the figures are those of `Counts`.
+
+    Attributes:
+        answers: results of workers, in the billing period `run` of the fleet.
+        at: when the status of an image changed; None if none did.
+    """
+
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    system_retried: int = 0
+    resends: int = 0
+    answers: int = 0
+    run: int = 0
+    at: datetime | None = None
+
+    def update(self, job_id: str, token: int) -> Update:
+        """Return the write of a controller with a fencing `token`, which fails if a later one has written."""
+        amounts = {name: amount for name in COUNTED_FIGURES if (amount := getattr(self, name))} | {"revision": 1}
+        if self.answers:
+            amounts[f"{RUN}{self.run}"] = self.answers
+        return Update(
+            counts_partition(job_id),
+            COUNTED,
+            amounts,
+            {"token": token, **stated({"last_at": self.at})},
+            stated({"first_at": self.at}),
+            condition=NOT_LATER,
+        )
 
 
 @dataclass(frozen=True)
 class JobFigures:
-    """Reads and writes the figures of jobs, all absolute; errors are those of `JobStore`.
+    """Reads the figures of jobs, and writes which file has all results; errors are those of `JobStore`.
 
     A method with a fencing `token`, for the controller alone, returns False if one with a later token has written.
     """
 
     table: Table
 
-    def put_accepted_count(self, job_id: str, writer_id: str, accepted: int) -> None:
-        """Record how many images the process `writer_id` has accepted for the job in total; never lowers it."""
-        self.table.set(
-            counts_partition(job_id),
-            f"{ACCEPTED}{writer_id}",
-            {"accepted": accepted},
-            condition="attribute_not_exists( #accepted ) OR #accepted < :accepted",
-        )
-
-    def put_accepted_counts(self, counts: Mapping[str, tuple[str, int]]) -> None:
-        """Record the counts of several jobs, by their ids; no other process may write under these writer ids."""
-        self.table.put_all(
-            [
-                {"pk": counts_partition(job_id), "sk": f"{ACCEPTED}{writer_id}", "accepted": accepted}
-                for job_id, (writer_id, accepted) in counts.items()
-            ]
-        )
-
     def counts(self, job_id: str) -> Counts:
-        """Return the counts of a job that the controller last stored."""
-        item = self.table.get(counts_partition(job_id), COUNTED)
-        return Counts() if item is None else counts_of(item)
-
-    def store_counts(self, job_id: str, counts: Counts, token: int = 0) -> bool:
-        """Store the controller's counts of a job."""
-        attributes: dict[str, str | int] = {
-            "done": counts.done,
-            "failed": counts.failed,
-            "images": counts.images,
-            "system_retried": counts.system_retried,
-            "resends": counts.resends,
-            "cancelled": counts.cancelled,
-            **times_as_text(counts.first_result_at, counts.last_result_at),
-            **runs_as_text(counts),
-        }
-        return self.table.put_fenced({"pk": counts_partition(job_id), "sk": COUNTED, **attributes}, token)
+        """Return the counts of a job."""
+        keys = [(counts_partition(job_id), kind) for kind in (ACCEPTED, COUNTED)]
+        items = {item["sk"]: item for item in self.table.get_all(keys)}
+        return counts_of(items.get(ACCEPTED), items.get(COUNTED))
 
     def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
         """Record the file with all results of a job."""

@@ -9,6 +9,7 @@ from typing import cast
 
 from core.ids import ImageRef
 from core.jobs.models import (
+    MAX_RUNS,
     Counts,
     DeletedJob,
     ImageRecord,
@@ -29,18 +30,17 @@ from core.model_catalog import JobModel
 from services.table import EXPIRES_AT, Item
 
 JOBS, OWNED, OPEN, DELETED, SINGLE = "JOBS", "OWNED#", "OPEN", "DELETED", "SINGLE"
-CANCELLED, COUNTED, ACCEPTED, MERGED, RETRIED = "CANCELLED", "COUNTED", "SAID#", "MERGED", "RETRIED"
-LISTING = "SOURCE"
-"""Sorts after the accepted counts, so that processes of earlier versions do not read it as one."""
-
-COPIED = "TARGET"
-"""Sorts after `LISTING`, for the same reason."""
-
-RESUMED = "UNLIMITED"
-"""Sorts after `COPIED`: processes of earlier versions would read it as an accepted count."""
+ACCEPTED, CANCELLED, COUNTED, MERGED, RETRIED = "ACCEPTED", "CANCELLED", "COUNTED", "MERGED", "RETRIED"
+LISTING, COPIED, RESUMED = "SOURCE", "TARGET", "UNLIMITED"
 
 LISTINGS = "LISTINGS"
 """Partition of the jobs with a source that may not be listed yet."""
+
+COUNTED_FIGURES = ("done", "failed", "cancelled", "system_retried", "resends")
+"""Attributes of `COUNTED` that are sums over results and resends, as in `Counts`."""
+
+RUN = "run_"
+"""Begins the attributes of `COUNTED` for the results of workers in a billing period, whose number follows."""
 
 IMAGE, RESULT, RESENT, TRUTH = "IMAGE#", "RESULT#", "RESENT#", "TRUTH#"
 
@@ -289,7 +289,7 @@ def resend_item(job_id: str, image_id: str, resend: Resend) -> Item:
         "times": resend.times,
         "attempt": resend.attempt,
         "waited_seconds": resend.waited_seconds,
-        **times_as_text(resend.first_at, resend.last_at),
+        **stated({"first_at": resend.first_at, "last_at": resend.last_at}),
     }
 
 
@@ -321,25 +321,19 @@ def truth_of(item: Item) -> TrueLabel:
     return TrueLabel(str(item["label"]), datetime.fromisoformat(str(item["set_at"])), source)
 
 
-def counts_of(item: Item) -> Counts:
-    """Return the counts of an item."""
-    runs = (pair.partition(":") for pair in str(item.get("runs", "")).split())
+def counts_of(accepted: Item | None, counted: Item | None) -> Counts:
+    """Return the counts of the items `ACCEPTED` and `COUNTED`, as far as these exist."""
+    item = counted or {}
+    runs = sorted((int(name.removeprefix(RUN)), int(item[name])) for name in item if name.startswith(RUN))
+    figures = {name: int(item.get(name, 0)) for name in COUNTED_FIGURES}
     return Counts(
-        done=int(item["done"]),
-        failed=int(item["failed"]),
-        images=int(item["images"]),
+        **figures,
+        revision=int(item.get("revision", 0)),
+        images=int((accepted or {}).get("images", 0)),
         first_result_at=moment_in(item, "first_at"),
         last_result_at=moment_in(item, "last_at"),
-        runs=tuple((int(run), int(answers)) for run, _, answers in runs),
-        system_retried=int(item.get("system_retried", 0)),
-        resends=int(item.get("resends", 0)),
-        cancelled=int(item.get("cancelled", 0)),
+        runs=tuple(runs[-MAX_RUNS:]),
     )
-
-
-def runs_as_text(counts: Counts) -> Item:
-    """Return the attribute for the billing periods in which a job was answered, if there are any."""
-    return stated({"runs": " ".join(f"{run}:{answers}" for run, answers in counts.runs)})
 
 
 def merged_of(item: Item) -> MergedFile:
@@ -378,11 +372,6 @@ def listing_of(item: Item) -> SourceListing:
         error=str(item["error"]),
         paused_until=moment_in(item, "paused_until"),
     )
-
-
-def times_as_text(first: datetime | None, last: datetime | None) -> Item:
-    """Return the attributes for the times of the first and the last event, if they are known."""
-    return stated({"first_at": first, "last_at": last})
 
 
 def moment_in(item: Item, name: str) -> datetime | None:

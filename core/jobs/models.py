@@ -231,7 +231,7 @@ class TrueLabel:
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The part of a result that the controller remembers; the attributes are those of `ClassificationResult`.
+    """The part of a result that needs no read of its response; the attributes are those of `ClassificationResult`.
 
     `cancelled` is whether the image failed because its job was cancelled.
     """
@@ -244,7 +244,7 @@ class ResultSummary:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The counts of a job's images: absolute figures.
+    """The counts of a job's images.
 
     Attributes:
         done: images with a label.
@@ -255,6 +255,7 @@ class Counts:
         system_retried: images that the system retried: received more than once, or requested again by the controller.
         resends: requests that the controller sent again.
         cancelled: images of `failed` that were not classified because the job was cancelled.
+        revision: number of transactions that have recorded results: it changes with any of them.
     """
 
     done: int = 0
@@ -266,6 +267,7 @@ class Counts:
     system_retried: int = 0
     resends: int = 0
     cancelled: int = 0
+    revision: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,20 +414,3 @@ class OpenJob:
 
     job_id: str
     touched_at: str
-
-
-def with_result(counts: Counts, before: Status | None, now: Status, at: datetime) -> Counts:
-    """Return `counts` after an image's result changed from `before` (None if it had none) to `now`."""
-    if before in {now, "done"}:
-        return counts
-    done = counts.done + (now == "done")
-    failed = counts.failed + (now == "failed") - (before == "failed")
-    first = counts.first_result_at or at
-    return replace(counts, done=done, failed=failed, first_result_at=first, last_result_at=at)
-
-
-def with_answers(counts: Counts, run: int, answers: int) -> Counts:
-    """Return `counts` after workers have given `answers` more results in a billing period of the fleet."""
-    answered = dict(counts.runs)
-    answered[run] = answered.get(run, 0) + answers
-    return replace(counts, runs=tuple(sorted(answered.items()))[-MAX_RUNS:])

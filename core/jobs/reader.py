@@ -48,10 +48,6 @@ class JobReader:
         items = self.table.query(self._partition(job_id), beyond, IMAGE + LAST, limit=limit)
         return (image_of(job_id, item) for item in items)
 
-    def count_images(self, job_id: str) -> int:
-        """Return how many images of the job are recorded; the cost grows with their number."""
-        return self.table.count(self._partition(job_id), IMAGE)
-
     def result(self, ref: ImageRef) -> ClassificationResult | None:
         """Return the result of one image, or None if no result exists yet."""
         item = self.table.get(self._partition(ref.job_id), f"{RESULT}{ref.image_id}")
@@ -67,9 +63,9 @@ class JobReader:
         items = self.table.query(self._partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
         return {response.image_id: response for response in map(result_of, items)}
 
-    def summaries(self, job_id: str) -> Iterator[tuple[str, ResultSummary]]:
-        """Yield the image id and the summary of each result of the job, in the order of the ids."""
-        items = self.table.query(self._partition(job_id), RESULT, RESULT + LAST)
+    def summaries(self, job_id: str, first: str = "", last: str = LAST) -> Iterator[tuple[str, ResultSummary]]:
+        """Yield image id and summary of each result from the image id `first` to `last`, in the order of the ids."""
+        items = self.table.query(self._partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
         return ((str(item["sk"]).removeprefix(RESULT), result_summary_of(item)) for item in items)
 
     def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:

@@ -20,12 +20,12 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it;       | both       |
 |                  |                    | reason: why the controller did so                         |            |
 | `COUNTS#` job id | `UNLIMITED`        | a retry went on after that: its failures have no limit    | web        |
-| `COUNTS#` job id | `COUNTED`          | done, failed, images, first, last result, runs,           | controller |
-|                  |                    | system_retried, resends, cancelled                        |            |
+| `COUNTS#` job id | `ACCEPTED`         | images: how many were accepted                            | web        |
+| `COUNTS#` job id | `COUNTED`          | done, failed, cancelled, first, last result, runs,        | controller |
+|                  |                    | system_retried, resends, revision; token: the fence       |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
 | `COUNTS#` job id | `TARGET`           | version, error: the user's copy of that file              | controller |
 | `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
-| `COUNTS#` job id | `SAID#` writer id  | how many images this web process has accepted             | web        |
 | `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
 | `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
@@ -36,7 +36,6 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 |                  |                    | was presumed lost: times, attempt, first, last            |            |
 | `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
 | `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `core/jobs/uploads.py`   | web        |
-| `JOB#` job id    | `UPLOAD#` id       | its counted images: `core/jobs/uploads.py`                | web        |
 | `NOTIFY`         | job or message id  | what is not announced yet: feature `notifications`        | controller |
 | `FLEET`          | `MESSAGES`         | last messages on caps and outages: the same feature       | controller |
 | `PUTS#` shard    | intent id          | images that are being put: `core/jobs/put_intents.py`     | both       |
@@ -51,19 +50,17 @@ Without sign-in a job has no owner and no item of `OWNED#`. Both items are writt
 leaves one unprocessed can a process end between them, and then before it answers. A deletion removes both; if it is
 interrupted, its mark repeats it.
 
-Every write is an absolute figure or an idempotent put, so it may be repeated. `done` beats `failed`, and the failure
-of a later attempt beats the failure of an earlier one.
+What is counted is added in the transaction that writes the item: an image together with `ACCEPTED`, a result
+together with `COUNTED`. Its conditions make it happen once, so counts and items agree at any moment. Other writes are
+idempotent puts. `done` beats `failed`, and the failure of a later attempt beats that of an earlier one.
 
 Attempts of an image are numbered: a retry raises `attempt` in the image's record, and request, prediction and
 response carry the number. An image is being retried while its failed result has a lower number than its record.
-
-The number of images of a job is the greater of two lower bounds: the sum of the web processes' counts, and the
-controller's last count. So a process that dies between two writes makes no figure wrong for long.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from core.ids import FIRST_ID, ImageRef, first_id_of
 from core.jobs.items import (
@@ -71,6 +68,7 @@ from core.jobs.items import (
     CANCELLED,
     COPIED,
     COUNTED,
+    DELETED,
     IMAGE,
     JOBS,
     LISTING,
@@ -97,9 +95,7 @@ from core.jobs.items import (
     moment_in,
     open_item,
     partition,
-    resend_item,
     resend_of,
-    result_item,
     result_of,
     single_job_item,
     single_job_of,
@@ -108,12 +104,12 @@ from core.jobs.items import (
 )
 from core.jobs.lifecycle import DeletedJobs, OpenJobs, no_job
 from core.jobs.models import (
-    Counts,
     ImageRecord,
     Job,
     JobStatus,
     MinScores,
     Resend,
+    ResultSummary,
     SourceListing,
     TrueLabel,
 )
@@ -121,15 +117,29 @@ from core.jobs.reader import JobReader
 from core.messages import ClassificationResult
 from core.model_catalog import JobModel
 from services.batches import in_batches
-from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
-from services.table import BATCH, EXPIRES_AT, LAST, Item, Table, TableBusyError
+from services.table import (
+    BATCH,
+    EXPIRES_AT,
+    IS_NEW,
+    LAST,
+    MAX_TRANSACTION_ITEMS,
+    PAGE,
+    ConditionCheck,
+    ConditionsFailedError,
+    Item,
+    Put,
+    Table,
+    TableBusyError,
+    TransactedWrite,
+    Update,
+)
 
 MAX_CHANGES = 10
 """Writes of one change of a job while others change it at the same moment."""
 
-SLOW_RECORD_SECONDS = 10.0
-"""Time to record images after which their jobs are marked as open again, well before they could be closed."""
+MAX_RECORDED = MAX_TRANSACTION_ITEMS - 3
+"""Images of a transaction. It also counts them, marks their job as open, and checks that it is not being deleted."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +149,6 @@ class JobStore(JobReader):
     Any method may raise TableBusyError: some items were not read or written, and calling it again is safe. What names
     a job or an image raises NotFoundError if it does not exist, and what adds to a job also if it is being deleted.
     """
-
-    clock: Clock = field(default=CLOCK, kw_only=True)
 
     # Jobs
 
@@ -251,18 +259,15 @@ class JobStore(JobReader):
 
     def status_of(self, job: Job) -> JobStatus:
         """Return the status of a job that has just been read."""
-        found = self.table.query(counts_partition(job.job_id), CANCELLED, COPIED)
+        found = self.table.query(counts_partition(job.job_id), ACCEPTED, COPIED)
         items = {str(item["sk"]): item for item in found}
-        counted, merged, retried, cancelled, listing, copy = (
-            items.pop(kind, None) for kind in (COUNTED, MERGED, RETRIED, CANCELLED, LISTING, COPIED)
+        merged, retried, cancelled, listing, copy = (
+            items.get(kind) for kind in (MERGED, RETRIED, CANCELLED, LISTING, COPIED)
         )
-        counts = counts_of(counted) if counted else Counts()
-        # A later release may store other kinds of items here.
-        accepted = sum(int(item["accepted"]) for key, item in items.items() if key.startswith(ACCEPTED))
-        counts = replace(counts, images=max(counts.images, accepted))
+        counts = counts_of(items.get(ACCEPTED), items.get(COUNTED))
         return JobStatus(
             job,
-            max(counts.images, counts.done + counts.failed),
+            counts.images,
             counts,
             retried_at=moment_in(retried, "at") if retried else None,
             merged=merged_of(merged) if merged else None,
@@ -282,31 +287,83 @@ class JobStore(JobReader):
 
     # Images
 
-    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> None:
-        """Record accepted images, and mark their jobs as open.
+    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> list[ImageRecord]:
+        """Record and count accepted images, and mark their jobs as open; return those that were not recorded before.
 
-        If that takes long, the controller may have closed a job meanwhile without having seen all images: the jobs
-        are then marked again, as touched later.
+        Up to `MAX_RECORDED` images of a job are recorded in one transaction, so all of them or none.
         """
-        job_ids = list(dict.fromkeys(image.ref.job_id for image in images))
-        opened = [open_item(job_id, touched_at) for job_id in job_ids]
-        began = self.clock.monotonic()
-        self.table.put_all([*opened, *(image_item(image) for image in images)])
-        if (seconds := self.clock.monotonic() - began) > SLOW_RECORD_SECONDS:
-            later = touched_at + timedelta(seconds=seconds)
-            self.table.put_all([open_item(job_id, later) for job_id in job_ids])
-        DeletedJobs(self.table).check_none(job_ids)
+        by_job: dict[str, list[ImageRecord]] = {}
+        for image in images:
+            by_job.setdefault(image.ref.job_id, []).append(image)
+        batches = ((job_id, some) for job_id, each in by_job.items() for some in in_batches(each, MAX_RECORDED))
+        return [image for job_id, some in batches for image in self._record_images(job_id, some, touched_at)]
 
-    def find_images(
+    def _record_images(self, job_id: str, images: list[ImageRecord], touched_at: datetime) -> list[ImageRecord]:
+        left = images
+        while left:
+            first: list[TransactedWrite] = [
+                ConditionCheck(DELETED, job_id, condition=IS_NEW),
+                Put(open_item(job_id, touched_at)),
+                Update(counts_partition(job_id), ACCEPTED, {"images": len(left)}, {}),
+            ]
+            try:
+                self.table.transact(*first, *(Put(image_item(image), condition=IS_NEW) for image in left))
+            except ConditionsFailedError as error:
+                if 0 in error.indexes:
+                    raise no_job(job_id) from error
+                left = [image for index, image in enumerate(left, len(first)) if index not in error.indexes]
+            else:
+                return left
+        OpenJobs(self.table).reopen(job_id, touched_at)
+        return []
+
+    def newest_image(self, job_id: str) -> str:
+        """Return the id of the job's last image; an empty text if it has none."""
+        newest = self.table.query(partition(job_id), IMAGE, IMAGE + LAST, limit=1, newest_first=True)
+        return next((str(item["sk"]).removeprefix(IMAGE) for item in newest), "")
+
+    def missing_after(self, job_id: str, after: str, limit: int = PAGE) -> tuple[list[ImageRecord], str | None]:
+        """Return those of the `limit` images after the image id `after` that have no result of their last attempt.
+
+        Also return where to continue, or None after the last image.
+        """
+        images = list(self.images(job_id, after, limit))
+        if not images:
+            return [], None
+        last = images[-1].ref.image_id
+        # After the images: a result that is recorded in between is found.
+        results = dict(self.summaries(job_id, images[0].ref.image_id, last))
+        missing = [image for image in images if is_missing(image, results.get(image.ref.image_id))]
+        return missing, last if len(images) == limit else None
+
+    def still_missing(self, refs: Sequence[ImageRef]) -> list[ImageRecord]:
+        """Return the records of those of `refs`, each once, that have no result of their last attempt."""
+        records, results = self.images_of(refs), self.results_of(refs)
+        return [record for ref, record in records.items() if is_missing(record, results.get(ref))]
+
+    def find_accepted(
         self, refs: Collection[ImageRef]
-    ) -> tuple[dict[ImageRef, ImageRecord], dict[ImageRef, Exception]]:
-        """Return the records of those of `refs`, each once, that are accepted images, and why others were not read.
+    ) -> tuple[dict[str, Job], set[ImageRef], dict[ImageRef, Exception]]:
+        """Return the existing jobs of `refs`, those of `refs` that are accepted images, and why some were not read.
 
-        Each call is tried once.
+        Each call is tried once, and a job that cannot be read delays no other.
         """
-        items, left = self.table.get_each([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
-        found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
-        return {record.ref: record for record in found}, {_ref_of(*key): error for key, error in left}
+        by_job = dict[str, list[ImageRef]]()
+        for ref in refs:
+            by_job.setdefault(ref.job_id, []).append(ref)
+        images = {(partition(ref.job_id), f"{IMAGE}{ref.image_id}"): ref for ref in refs}
+        items, left = self.table.get_each([*((JOBS, job_id) for job_id in by_job), *images])
+        jobs, accepted = dict[str, Job](), set[ImageRef]()
+        errors = {ref: error for (pk, sk), error in left for ref in (by_job[sk] if pk == JOBS else [images[pk, sk]])}
+        for item in items:
+            if item["pk"] != JOBS:
+                accepted.add(images[str(item["pk"]), str(item["sk"])])
+                continue
+            try:
+                jobs[str(item["sk"])] = job_of(item)
+            except (KeyError, ValueError) as error:
+                errors |= dict.fromkeys(by_job[str(item["sk"])], error)
+        return jobs, accepted, errors
 
     def replace_image(self, before: ImageRecord, after: ImageRecord) -> bool:
         """Replace the record `before` by `after`; return False if the record has another attempt meanwhile.
@@ -327,10 +384,6 @@ class JobStore(JobReader):
         """Return when failed images of a job were last retried, if ever."""
         item = self.table.get(counts_partition(job_id), RETRIED)
         return None if item is None else moment_in(item, "at")
-
-    def delete_images(self, refs: Sequence[ImageRef]) -> None:
-        """Delete the records of images that were not accepted."""
-        self.table.delete_all([(partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
 
     def image(self, ref: ImageRef) -> ImageRecord:
         """Return the record of one image."""
@@ -364,27 +417,6 @@ class JobStore(JobReader):
             None if truth is None else truth_of(truth),
         )
 
-    # Results
-
-    def put_each_done(self, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
-        """Store results with status `done`, of any jobs; return the images that are left, with the reason."""
-        left = self.table.put_each([result_item(response) for response in responses])
-        return {_ref_of(str(item["pk"]), str(item["sk"])): error for item, error in left}
-
-    def put_failed(self, response: ClassificationResult) -> bool:
-        """Store a result with status `failed`; return False if the image is done or a later attempt has failed."""
-        free = (
-            "attribute_not_exists( #pk )"
-            " OR ( #status = :failed AND ( attribute_not_exists( #attempt ) OR #attempt <= :attempt ) )"
-        )
-        return self.table.put_if(result_item(response), free, {"failed": "failed", "attempt": response.attempt})
-
-    # Requests that were sent again
-
-    def put_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
-        """Store how often the requests of images of a job were sent again, by image id; absolute figures."""
-        self.table.put_all([resend_item(job_id, image_id, resend) for image_id, resend in resends.items()])
-
     # True labels
 
     def set_truths(self, job: Job, truths: Mapping[str, TrueLabel | None]) -> None:
@@ -407,8 +439,9 @@ class JobStore(JobReader):
             raise no_job(job.job_id)
 
 
-def _ref_of(partition_key: str, sort_key: str) -> ImageRef:
-    return ImageRef(partition_key.partition("#")[2], sort_key.partition("#")[2])
+def is_missing(image: ImageRecord, result: ResultSummary | ClassificationResult | None) -> bool:
+    """Return whether an image has no result of its last attempt, and no label."""
+    return result is None or (result.status == "failed" and result.attempt < image.attempt)
 
 
 def no_image(ref: ImageRef) -> NotFoundError:

@@ -1,8 +1,7 @@
-"""What a repeated upload finds of the first one: the job of its key, its images, and which of them are counted."""
+"""What a repeated upload finds of the first one: the job of its key, and its images."""
 
 import json
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -30,9 +29,6 @@ MAX_FILES = 250
 
 ManifestImages = Mapping[int, ImageRecord]
 """Images by the position of their file in the request, from 0."""
-
-MARK_TRIES = 3
-"""Tries of a commit to mark its images while other commits mark theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,30 +151,3 @@ class UploadManifests:
             ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
             images[index] = ImageRecord(ref, filename, key_of_object, size, accepted, owner=owner, model=model)
         return UploadManifest(images, str(item.get("digest", "")))
-
-
-@dataclass(frozen=True)
-class UploadCounts:
-    """The counted images of presigned uploads, in the job's partition: any number of commits count an image once."""
-
-    table: Table
-
-    def mark(self, job_id: str, upload_id: str, image_ids: AbstractSet[str]) -> AbstractSet[str]:
-        """Mark `image_ids` as counted; return those that certainly this call has marked, and no other call will.
-
-        An image that no process has certainly marked is not counted: a count may be too low for a while, never too
-        high.
-        """
-        place = {"pk": partition(job_id), "sk": f"UPLOAD#{upload_id}"}
-        for _ in range(MARK_TRIES):
-            item = self.table.get(place["pk"], place["sk"])
-            before = "" if item is None else str(item["counted"])
-            fresh = image_ids - set(before.split())
-            if not fresh:
-                return frozenset()
-            counted = " ".join(sorted({*before.split(), *fresh}))
-            if self.table.put_if(
-                {**place, "counted": counted}, "attribute_not_exists( #pk ) OR #counted = :before", {"before": before}
-            ):
-                return fresh
-        return frozenset()

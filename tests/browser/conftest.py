@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
@@ -46,7 +46,6 @@ from playwright.sync_api import (
 )
 
 from core.ids import ImageRef, new_id
-from core.jobs.figures import JobFigures
 from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job
@@ -58,7 +57,7 @@ from scripts.run.sign_in import operator_token, provider_settings
 from scripts.run.system import System
 from services.table import Table
 from tests.support.chromium import NO_BROWSER, find_chromium, launch_chromium
-from tests.support.jobs import LATEST_TOKEN, done, failed
+from tests.support.jobs import done, failed, put_results
 from tests.support.providers import CLIENT, SECRET, mock_provider
 from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS
@@ -373,27 +372,11 @@ class WrittenJob:
     def finish(
         self, first: int, last: int, failures: int = 0, seconds_ago: float = 0.0, answer: Answer | None = None
     ) -> None:
-        """Put the results of some images, the last `failures` of them without a label, and then the counts."""
+        """Put the results of some images, the last `failures` of them without a label."""
         chosen, answer = self.images[first:last], answer or answer_of
         good = [answer(image, index) for index, image in enumerate(chosen[: len(chosen) - failures])]
-        with ThreadPoolExecutor(4) as writers:
-            list(writers.map(self.store.put_each_done, [good[at : at + 250] for at in range(0, len(good), 250)]))
-        for image in chosen[len(chosen) - failures :]:
-            self.store.put_failed(failed(image))
-        before = JobFigures(self.store.table).counts(self.job.job_id)
-        now = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-        JobFigures(self.store.table).store_counts(
-            self.job.job_id,
-            replace(
-                before,
-                done=before.done + len(good),
-                failed=before.failed + failures,
-                images=len(self.images),
-                first_result_at=before.first_result_at or now,
-                last_result_at=now,
-            ),
-            token=LATEST_TOKEN,
-        )
+        bad = [failed(image) for image in chosen[len(chosen) - failures :]]
+        put_results(self.store, *good, *bad, at=datetime.now(UTC) - timedelta(seconds=seconds_ago))
 
 
 def answer_of(image: ImageRecord, index: int) -> ClassificationResult:
@@ -429,7 +412,6 @@ def write_job(system: System, page: Page, page_faults: PageFaults) -> Iterator[C
         for opened in OpenJobs(store.table).find_all():
             if opened.job_id == job.job_id:
                 OpenJobs(store.table).close(opened)
-        JobFigures(store.table).put_accepted_count(job.job_id, "test", count)
         return WrittenJob(store, job, images)
 
     yield write

@@ -24,7 +24,7 @@ from tests.browser.conftest import (
     WrittenJob,
     expect_live,
 )
-from tests.support.jobs import failed, request_again, send_again
+from tests.support.jobs import failed, put_results, request_again, send_again
 from tests.support.systems import crashed_images
 from tests.support.waiting import wait_until
 from web_tier.http.assets import STATIC, assets_hash
@@ -351,7 +351,7 @@ def test_a_retry_is_shown_while_it_is_under_way_and_so_is_that_it_failed_again(
             expect(each.locator("#found")).to_have_text("Retrying 1 image.")
             expect(each.get_by_role("button", name="Retry")).to_have_count(0)
     again = failed(written.images[2], "it is no image at all").model_copy(update={"attempt": 1})
-    written.store.put_failed(again)
+    put_results(written.store, again)
     expect(page.locator(".tile.retrying")).to_have_count(0)
     expect(page.locator(".tile.failed .reason")).to_have_text("it is no image at all")
     expect(page.locator("#state")).to_have_text("finished")
@@ -708,7 +708,7 @@ def test_a_stopped_job_without_an_image_to_retry_can_be_resumed(
     written = write_job(4)
     written.finish(0, 4, failures=4)
     for image in written.images:
-        written.store.put_failed(failed(image, code="undecodable", attempt=1))
+        put_results(written.store, failed(image, code="undecodable", attempt=1))
     reason = "4 of 4 images failed, more than 5%, most as undecodable"
     Cancellations(written.store.table).cancel(written.job.job_id, datetime.now(UTC), reason)
     open_live(page, written.path)

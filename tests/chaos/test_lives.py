@@ -106,8 +106,13 @@ def way_of_images(made: Counter[str]) -> Requests:
 
     Polls find nothing as a rule, so that receives count as often as something was deleted.
     """
-    kinds = ("JOB", "COUNTS", "OPEN")
-    written = sum(made[f"dynamodb {call} {kind}"] for call in ("BatchWriteItem", "UpdateItem") for kind in kinds)
+    kinds = ("JOB", "JOBS", "COUNTS", "OPEN", "DELETED")
+    written = sum(
+        made[f"dynamodb {call} {kind}"]
+        for call in ("BatchWriteItem", "UpdateItem")
+        for kind in ("JOB", "COUNTS", "OPEN")
+    )
+    written += 2 * sum(made[f"dynamodb TransactWriteItems {kind}"] for kind in kinds)
     return Requests(
         s3_put=made["s3 PUT"],
         s3_get=made["s3 GET"],

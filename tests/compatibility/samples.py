@@ -56,9 +56,10 @@ from core.jobs.models import (
     TrueLabel,
 )
 from core.jobs.put_intents import PutIntent, PutIntents
+from core.jobs.results import JobResends
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore, SingleJobs
-from core.jobs.uploads import Claim, Claims, UploadCounts, UploadManifests
+from core.jobs.uploads import Claim, Claims, UploadManifests
 from core.messages import (
     CANCELLED,
     GONE,
@@ -83,6 +84,7 @@ from core.model_catalog import (
 from services.ec2 import LaunchSpec
 from services.lease import Lease
 from tests.support.clocks import ManualClock
+from tests.support.jobs import put_counts, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.auth.sessions import RotatedSession, SessionRecord, SessionStore
 from web_tier.features.dead_letters.store import DeadLetterStore
@@ -180,20 +182,20 @@ def _fill_jobs(store: JobStore) -> None:
         for number, ref in enumerate((DONE, FAILED, GIVEN_UP, WAITING))
     ]
     store.record_images(records, NOW)
-    JobFigures(store.table).put_accepted_count(JOB, "writer", 4)
-    store.put_each_done([_result(DONE)])
+    put_results(store, _result(DONE))
     cancelled = failed(FAILED, CANCELLED, worker="controller", attempts=0, attempt=1).response()
     given_up = failed(GIVEN_UP, crashed_worker(5), worker="controller", attempts=5, attempt=1).response()
     for response in (cancelled, given_up):
-        store.put_failed(response)
+        put_results(store, response)
     DeadLetterStore(store).put_each([given_up])
-    store.put_resends(JOB, {WAITING.image_id: Resend(1, NOW, NOW, 60, 2)})
+    resends = JobResends(JOB, {WAITING.image_id: Resend(1, NOW, NOW, 60, 2)})
+    store.table.transact(*(each.write for each in resends.writes(token=3)))
     store.set_truths(job, {DONE.image_id: TrueLabel("yield", NOW, "csv")})
     counts = Counts(
         done=1, failed=2, images=4, first_result_at=NOW, last_result_at=NOW, runs=((1, 2), (2, 1)),
         system_retried=1, resends=2, cancelled=1,
     )  # fmt: skip
-    JobFigures(store.table).store_counts(JOB, counts, token=3)
+    put_counts(store, JOB, counts, token=3)
     JobFigures(store.table).put_merged(JOB, MergedFile(f"results/{JOB}.jsonl", "4/1/2/x/y", NOW), token=3)
     JobFigures(store.table).put_copy(JOB, ResultsCopy("4/1/2/x/y z", "refused"), token=3)
     store.put_retried(JOB, NOW)
@@ -315,7 +317,6 @@ def _fill_users(table: MemoryTable) -> None:
         model=SOME_LABELS.requested,
     )
     UploadManifests(table).claim(JOB, KEY, {0: image}, "digest of the files")
-    UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id})
     Quotas(table, LIMITS, ManualClock(0.0, NOW)).charge(OWNER, Amount(3, 300, 1))
     Lease(table, "controller", 5.0, "holder", clock=ManualClock(0.0, NOW)).take_or_renew()
 
@@ -401,7 +402,6 @@ def _read_users(table: MemoryTable) -> dict[str, object]:
         "rotated session": SessionStore(table).find(f"{SESSION}-old"),
         "claim": Claims(table, OWNER).find(KEY, NOW),
         "manifest of an upload": UploadManifests(table).find(JOB, KEY),
-        "images that are not counted": UploadCounts(table).mark(JOB, UPLOAD, {DONE.image_id}),
         "quota": Quotas(table, LIMITS, ManualClock(0.0, NOW)).remaining(OWNER),
         "lease is free": second_contender.take_or_renew(),
     }

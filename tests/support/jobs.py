@@ -10,17 +10,17 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from core.ids import ImageRef, new_id
-from core.jobs.figures import JobFigures
+from core.jobs.items import ACCEPTED, COUNTED, COUNTED_FIGURES, RUN, counts_partition, stated
 from core.jobs.models import Counts, ImageRecord, Job, MinScores, Resend
+from core.jobs.results import JobResends, JobResults, in_transactions
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, Status
+from services.table import Item
 
 UNKNOWN_ID = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 """An id of its form that nothing has; written out, since tests that run side by side must have the same names."""
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-LATEST_TOKEN = 10**15
-"""Later than that of a controller that runs beside the test and may have counted the images meanwhile."""
 
 MODEL = Model(name="demo", digest="sha256:4b1e8899")
 
@@ -43,10 +43,9 @@ def statuses_of(store: JobStore, job_id: str) -> dict[str, Status]:
 
 
 def add_images(store: JobStore, job: Job, *filenames: str) -> list[ImageRecord]:
-    """Record images of a job, and count them; return them in the order of their ids."""
+    """Record images of a job; return them in the order of their ids."""
     records = [record(job, filename) for filename in filenames]
     store.record_images(records, NOW)
-    JobFigures(store.table).put_accepted_count(job.job_id, "writer", len(records))
     return sorted(records, key=lambda added: added.ref.image_id)
 
 
@@ -89,25 +88,40 @@ def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) 
 
 def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime = NOW) -> None:
     """Record that the system requested an image again, as the controller does."""
-    job_id = image.ref.job_id
-    store.put_resends(job_id, {image.ref.image_id: Resend(image.attempt, at, at, waited_seconds=600, times=times)})
-    resends, results = store.resends(job_id), dict(store.summaries(job_id))
-    retried = resends.keys() | {image_id for image_id, result in results.items() if result.attempts > 1}
-    sent = sum(resend.times for resend in resends.values())
-    counts = replace(JobFigures(store.table).counts(job_id), system_retried=len(retried), resends=sent)
-    JobFigures(store.table).store_counts(job_id, counts, token=LATEST_TOKEN)
+    resend = Resend(image.attempt, at, at, waited_seconds=600, times=times)
+    some = JobResends(image.ref.job_id, {image.ref.image_id: resend})
+    some.read(store.table)
+    store.table.transact(*(each.write for each in some.writes(_token(store, image.ref.job_id))))
 
 
-def put_results(store: JobStore, job: Job, *responses: ClassificationResult) -> None:
-    """Store results and the job's counts, as the collector does."""
-    for response in responses:
-        if response.status == "done":
-            store.put_each_done([response])
-        else:
-            store.put_failed(response)
-    good = sum(response.status == "done" for response in responses)
-    images = store.count_images(job.job_id)
-    JobFigures(store.table).store_counts(job.job_id, Counts(good, len(responses) - good, images, NOW, NOW))
+def put_results(store: JobStore, *responses: ClassificationResult, at: datetime = NOW) -> None:
+    """Store results in place of worse ones, and count them, as the collector does."""
+    for job_id in dict.fromkeys(response.job_id for response in responses):
+        of_job = [response for response in responses if response.job_id == job_id]
+        for response in in_transactions(of_job):
+            some = JobResults(job_id, response)
+            some.read_again(store.table, {each.image_id for each in some.results})
+            if some.results:
+                store.table.transact(*(each.write for each in some.writes(_token(store, job_id), run=0, at=at)))
+
+
+def _token(store: JobStore, job_id: str) -> int:
+    """Return the fencing token of the controller that has counted last."""
+    return int((store.table.get(counts_partition(job_id), COUNTED) or {}).get("token", 0))
+
+
+def put_counts(store: JobStore, job_id: str, counts: Counts, token: int = 0) -> None:
+    """Store counts of a job that has no such images and results, in place of its own."""
+    pk, figures = counts_partition(job_id), {name: getattr(counts, name) for name in COUNTED_FIGURES}
+    times = stated({"first_at": counts.first_result_at, "last_at": counts.last_result_at})
+    runs = {f"{RUN}{run}": answers for run, answers in counts.runs}
+    counted: Item = {"pk": pk, "sk": COUNTED, **figures, **times, **runs, "token": token}
+    store.table.put_all([counted, {"pk": pk, "sk": ACCEPTED, "images": counts.images}])
+
+
+def count_images(store: JobStore, job_id: str) -> int:
+    """Return how many images of a job are recorded."""
+    return sum(1 for _ in store.images(job_id))
 
 
 def picture(form: str = "JPEG", size: tuple[int, int] = (16, 12), shade: int = 0) -> bytes:

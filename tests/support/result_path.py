@@ -1,5 +1,6 @@
 """What records results, connected as in the controller, over two jobs in memory."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -22,10 +23,6 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.collector import Collector
-from web_tier.controller.counts_store import CountsStore
-from web_tier.controller.job_cache import JobCache
-from web_tier.controller.job_counts import JobCounts
-from web_tier.controller.job_images import JobImages
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_writer import RecordGivenUp, ResultStatistics, ResultWriter
 
@@ -51,10 +48,12 @@ def not_done(ref: ImageRef, attempt: int = 0, attempts: int = 1) -> Classificati
     return failed(ref, failure, worker="i-1", attempt=attempt, attempts=attempts).response()
 
 
-def stored_jobs(fail: Callable[[str], None] = lambda _when: None) -> JobStore:
+def stored_jobs(
+    fail: Callable[[str], None] = lambda _when: None, sleep: Callable[[float], None] = time.sleep
+) -> JobStore:
     """A store with two jobs of forty images each, which fails only afterwards."""
     ready = [False]
-    store = JobStore(MemoryTable(failing_writes(lambda when: fail(when) if ready[0] else None)))
+    store = JobStore(MemoryTable(failing_writes(lambda when: fail(when) if ready[0] else None), sleep=sleep))
     for job_id, refs in IMAGES.items():
         store.create(Job(job_id, "job", EPOCH))
         store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in refs], EPOCH)
@@ -70,15 +69,7 @@ def figures(store: JobStore, job_id: str) -> tuple[int, int, int]:
 def figures_of_items(store: JobStore, job_id: str) -> tuple[int, int, int]:
     """The figures as the items themselves make them."""
     statuses = list(statuses_of(store, job_id).values())
-    return statuses.count("done"), statuses.count("failed"), store.count_images(job_id)
-
-
-class LockedCache(JobCache):
-    """Fails if it is about to use what is known of a job that no thread holds."""
-
-    def _known_or_read(self, job_id: str) -> JobCounts | None:
-        assert job_id in self.locks.in_use()
-        return super()._known_or_read(job_id)
+    return statuses.count("done"), statuses.count("failed"), len(list(store.images(job_id)))
 
 
 class Statistics(ResultStatistics):
@@ -93,7 +84,8 @@ class Statistics(ResultStatistics):
         self.results += results
 
     def attribute(self, answers: int) -> int:
-        self.answers.append((self.period, answers))
+        if answers:
+            self.answers.append((self.period, answers))
         return self.period
 
 
@@ -119,7 +111,7 @@ class InlineExecutor:
 
 
 class ResultPath:
-    """What records results; other `options` are those of the cache of jobs."""
+    """What records results."""
 
     def __init__(
         self,
@@ -128,35 +120,28 @@ class ResultPath:
         *,
         buckets: tuple[Bucket, Bucket] | None = None,
         statistics: ResultStatistics | None = None,
-        writer: type[ResultWriter] = ResultWriter,
         on_given_up: Sequence[RecordGivenUp] = (),
         clock: Clock = CLOCK,
-        **options: Any,
     ) -> None:
         inputs, outputs = buckets or (MemoryBucket(), MemoryBucket())
         self.inputs, self.outputs = InputBucket(inputs), OutputBucket(outputs)
-        options = {"readers": InlineExecutor(), "clock": clock, **options}
-        self.jobs = LockedCache(store, tenure or Tenure(), **options)
-        self.images, self.counts = JobImages(self.jobs), CountsStore(self.jobs)
-        parts = (self.jobs, self.images, self.counts, self.inputs, self.outputs, statistics, on_given_up)
-        self.results = writer(*parts)
+        self.store, self.tenure = store, tenure or Tenure()
+        self.results = ResultWriter(store, self.tenure, self.inputs, self.outputs, statistics, on_given_up, clock)
         self.recovery = ResultRecovery(store, self.results, self.outputs)
 
     def collector(self, responses: Queue, **options: Any) -> Collector:
         """Return a collector of these responses."""
-        parts = (self.jobs, self.results, self.counts, self.jobs.tenure)
-        return Collector(responses, self.outputs, *parts, **options)
+        return Collector(responses, self.outputs, self.results, self.tenure, **options)
 
     def canceller(self, **options: Any) -> JobCanceller:
         """Return a canceller of jobs."""
-        parts = (self.jobs.store, self.images, self.recovery, self.inputs, self.jobs.tenure)
-        return JobCanceller(*parts, **options)
+        return JobCanceller(self.store, self.recovery, self.inputs, self.tenure, **options)
 
     def reconciler(
         self, dead_letters: Queue, max_receives: int, metrics: ControllerMetrics | None = None, **options: Any
     ) -> Reconciler:
         """Return a reconciler that consumes these dead letters."""
-        tenure, metrics = self.jobs.tenure, metrics or ControllerMetrics()
-        letters = DeadLetterConsumer(dead_letters, self.recovery, self.images, max_receives, tenure, metrics)
-        parts = (self.jobs.store, self.jobs, self.images, self.counts, self.recovery, letters)
-        return Reconciler(*parts, inputs=self.inputs, tenure=tenure, metrics=metrics, **options)
+        metrics = metrics or ControllerMetrics()
+        letters = DeadLetterConsumer(dead_letters, self.recovery, max_receives, self.tenure, metrics)
+        parts = (self.store, self.recovery, letters)
+        return Reconciler(*parts, inputs=self.inputs, tenure=self.tenure, metrics=metrics, **options)

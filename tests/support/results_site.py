@@ -80,7 +80,7 @@ class ResultsSite:
             buckets=(self.inputs, self.outputs),
             on_given_up=[self._record_given_up],
         )
-        self.jobs, self.images, self.counts, self.results = path.jobs, path.images, path.counts, path.results
+        self.results = path.results
         registry = WorkerRegistry(self.clock)
         self.collector = path.collector(self.responses, registry=registry)
         self.canceller = path.canceller(clock=ManualClock(60.0))
@@ -108,7 +108,6 @@ class ResultsSite:
         """Send responses, as workers do, and let the collector record them."""
         self.responses.send([OutgoingMessage(new_id(), response.to_json()) for response in responses])
         self.collector.tick()
-        self.counts.write(at_once=True)
 
     def add_job(
         self,

@@ -60,5 +60,5 @@ def crashed_images(system: System, count: int = 1) -> tuple[str, list[str]]:
         images.append(ImageRecord(ref, sample.filename, input_key(ref, extension), len(sample.data), now))
         bucket.put(images[-1].key, sample.data, "image/jpeg")
     store.record_images(images, now)
-    put_results(store, job, *map(failed, images))
+    put_results(store, *map(failed, images))
     return job.job_id, [image.ref.image_id for image in images]

@@ -45,7 +45,6 @@ class Autoscaler:
     """Brings the fleet to what the queue needs, within the limits in force.
 
     Attributes:
-        controller_problem: returns a problem of another part of the controller, for operators, or None.
         release: called in each round with the ids of the instances that run or start.
         on_spending: called in each round with the cost beside the spending caps, or None without a cap.
         on_outage: called in each round with the reason why the fleet cannot work, or None if it can.
@@ -60,7 +59,6 @@ class Autoscaler:
     reporter: Reporter
     later: LaterJobs
     interval_seconds: float
-    controller_problem: Callable[[], str | None] = lambda: None
     signals: DemandListener | None = None
     release: Callable[[frozenset[str]], object] = lambda _capacity_ids: None
     on_spending: Sequence[Callable[[FleetSpending | None], object]] = ()
@@ -156,7 +154,7 @@ class Autoscaler:
     def _report(self, plan: Plan, reason: str, observation: Observation, settings: FleetSettings) -> None:
         config, health, meter, reporter = self.config, self.health, self.meter, self.reporter
         outage = circuit_problem(observation.metrics.circuit)
-        others = (outage, health.last_error, self._drift.problem, config.problem, self.controller_problem())
+        others = (outage, health.last_error, self._drift.problem, config.problem)
         status = _joined(self.launcher.status_text, *others)
         limits = (config.override, config.configured)
         reporter.snapshots.write(

@@ -20,7 +20,6 @@ from core.jobs.store import JobStore
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.side_by_side import outcomes
-from web_tier.controller.job_cache import JobCache
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +72,6 @@ class JobCleanup:
     """
 
     store: JobStore
-    cache: JobCache
     inputs: InputBucket
     outputs: OutputBucket
     every_seconds: float
@@ -127,8 +125,6 @@ class JobCleanup:
         """Remove up to `PORTION` of each kind; return whether more may be left, None if this process may not act."""
         if not self.tenure.active():
             return None
-        # First of all: what is remembered would be written again when a result arrives.
-        self.cache.evict(job.job_id)
         portions = [bucket.remove_job(job.job_id, PORTION) for bucket in (self.inputs, self.outputs)]
         portions.append(DeletedJobs(self.store.table).remove_items(job, PORTION))
         portions += [remove(job, PORTION) for remove in self.on_removal]

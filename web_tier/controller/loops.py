@@ -25,10 +25,7 @@ from web_tier.autoscaler.release import RequestReleaser
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
-from web_tier.controller.collector import HELPERS, Collector, CollectorHelper
-from web_tier.controller.counts_store import CountsStore
-from web_tier.controller.job_cache import JobCache
-from web_tier.controller.job_images import JobImages
+from web_tier.controller.collector import Collector
 from web_tier.controller.leader import Loop
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
@@ -67,15 +64,15 @@ def controller_loops(
     meter = BillingMeter(config.prices, before, over=fleet_store.days(), quiet_seconds=quiet_seconds)
 
     table = replace(store.table, pool=services.calls)
-    jobs = JobCache(JobStore(table), tenure, services.readers)
-    images, counts = JobImages(jobs), CountsStore(jobs)
     statistics = ResultStatistics(metrics, meter.attribution)
     copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
     results_files = ResultsFileWriter(store, services.outputs, tenure, copier)
     context = FeatureContext(services, fleet_config, tenure, results_files, results_files.on_finished)
-    results = ResultWriter(jobs, images, counts, services.inputs, services.outputs, statistics, context.on_given_up)
+    results = ResultWriter(
+        JobStore(table), tenure, services.inputs, services.outputs, statistics, context.on_given_up
+    )
     recovery = ResultRecovery(store, results, services.outputs)
-    canceller = JobCanceller(store, images, recovery, services.inputs, tenure)
+    canceller = JobCanceller(store, recovery, services.inputs, tenure)
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
     ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
@@ -95,7 +92,6 @@ def controller_loops(
         reporter=Reporter(fleet_store, registry, namespace=config.metrics.cloudwatch_namespace, counts=metrics),
         later=LaterJobs(store),
         interval_seconds=config.controller.interval_seconds,
-        controller_problem=jobs.problem,
         signals=services.signals,
         release=releaser.release,
         on_spending=context.on_spending,
@@ -104,21 +100,17 @@ def controller_loops(
     collector = Collector(
         replace(services.responses, pool=services.calls),
         services.outputs,
-        jobs,
         results,
-        counts,
         tenure,
         registry=registry,
         pool=services.calls,
+        ending=services.ending,
     )
     receives = config.queues.max_receive_count
     reconciler = Reconciler(
         store=store,
-        jobs=jobs,
-        images=images,
-        counts=counts,
         recovery=recovery,
-        dead_letters=DeadLetterConsumer(services.dead_letters, recovery, images, receives, tenure, metrics),
+        dead_letters=DeadLetterConsumer(services.dead_letters, recovery, receives, tenure, metrics),
         requests=services.requests,
         responses=services.responses,
         inputs=services.inputs,
@@ -133,11 +125,10 @@ def controller_loops(
     )
     cleanup_seconds = config.controller.reconcile_seconds
     cleanup = JobCleanup(
-        store, jobs, services.inputs, services.outputs, cleanup_seconds, tenure, on_removal=context.on_removal
+        store, services.inputs, services.outputs, cleanup_seconds, tenure, on_removal=context.on_removal
     )
     orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
     expiry = JobExpiry(store, config.retention.unkept_lifetime, tenure)
-    helper, with_work = CollectorHelper(collector), "long poll while there is work"
     return (
         Loop(
             "autoscaler",
@@ -147,18 +138,13 @@ def controller_loops(
             writes="instances and their tags, launch journal, figures of the fleet",
             on_failure="no worker starts or ends",
         ),
-        Loop("collector", collector, "long poll", "responses", "results, heartbeats", "responses wait"),
-        *(
-            Loop(f"collector-{number}", helper, with_work, "responses", "results, heartbeats", "others collect")
-            for number in range(1, HELPERS + 1)
-        ),
-        Loop("counts", counts, "0.1 s", "recorded results", "counts of jobs", "progress is late"),
+        Loop("collector", collector, "long poll", "responses", "results with counts, heartbeats", "responses wait"),
         Loop(
             "reconciler",
             reconciler,
             "`controller.reconcile_seconds`",
             reads="open jobs, predictions, dead letters, counts of queues",
-            writes="requests, results, counts of jobs, open jobs",
+            writes="requests, results, open jobs",
             on_failure="lost images wait",
         ),
         Loop("canceller", canceller, "2 s", "open jobs, results", "marks, predictions, results", "jobs stay open"),

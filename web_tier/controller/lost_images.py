@@ -16,10 +16,11 @@ the other one was seen. While nothing is answered, nothing is overtaken, so a ba
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from web_tier.controller.job_counts import MessageGroup, MissingImages
+MessageGroup = tuple[str, str]
+"""Images that queues deliver roughly in the order of their requests: `Job.group` and model."""
 
 PATIENCE_FACTOR = 3
 """The patience is so many times `lost_after_seconds`, and a visibility timeout: a message may be delivered late, and
@@ -32,7 +33,7 @@ MAX_WAIT_SECONDS = 12 * 3_600.0
 """Longest wait between two repairs of the same image."""
 
 MAX_SEEN = 1_000
-"""Entries of `WaitTimes` for images in order, an even number; then two of them become one."""
+"""Entries of `RequestTimes`, an even number; then two of them become one."""
 
 MAX_REQUESTS = 3
 """Requests of one attempt of an image, including the first, while the queues hold messages. Another one is sent
@@ -54,7 +55,7 @@ class FirstSeen:
 
     Attributes:
         attempt: the attempt that has no result yet.
-        since: when the image was first seen without its result, or last repaired.
+        since: since when it is known to have had no result, or when it was last repaired.
         requests: requests of this attempt that this process knows of; failed ones and mere searches count.
     """
 
@@ -68,54 +69,28 @@ class FirstSeen:
 
 
 @dataclass
-class WaitTimes:
-    """Since when each missing image of a job has been missing.
+class RequestTimes:
+    """When images of a job had not been requested yet, by their ids.
 
-    A job may have a million of them, and most are seen in the order of their ids. So an entry says when all images up
-    to an id had been seen, and until when they were unknown; only other images have entries of their own.
+    A job may have a million images, and most come in the order of their ids. So an entry says until when all images
+    up to an id that are in no earlier entry were unknown. An image that comes late counts as an earlier one.
     """
 
-    _seen: list[tuple[str, float, float]] = field(default_factory=list, init=False)
-    _own: dict[str, FirstSeen] = field(default_factory=dict, init=False)
+    _seen: list[tuple[str, float]] = field(default_factory=list, init=False)
 
-    @property
-    def own(self) -> Collection[str]:
-        """The images with entries of their own: retried ones, those added late, those that were repaired."""
-        return self._own.keys()
-
-    def update(self, missing: MissingImages, now: float, unknown_at: float) -> None:
-        """Take over what is missing `now`; images that were not seen before were unknown at `unknown_at`."""
-        before, self._own = self._own, {}
-        for image_id, attempt in missing.attempts.items():
-            known = before.get(image_id)
-            self._own[image_id] = known if known and known.attempt == attempt else FirstSeen(attempt, now)
-        if missing.newest > (self._seen[-1][0] if self._seen else ""):
-            self._seen.append((missing.newest, now, unknown_at))
+    def update(self, newest: str, unknown_at: float) -> None:
+        """Take over the id of the last image; images that were not seen before were unknown at `unknown_at`."""
+        if newest > (self._seen[-1][0] if self._seen else ""):
+            self._seen.append((newest, unknown_at))
             if len(self._seen) > MAX_SEEN:
-                # The images of both count as first seen with the later ones, and as unknown until the earlier ones.
+                # The images of both count as unknown until the earlier ones.
                 pairs = zip(self._seen[:-1:2], self._seen[1:-1:2], strict=True)
-                self._seen[:-1] = [(newest, at, unknown_at) for (_, _, unknown_at), (newest, at, _) in pairs]
-
-    def first_seen(self, image_id: str, now: float) -> FirstSeen:
-        """Return since when an image has been missing; one that was not seen yet, since `now`."""
-        if image_id in self._own:
-            return self._own[image_id]
-        position = self._position(image_id)
-        return FirstSeen(0, self._seen[position][1] if position < len(self._seen) else now)
+                self._seen[:-1] = [(later, unknown_at) for (_, unknown_at), (later, _) in pairs]
 
     def requested_after(self, image_id: str) -> float:
         """Return a time at which an image was not requested yet; minus infinity if it is unknown."""
-        position = self._position(image_id)
-        return self._seen[position][2] if position < len(self._seen) else float("-inf")
-
-    def repair(self, image_id: str, now: float) -> FirstSeen:
-        """Note that an image is repaired `now`; return since when it has been missing."""
-        wait = self.first_seen(image_id, now)
-        self._own[image_id] = replace(wait, since=now, requests=wait.requests + 1)
-        return wait
-
-    def _position(self, image_id: str) -> int:
-        return bisect_left(self._seen, image_id, key=lambda entry: entry[0])
+        position = bisect_left(self._seen, image_id, key=lambda entry: entry[0])
+        return self._seen[position][1] if position < len(self._seen) else float("-inf")
 
 
 @dataclass

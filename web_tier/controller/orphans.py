@@ -81,7 +81,7 @@ class OrphanCleanup:
             recorded = store.images_of(claimed)
             left = [image for ref, image in claimed.items() if ref not in recorded]
             with suppress(NotFoundError):  # the job is being deleted
-                self.ingest.complete(left, store.job(intent.job_id).group, count=False)
+                self.ingest.complete(left, store.job(intent.job_id).group)
 
     def _remove(self, intent: PutIntent) -> None:
         """Delete the objects of an intent that no image needs, then the intent."""

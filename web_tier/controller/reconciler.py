@@ -2,7 +2,6 @@
 
 | found                                         | because                              | done about it          |
 |-----------------------------------------------|--------------------------------------|------------------------|
-| a result in the table that is not counted     | the collector died before it counted | counted                |
 | a prediction object, and no response for long | the response was lost                | recorded as the result |
 | an accepted image, and no request for long    | the web tier died before it sent it  | requested again, which |
 |                                               |                                      | the image's page says  |
@@ -18,15 +17,14 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from heapq import nsmallest
 from typing import Protocol
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.lifecycle import Cancellations, OpenJobs
-from core.jobs.models import ImageRecord, OpenJob, Resend
+from core.jobs.lifecycle import OpenJobs
+from core.jobs.models import ImageRecord, Job, JobStatus, OpenJob, Resend
+from core.jobs.results import rank
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
 from core.tracing import new_traceparent, use_traceparent
@@ -37,10 +35,6 @@ from services.lease import Tenure
 from services.sqs import Queue, ReceivedMessage
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
-from web_tier.controller.counts_store import CountsStore
-from web_tier.controller.job_cache import JobCache
-from web_tier.controller.job_counts import MessageGroup
-from web_tier.controller.job_images import JobImages
 from web_tier.controller.lost_images import (
     MAX_GAP_FACTOR,
     MAX_PASSED_OVER,
@@ -49,11 +43,12 @@ from web_tier.controller.lost_images import (
     MAX_REQUESTS,
     PATIENCE_FACTOR,
     AnswerOrder,
-    FirstSeen,
     IdleTime,
-    WaitTimes,
+    MessageGroup,
+    RequestTimes,
 )
-from web_tier.controller.result_writer import ResultWriter, rank
+from web_tier.controller.missing_images import MissingImages
+from web_tier.controller.result_writer import ResultWriter
 from web_tier.uploads.cancellation import align_tombstone
 
 _log = logging.getLogger(__name__)
@@ -65,6 +60,9 @@ PAGE = 100
 
 MAX_BATCHES = 100
 """Receives from the dead-letter queue in one sweep; the rest waits for the next."""
+
+_Wait = tuple[float, ImageRef]
+"""Since when an image has been missing."""
 
 CONTROLLER_AS_WORKER = "controller"
 """Name in place of a worker's in results that the controller itself writes."""
@@ -89,7 +87,9 @@ class ResultRecovery:
             return recorded
         prediction = self.outputs.prediction(ref)
         found = [each for each in (recorded, prediction and prediction.response()) if each is not None]
-        return max((each for each in found if rank(each) >= (False, attempt)), key=rank, default=None)
+        ranks = {id(each): rank(each.status, each.attempt) for each in found}
+        good = [each for each in found if ranks[id(each)] >= (False, attempt)]
+        return max(good, key=lambda each: ranks[id(each)], default=None)
 
     def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
         """Record the result of the image if there is one by now; else give it a failed result."""
@@ -124,7 +124,6 @@ class DeadLetterConsumer:
 
     queue: Queue
     recovery: ResultRecovery
-    images: JobImages
     receives: int
     tenure: Tenure
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
@@ -152,7 +151,10 @@ class DeadLetterConsumer:
         except MessageError as error:
             _log.warning("dropped a malformed dead letter", extra={"message_id": message.id, "reason": str(error)})
             return
-        if not self.images.is_accepted(request.ref):
+        jobs, accepted, errors = self.recovery.store.find_accepted([request.ref])
+        for reason in errors.values():
+            raise reason
+        if not (jobs and accepted):
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
         else:
             tries = request.crashes + self.receives
@@ -168,21 +170,28 @@ class JobWatch:
     Attributes:
         touched_at: when images were last added, as the table says.
         touched_seen: when this controller saw that.
-        retried_at: when images were last retried, as far as that was read.
         unknown_at: a time at which images were not requested yet that are not known.
-        missing: number of images without a result of their last attempt.
-        waits: since when each of them has been missing.
-        is_counted: whether images and retries were read after the last added ones must have been recorded.
+        job: as it was when images were last added; None if it does not exist.
+        accepted: number of its images.
+        answered_seen: when each image was last seen to have a result, or the job was first seen.
     """
 
-    touched_at: str
-    touched_seen: float
-    unknown_at: float
-    retried_at: datetime | None = None
-    missing: int = 0
-    waits: WaitTimes = field(default_factory=WaitTimes)
-    group: MessageGroup = ("", "")
-    is_counted: bool = False
+    touched_at: str = ""
+    touched_seen: float = 0.0
+    unknown_at: float = float("-inf")
+    job: Job | None = None
+    accepted: int = 0
+    answered_seen: float = 0.0
+    missing: MissingImages = field(default_factory=MissingImages)
+    requests: RequestTimes = field(default_factory=RequestTimes)
+
+    @property
+    def group(self) -> MessageGroup:
+        """The message group of its images."""
+        if self.job is None:
+            return "", ""
+        model = self.job.requested_model
+        return self.job.group, "" if model is None else model.bundle
 
 
 class JobUser(Protocol):
@@ -205,9 +214,6 @@ class Reconciler:
     """
 
     store: JobStore
-    jobs: JobCache
-    images: JobImages
-    counts: CountsStore
     recovery: ResultRecovery
     dead_letters: DeadLetterConsumer
     requests: Queue
@@ -242,18 +248,18 @@ class Reconciler:
         answers = max(0, self.responses.counts().total - self.registry.active())
         messages = self.requests.counts().total + answers
         listed_at, opened = self.clock.monotonic(), OpenJobs(self.store.table).find_all()
-        self.counts.set_open_jobs(job.job_id for job in opened)
+        last_answers = self.recovery.results.answers.take()
         before, self._watches = self._watches, {}
         answered = dict[MessageGroup, float]()
         for job in opened:
-            watch = before.get(job.job_id) or JobWatch(job.touched_at, self.clock.monotonic(), self._listed_at)
+            watch = before.get(job.job_id) or JobWatch(unknown_at=self._listed_at, answered_seen=listed_at)
             self._watches[job.job_id] = watch
-            if watch.touched_at != job.touched_at:  # images were added since the last sweep
-                watch.touched_at, watch.touched_seen, watch.is_counted = job.touched_at, self.clock.monotonic(), False
             if self.tenure.active():
                 with isolated(job.job_id):
-                    if (requested := self._sweep(job, watch, listed_at)) is not None:
-                        answered[watch.group] = max(requested, answered.get(watch.group, requested))
+                    self._sweep(job, watch, listed_at)
+                if last := last_answers.get(job.job_id):
+                    requested = watch.requests.requested_after(last)
+                    answered[watch.group] = max(requested, answered.get(watch.group, requested))
         self._listed_at, now = listed_at, self.clock.monotonic()
         self._order.update({watch.group for watch in self._watches.values()}, answered, now)
         at_rest = self._idle.update(messages, now) >= self.lost_after_seconds
@@ -262,42 +268,53 @@ class Reconciler:
             self._repair_all(lost, passed_over, at_rest=at_rest)
         return self.reconcile_seconds
 
-    def _sweep(self, job: OpenJob, watch: JobWatch, listed_at: float) -> float | None:
-        """Sweep a job; return a time at which images were not requested yet that have been answered since the last.
-
-        Returns None if there are none.
-        """
-        if not self.jobs.is_read(job.job_id):
-            return None  # a large one, after another controller has ended: the next sweep may find it read
-        untouched, retried_at = self.clock.monotonic() - watch.touched_seen, self.store.retried_at(job.job_id)
-        is_quiet = untouched > self.lost_after_seconds
-        may_close = untouched > CLOSE_AFTER * self.lost_after_seconds and not watch.missing
-        may_close = may_close and all(user.is_done_with(job.job_id) for user in self.users)
-        if retried_at != watch.retried_at or may_close or (is_quiet and not watch.is_counted):
-            # The job is touched before the attempts of its images are raised. A web process that dies after that does
-            # not record when; the results file keeps the job open while an image is being retried.
-            self.images.learn_retries(job.job_id)
-            watch.retried_at = retried_at
+    def _sweep(self, opened: OpenJob, watch: JobWatch, listed_at: float) -> None:
+        """Find out which images of a job are missing; close it if none is, and none was added for a while."""
+        close_seconds, job_id = CLOSE_AFTER * self.lost_after_seconds, opened.job_id
+        if (status := self._observe(opened, watch)) is None:
+            if self.clock.monotonic() > watch.touched_seen + close_seconds:
+                OpenJobs(self.store.table).close(opened)
+            return
+        watch.unknown_at, now, quiet_at = listed_at, self.clock.monotonic(), watch.touched_seen + close_seconds
+        is_quiet = now - watch.touched_seen >= self.lost_after_seconds
         # There may be a tombstone without a mark: of a process that cancelled the job in the moment of the retry and
         # ended.
-        is_suspect = retried_at is not None and not is_quiet
-        if is_suspect and not Cancellations(self.store.table).find([job.job_id]):
-            align_tombstone(self.store, self.inputs, job.job_id, is_cancelled=False)
-        if may_close or (is_quiet and not watch.is_counted):
-            self.images.resync(job.job_id)
-            watch.is_counted = True
-        elif not watch.is_counted:
-            # The job is touched before its images are recorded, so for a while there may be more than are known.
-            self.images.learn_recent(job.job_id)
-        is_counted = self.counts.rewrite(job.job_id, may_close=may_close)
-        now = self.clock.monotonic()
-        missing = self.images.observe_missing(job.job_id, watch.waits.own)
-        watch.missing, watch.group = missing.count, missing.group
-        watch.waits.update(missing, now, watch.unknown_at)
-        watch.unknown_at = listed_at
-        if may_close and is_counted and not missing.count and OpenJobs(self.store.table).close(job):
-            _log.info("closed a finished job", extra={"job": job.job_id})
-        return watch.waits.requested_after(missing.answered) if missing.answered else None
+        if status.retried_at is not None and not is_quiet and status.cancelled_at is None:
+            align_tombstone(self.store, self.inputs, job_id, is_cancelled=False)
+        # Of failed images that are being retried the counts say nothing. The job is touched before their attempts are
+        # raised, so a search that begins much later finds them.
+        is_complete = not status.waiting and (not status.counts.failed or watch.missing.complete_at > quiet_at)
+        if not status.waiting:
+            watch.answered_seen = now
+        if not is_complete:
+            # All images of a quiet job have been there since it was touched. Of another one none can be lost yet if
+            # all were answered a moment ago.
+            since = watch.touched_seen if is_quiet else now
+            if is_quiet or now - watch.answered_seen > self.lost_after_seconds:
+                state = opened.touched_at, status.accepted, status.counts.revision, now > quiet_at
+                watch.missing.search(self.store, job_id, state, now, since)
+            return
+        watch.missing.found.clear()
+        may_close = now > quiet_at and all(user.is_done_with(job_id) for user in self.users)
+        if may_close and OpenJobs(self.store.table).close(opened):
+            _log.info("closed a finished job", extra={"job": job_id})
+
+    def _observe(self, opened: OpenJob, watch: JobWatch) -> JobStatus | None:
+        """Return the status of a job, and note whether images were added since the last sweep.
+
+        Returns None if there is no such job: the web tier marks a job as open before it creates it.
+        """
+        if is_touched := watch.touched_at != opened.touched_at:
+            watch.touched_at, watch.touched_seen = opened.touched_at, self.clock.monotonic()
+        if is_touched or watch.job is None:
+            watch.job = self.store.jobs_of([opened.job_id]).get(opened.job_id)
+        if watch.job is None:
+            return None
+        status = self.store.status_of(watch.job)
+        if status.accepted != watch.accepted:
+            watch.requests.update(self.store.newest_image(opened.job_id), watch.unknown_at)
+            watch.accepted, watch.touched_seen = status.accepted, self.clock.monotonic()
+        return status
 
     def _find_lost(self, now: float, *, at_rest: bool) -> tuple[list[ImageRef], set[MessageGroup]]:
         """Return the images that are to be repaired, and which groups of theirs are passed over.
@@ -305,35 +322,37 @@ class Reconciler:
         Overtaken images come first, those that have waited longest. Groups beyond the limit wait for a later sweep.
         """
         limit = MAX_REPAIRS_AT_REST if at_rest else MAX_REPAIRS
-        found, passed_over = list[tuple[float, ImageRef]](), dict[MessageGroup, list[tuple[float, ImageRef]]]()
+        overtaken_ones, passed_over = list[_Wait](), dict[MessageGroup, list[_Wait]]()
         for job_id, watch in self._watches.items():
             overtaken = now if at_rest else self._order.overtaken(watch.group)
             passed = self._order.passed_over(watch.group)
-            if not watch.missing or max(overtaken, passed) == float("-inf"):
-                continue
-            for ref, wait in self._waits(job_id, watch.waits, limit, now):
+            for image_id, wait in watch.missing.found.items():
                 if wait.is_due(now, self.lost_after_seconds):
                     if wait.since < overtaken:
-                        found.append((wait.since, ref))
+                        overtaken_ones.append((wait.since, ImageRef(job_id, image_id)))
                     elif wait.since < passed:
-                        passed_over.setdefault(watch.group, []).append((wait.since, ref))
-            found = _oldest(limit, found)
-        tried = set[MessageGroup]()
+                        passed_over.setdefault(watch.group, []).append((wait.since, ImageRef(job_id, image_id)))
+        found, tried = self._still_missing(overtaken_ones, limit), set[MessageGroup]()
         # Those repaired least recently first, so that each has its turn.
         for group in sorted(passed_over, key=self._order.answered_at):
             if len(found) >= limit:
                 break
             tried.add(group)
-            found += _oldest(min(MAX_PASSED_OVER, limit - len(found)), passed_over[group])
-        return [ref for _, ref in found], tried
+            found += self._still_missing(passed_over[group], min(MAX_PASSED_OVER, limit - len(found)))
+        return found, tried
 
-    def _waits(self, job_id: str, waits: WaitTimes, limit: int, now: float) -> Iterator[tuple[ImageRef, FirstSeen]]:
-        """Yield missing images of a job with their wait: those that the `limit` oldest can be."""
-        image_ids = set(waits.own)
-        with isolated(job_id):
-            image_ids.update(self.images.waiting(job_id, limit + len(image_ids)))
-        for image_id in image_ids:
-            yield ImageRef(job_id, image_id), waits.first_seen(image_id, now)
+    def _still_missing(self, waits: Iterable[_Wait], limit: int) -> list[ImageRef]:
+        """Return up to `limit` of these images, those that have waited longest; forget those with a result."""
+        refs, kept = [ref for _, ref in sorted(waits, key=lambda each: (each[0], each[1].image_id))], list[ImageRef]()
+        for some in in_batches(refs, PAGE):
+            if len(kept) >= limit:
+                break
+            left = {record.ref for record in self.store.still_missing(some)}
+            kept += [ref for ref in some if ref in left]
+            for ref in some:
+                if ref not in left:
+                    del self._watches[ref.job_id].missing.found[ref.image_id]
+        return kept[:limit]
 
     def _repair_all(self, lost: Sequence[ImageRef], passed_over: Collection[MessageGroup], *, at_rest: bool) -> None:
         by_job: dict[str, list[str]] = {}
@@ -350,12 +369,12 @@ class Reconciler:
 
     def _repair(self, job_id: str, image_ids: Sequence[str], *, at_rest: bool) -> None:
         """Record the results that exist of these images of a job, and request the others again."""
-        now, waits = self.clock.monotonic(), self._watches[job_id].waits
+        now, missing = self.clock.monotonic(), self._watches[job_id].missing
         # Before any call, which may succeed although its reply is lost.
-        before = {image_id: waits.repair(image_id, now) for image_id in image_ids}
+        before = {image_id: missing.repair(image_id, now) for image_id in image_ids}
         waited = {image_id: now - wait.since for image_id, wait in before.items()}
         unanswered: list[ImageRecord] = []
-        for record in self.images.read_again(job_id, image_ids):
+        for record in self.store.still_missing([ImageRef(job_id, image_id) for image_id in image_ids]):
             with isolated(job_id):
                 if result := self.recovery.result(record.ref, record.attempt):
                     self.recovery.results.record([result])
@@ -393,11 +412,6 @@ class Reconciler:
         self.metrics.repairs.labels("requested_again").inc(len(sent))
         if sent:
             self.recovery.results.record_resends(job_id, sent)
-
-
-def _oldest(number: int, images: Iterable[tuple[float, ImageRef]]) -> list[tuple[float, ImageRef]]:
-    """Return up to `number` of these images, which have waited longest, in the order of their ids if equally long."""
-    return nsmallest(number, images, key=lambda each: (each[0], each[1].image_id))
 
 
 @contextmanager

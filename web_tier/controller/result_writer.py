@@ -1,39 +1,60 @@
-"""The result writer: puts the results of images into the job table, and counts them.
+"""The result writer: records results of images, each in the transaction that also counts it.
 
-On AWS a call takes some milliseconds, so the calls for the results of many jobs are made side by side. While a thread
-holds the locks of several jobs, it makes each call once: it waits for no job that is throttled or still being read.
-
-`done` beats `failed`, and the failure of a later attempt beats that of an earlier one.
+A transaction has results of one job, or of several with few results each. If one job or image makes it fail, the
+reason says which; it is left out, and the others are written. The writer remembers no result: of an image that has
+one, it reads the item, and writes again only what is better (`core/jobs/results.py`).
 """
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import zip_longest
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.lifecycle import OpenJobs
-from core.jobs.models import Resend, with_answers
-from core.messages import ClassificationResult, is_cancelled, is_given_up
+from core.jobs.models import Resend
+from core.jobs.results import GuardedWrite, JobResends, JobResults, best_by_image, in_transactions
+from core.jobs.store import JobStore
+from core.messages import ClassificationResult, is_given_up
 from services.backoff import pause_seconds
+from services.batches import in_batches
+from services.clock import CLOCK, Clock
 from services.errors import FleetsightError
-from services.side_by_side import outcomes
-from services.table import BATCH_ATTEMPTS, is_throttled
+from services.lease import Tenure
+from services.side_by_side import side_by_side
+from services.table import (
+    BATCH_ATTEMPTS,
+    MAX_TRANSACTION_ITEMS,
+    ConditionsFailedError,
+    TableBusyError,
+    TransactionTooLargeError,
+    is_throttled,
+)
 from web_tier.autoscaler.billing import CostAttribution
 from web_tier.autoscaler.metrics import ControllerMetrics
-from web_tier.controller.counts_store import CountsStore
-from web_tier.controller.job_cache import JobCache, JobLoadingError
-from web_tier.controller.job_counts import JobCounts
-from web_tier.controller.job_images import JobImages
 
 _log = logging.getLogger(__name__)
 
+ATTEMPTS = 3
+"""Attempts of a transaction, a tenth of a second: other results wait for it."""
+MAX_MERGES = 10
+"""Times that a transaction is made again because items changed after they were read."""
+RESENDS = 40
+"""Resends that are recorded in one transaction."""
+
 RecordGivenUp = Callable[[Sequence[ClassificationResult]], Mapping[ImageRef, Exception]]
 """Records that images are given up; repeating it is safe. Returns those for which it failed, with the reason."""
+
+Errors = dict[ImageRef, Exception]
+
+
+class StaleTokenError(FleetsightError):
+    """Raised when a controller that acquired the lease later has stored results of a job."""
 
 
 @dataclass
@@ -52,6 +73,25 @@ class ResultStatistics:
         return self.attribution.add_answers(answers)
 
 
+class LastAnswers:
+    """The last image of each job that a worker has answered since they were taken; threads may share it."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, job_id: str, image_ids: Iterable[str]) -> None:
+        """Add images that a worker has answered."""
+        with self._lock:
+            self._last[job_id] = max([self._last.get(job_id, ""), *image_ids])
+
+    def take(self) -> dict[str, str]:
+        """Return the last images by job, and forget them."""
+        with self._lock:
+            taken, self._last = self._last, {}
+        return taken
+
+
 @dataclass
 class ResultWriter:
     """Records results. Its methods may be called from several threads.
@@ -63,174 +103,221 @@ class ResultWriter:
         on_given_up: called before the results of images that are given up are put.
     """
 
-    jobs: JobCache
-    images: JobImages
-    counts: CountsStore
+    store: JobStore
+    tenure: Tenure
     inputs: InputBucket
     outputs: OutputBucket
     statistics: ResultStatistics | None = None
     on_given_up: Sequence[RecordGivenUp] = ()
+    clock: Clock = CLOCK
+    answers: LastAnswers = field(default_factory=LastAnswers)
 
     def record(self, responses: Sequence[ClassificationResult]) -> None:
-        """Put results; all of it may be repeated.
+        """Record results; all of it may be repeated.
 
         While the table throttles, those that are left are tried again, with pauses, up to `BATCH_ATTEMPTS` times.
 
         Raises:
             Exception: the first reason why one could not be recorded; record all of them again.
         """
-        errors, left = dict[ImageRef, Exception](), responses
+        errors, left = Errors(), responses
         for attempt in range(BATCH_ATTEMPTS):
             if attempt:
-                self.jobs.clock.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
+                self.clock.sleep(pause_seconds(attempt, first=0.1, maximum=5.0))
             errors = self.record_each(left)
             left = [response for response in left if response.ref in errors]
-            if not (left and self.jobs.tenure.active() and all(is_throttled(error) for error in errors.values())):
+            if not (left and self.tenure.active() and all(is_throttled(error) for error in errors.values())):
                 break
         for error in errors.values():
             raise error
 
-    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
-        """Put results of several jobs; return the images with results to be recorded again, with the reason.
+    def record_each(self, responses: Iterable[ClassificationResult]) -> Errors:
+        """Record results of several jobs; return the images with results to be recorded again, with the reason.
 
-        Unless its job keeps them, an image is deleted once its label is stored. The counts of a job that is known as
-        open are stored a moment later; those of another one before this method returns, since no reconciler would
-        find that results are not counted.
-
-        What belongs to no job or no accepted image is logged and dropped; of a job that does not exist, the stored
-        predictions are deleted.
+        Unless its job keeps them, an image is deleted once its label is stored. What belongs to no job or no accepted
+        image is logged and dropped; of a job that does not exist, the stored predictions are deleted.
         """
-        by_job, errors = grouped(responses), dict[ImageRef, Exception]()
-        with self.jobs.locks.using(by_job):
-            existing, unread = self.jobs.load(by_job)
-            absent = [each for job_id in by_job if job_id not in {*existing, *unread} for each in by_job[job_id]]
-            errors |= _try(self._drop, absent)
-            with self.jobs.hold_known(existing) as jobs, self.jobs.marking_removed(jobs):
-                for job_id in existing:
-                    if job_id not in jobs:
-                        unread[job_id] = JobLoadingError(f"the job {job_id!r} was deleted while it was read")
-                best = [each for job_id in jobs for each in best_by_image(by_job[job_id])]
-                labelled = self._put_and_count(jobs, best, errors)
-            for job_id, error in unread.items():
-                errors |= {response.ref: error for response in by_job[job_id]}
-            errors |= _try(lambda found: self.counts.write_unless_open({each.job_id for each in found}), best)
-            # Also of those that were recorded before: the process that did may have died before this.
-            errors |= _try(self.inputs.delete_labelled, labelled)
-        return errors
+        errors, labelled = self.store_each(responses)
+        return errors | self.delete_inputs(labelled)
+
+    def store_each(self, responses: Iterable[ClassificationResult]) -> tuple[Errors, list[ClassificationResult]]:
+        """Do what `record_each` does but for deleting images; return the results of those that are to be deleted."""
+        best, at = best_by_image(responses), self.clock.utc_now()
+        jobs, accepted, errors = self.store.find_accepted(best)
+        read = [each for ref, each in best.items() if ref not in errors]
+        errors |= self._drop([each for each in read if each.job_id not in jobs])
+        read = [each for each in read if each.job_id in jobs]
+        unknown = Counter(each.job_id for each in read if each.ref not in accepted)
+        for job_id, number in unknown.items():
+            _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": number})
+        # Without the trace, which no reader of the table uses: an item above 1 KB is two writes.
+        fresh = [
+            each.model_copy(update={"recorded_at": at, "traceparent": None}) for each in read if each.ref in accepted
+        ]
+        errors |= self._announce([each for each in fresh if is_given_up(each)])
+        chunks = [
+            [JobResults(job_id, some) for some in in_transactions(of_job)]
+            for job_id, of_job in grouped(each for each in fresh if each.ref not in errors).items()
+        ]
+        # Two transactions of one job would conflict: they are made one after another.
+        for wave in zip_longest(*chunks):
+            together = packed(each for each in wave if each is not None)
+            for found in side_by_side(self.store.table.pool, self._record_together, together):
+                errors |= found
+        # Also of those that were recorded before: the process that did may have died before this.
+        return errors, [each for each in fresh if each.ref not in errors and not jobs[each.job_id].keep]
+
+    def delete_inputs(self, labelled: Sequence[ClassificationResult]) -> Errors:
+        """Delete images that are not to be kept and have a label now; return those for which that failed."""
+        return _try(self.inputs.delete_labelled, labelled)
 
     def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
-        """Record requests of a job that were sent again, by image id, and store its counts.
+        """Record requests of a job that were sent again, by image id; to be called after they were sent.
 
-        To be called after they were sent. A controller that ends between the two leaves a resend without a record, so
-        no record claims more than was sent.
+        A controller that ends between the two leaves a resend without a record, so no record claims more than was
+        sent.
 
         Raises:
             StaleTokenError: when another controller has taken over.
         """
-        with self.jobs.hold(job_id) as job:
-            if job is None:
-                return
-            known = {image_id: resend for image_id, resend in resends.items() if image_id in job.statuses}
-            totals = {image_id: resend.after(job.resends.get(image_id)) for image_id, resend in known.items()}
-        with self.jobs.marking_removed([job_id]):
-            self.jobs.store.put_resends(job_id, totals)
-        with self.jobs.hold_known([job_id]) as jobs:
-            for job in jobs.values():
-                job.resends |= {image_id: total for image_id, total in totals.items() if image_id in job.statuses}
-                self.jobs.mark_changed(job_id)
-        self.counts.write([job_id], at_once=True)
+        for image_ids in in_batches(list(resends), RESENDS):
+            some = JobResends(job_id, {image_id: resends[image_id] for image_id in image_ids})
+            for _ in range(MAX_MERGES):
+                some.read(self.store.table)
+                refused = self._transact(writes := some.writes(self.tenure.token))
+                if any(writes[index].guard == "job" for index in refused):
+                    return
+                if any(writes[index].guard == "fence" for index in refused):
+                    raise _stale(job_id)
+                if not refused:
+                    break
 
-    def _drop(self, responses: Sequence[ClassificationResult]) -> None:
+    def _announce(self, given_up: Sequence[ClassificationResult]) -> Errors:
+        """Note that images are given up unless they have a better result.
+
+        Before the results are put, so that each image with such a result is noted, whenever the controller is killed.
+        """
+        errors = Errors()
+        if given_up and self.on_given_up:
+            for job_id, of_job in grouped(given_up).items():
+                group = JobResults(job_id, of_job)
+                errors |= _try(partial(self._read_again, group), of_job)
+                left = [each for each in group.results if each.ref not in errors]
+                for record in self.on_given_up if left else ():
+                    errors |= record(left)
+        return errors
+
+    def _read_again(self, group: JobResults, responses: Iterable[ClassificationResult]) -> None:
+        group.read_again(self.store.table, {each.image_id for each in responses})
+
+    def _record_together(self, groups: Sequence[JobResults]) -> Errors:
+        """Record results of some jobs in one transaction; return the reasons for those that were not recorded.
+
+        Each call of the table is tried for a moment only, since other results wait.
+        """
+        errors = Errors()
+        for _ in range(MAX_MERGES):
+            if not (groups := [each for each in groups if each.results]):
+                return errors
+            try:
+                # The number of the period that is open now, which the transaction names.
+                has_answers = self.statistics is not None and any(group.answers() for group in groups)
+                run, at = self.statistics.attribute(0) if has_answers and self.statistics else 0, self.clock.utc_now()
+                writes = [(group, each) for group in groups for each in group.writes(self.tenure.token, run, at)]
+                refused = self._transact([each for _, each in writes])
+                if not refused:
+                    for group in groups:
+                        self._count(group)
+                    return errors
+                for group in groups:
+                    own = [each for index, (of, each) in enumerate(writes) if of is group and index in refused]
+                    errors |= self._leave_out(group, own)
+            except Exception as error:  # noqa: BLE001 (what can be recorded without the others is)
+                for part in (parts := _apart(groups, error)):
+                    errors |= self._record_together(part)
+                return errors if parts else errors | _reasons(groups, error)
+        return errors | _reasons(groups, TableBusyError(f"results changed {MAX_MERGES} times: record them again"))
+
+    def _transact(self, writes: Sequence[GuardedWrite]) -> frozenset[int]:
+        """Make writes in one transaction; return those of which the condition did not hold: then none is made."""
+        try:
+            self.store.table.transact(*(each.write for each in writes), attempts=ATTEMPTS)
+        except ConditionsFailedError as error:
+            return error.indexes
+        return frozenset()
+
+    def _leave_out(self, group: JobResults, refused: Sequence[GuardedWrite]) -> Errors:
+        """Leave out of a group what made a transaction fail, after its items were read again if that helps."""
+        guards, errors = {each.guard for each in refused}, Errors()
+        if "job" in guards:
+            errors, group.results = self._drop(group.results), ()
+        elif "fence" in guards:
+            errors, group.results = _reasons([group], _stale(group.job_id)), ()
+        elif refused:
+            group.read_again(self.store.table, {each.image_id for each in refused})
+        return errors
+
+    def _drop(self, responses: Sequence[ClassificationResult]) -> Errors:
         """Delete the predictions of jobs that do not exist."""
-        jobs = sorted({response.job_id for response in responses})
-        _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(responses)})
-        # Their worker may have stored them long after the job was deleted: nothing else would find them.
-        self.outputs.delete_predictions(response.ref for response in responses)
 
-    def _put_and_count(
-        self, jobs: Mapping[str, JobCounts], best: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]
-    ) -> list[ClassificationResult]:
-        """Put results of `jobs` and count them, under the jobs' locks; add the reasons of those left to `errors`.
+        def delete(found: Sequence[ClassificationResult]) -> None:
+            jobs = sorted({response.job_id for response in found})
+            _log.warning("dropped results of jobs that do not exist", extra={"jobs": jobs, "n": len(found)})
+            # Their worker may have stored them long after the job was deleted: nothing else would find them.
+            self.outputs.delete_predictions(response.ref for response in found)
 
-        Returns the results of images that are not to be kept.
-        """
-        errors |= self.images.learn(jobs, [each.ref for each in best])
-        read = [each for each in best if each.ref not in errors]
-        accepted = [each for each in read if each.image_id in jobs[each.job_id].statuses]
-        unknown = Counter(each.job_id for each in read) - Counter(each.job_id for each in accepted)
-        for job_id, number in unknown.items():
-            _log.warning("dropped results of images that were never accepted", extra={"job": job_id, "n": number})
-        at = self.jobs.clock.utc_now()
-        # Without the trace, which no reader of the table uses: an item above 1 KB is two writes.
-        fresh = [
-            each.model_copy(update={"recorded_at": at, "traceparent": None})
-            for each in accepted
-            if jobs[each.job_id].statuses[each.image_id] != "done"
-        ]
-        for job_id, stored in grouped(self._put(self._reopened(jobs, fresh, errors), errors)).items():
-            self._count(jobs[job_id], stored, at)
-            self.jobs.mark_changed(job_id)
-        return [each for each in accepted if not jobs[each.job_id].keep and each.ref not in errors]
+        return _try(delete, responses)
 
-    def _reopened(
-        self,
-        jobs: Mapping[str, JobCounts],
-        fresh: Sequence[ClassificationResult],
-        errors: dict[ImageRef, Exception],
-    ) -> list[ClassificationResult]:
-        """Mark the jobs as open of which a result changes after they were closed, so that their files follow.
-
-        Returns the results that can be put; adds the reasons of the others to `errors`.
-        """
-        changing = [each for each in fresh if jobs[each.job_id].statuses[each.image_id] is not None]
-        opened, at = OpenJobs(self.jobs.store.table), self.jobs.clock.utc_now()
-        for job_id, changed in grouped(changing).items():
-            if not self.counts.is_open(job_id):
-                errors |= _try(lambda found: opened.reopen(found[0].job_id, at), changed)
-        return [each for each in fresh if each.ref not in errors]
-
-    def _put(
-        self, responses: Sequence[ClassificationResult], errors: dict[ImageRef, Exception]
-    ) -> list[ClassificationResult]:
-        """Put results; return those that are stored now, with the better ones that were there."""
-        # First, so that each image with such a result is recorded as given up, whenever the controller is killed.
-        if given_up := [each for each in responses if is_given_up(each)]:
-            for record in self.on_given_up:
-                errors |= record(given_up)
-        failures = [each for each in responses if each.status == "failed" and each.ref not in errors]
-        done = [each for each in responses if each.status == "done"]
-        left = self.jobs.store.put_each_done(done)
-        errors |= left
-        stored = [each for each in done if each.ref not in left]
-        for response, result in outcomes(self.jobs.store.table.pool, self._put_failed, failures):
-            if isinstance(result, Exception):
-                errors[response.ref] = result
-            else:
-                stored.append(result)
-        return stored
-
-    def _put_failed(self, response: ClassificationResult) -> ClassificationResult:
-        """Put a failed result unless there is a better one, which counts then; return the one that is stored."""
-        is_stored = self.jobs.store.put_failed(response)
-        return response if is_stored else self.jobs.store.result(response.ref) or response
-
-    def _count(self, job: JobCounts, stored: Sequence[ClassificationResult], at: datetime) -> None:
-        new = [each for each in stored if job.statuses[each.image_id] != each.status]
-        # Cancelled images had no share of the workers' time, and that of a repeat was counted before.
-        answers = [each for each in stored if not is_cancelled(each) and not job.is_repeat(each)]
+    def _count(self, group: JobResults) -> None:
+        """Count results that a transaction has just written."""
+        answers = group.answers()
         if self.statistics is not None:
-            self.statistics.count(new)
-        job.add_answers(answers)
-        for response in stored:
-            job.count_result(response, at)
-        if self.statistics is not None and answers:
-            period = self.statistics.attribute(len(answers))
-            job.counts = with_answers(job.counts, period, len(answers))
+            self.statistics.count(group.changed())
+            if answers:
+                self.statistics.attribute(len(answers))
+        if answers:
+            self.answers.add(group.job_id, (each.image_id for each in answers))
+
+
+def packed(groups: Iterable[JobResults]) -> list[list[JobResults]]:
+    """Return groups of results of different jobs in lists for one transaction each."""
+    lists, left = list[list[JobResults]](), 0
+    for group in groups:
+        size = 3 + sum(2 if each.attempts > 1 else 1 for each in group.results)
+        if size > left:
+            lists.append([])
+            left = MAX_TRANSACTION_ITEMS
+        lists[-1].append(group)
+        left -= size
+    return lists
+
+
+def _apart(groups: Sequence[JobResults], error: Exception) -> list[list[JobResults]]:
+    """Return the groups in parts that may be recorded one without the other; none if that does not help."""
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    if isinstance(error, BotoCoreError):
+        return []
+    if len(groups) > 1:
+        return [[group] for group in groups]
+    [group] = groups
+    is_refused = code == "ValidationException" or isinstance(error, TransactionTooLargeError)
+    if not is_refused or len(group.results) < 2:
+        return []
+    half = len(group.results) // 2
+    return [[replace(group, results=some)] for some in (group.results[:half], group.results[half:])]
+
+
+def _reasons(groups: Iterable[JobResults], error: Exception) -> Errors:
+    return {each.ref: error for group in groups for each in group.results}
+
+
+def _stale(job_id: str) -> StaleTokenError:
+    return StaleTokenError(f"a later controller has stored results of the job {job_id!r}")
 
 
 def _try(
     action: Callable[[Sequence[ClassificationResult]], None], responses: Sequence[ClassificationResult]
-) -> dict[ImageRef, Exception]:
+) -> Errors:
     """Do something with all of `responses`; return the reason for all of them if that fails."""
     try:
         if responses:
@@ -246,16 +333,3 @@ def grouped(responses: Iterable[ClassificationResult]) -> dict[str, list[Classif
     for response in responses:
         by_job.setdefault(response.job_id, []).append(response)
     return by_job
-
-
-def rank(response: ClassificationResult) -> tuple[bool, int]:
-    """Return what orders the results of one image: the greatest counts."""
-    return response.status == "done", response.attempt
-
-
-def best_by_image(responses: Iterable[ClassificationResult]) -> list[ClassificationResult]:
-    """Return one response for each image: one that is done if there is any, else the failure of the last attempt."""
-    best: dict[str, ClassificationResult] = {}
-    for response in responses:
-        best[response.image_id] = max(best.get(response.image_id, response), response, key=rank)
-    return list(best.values())

@@ -17,13 +17,12 @@ from services.s3 import Bucket, SourceBuckets
 from services.sqs import Queue
 from services.table import Table
 from web_tier.autoscaler.metrics import ControllerMetrics
-from web_tier.controller.job_cache import READERS
 
 MAX_ATTEMPTS = 3
 """Attempts of a call before its error reaches a loop, which has its own backoff and never gives up."""
 READ_SECONDS = 10.0
 CALLS = 32
-"""Calls for results that are made side by side: four rounds of the collector, each with some ten at a time."""
+"""Calls for results that are made side by side, those of a round of the collector."""
 OTHER_CALLS = 16
 """Calls of all other loops at the same time."""
 
@@ -38,7 +37,7 @@ class ControllerServices:
         sources: the buckets from which jobs take images, and to which results are copied.
         clients: of AWS's services.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
-        readers: reads the jobs that results belong to.
+        ending: ends rounds of the collector, which wait for calls of `calls`.
         signals: of new requests, from other processes of this machine.
         metrics: what all loops of this process count, over its tenures.
     """
@@ -56,7 +55,7 @@ class ControllerServices:
     signals: DemandListener
     clients: Clients
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
-    readers: Executor = field(default_factory=lambda: ThreadPoolExecutor(READERS, thread_name_prefix="readers"))
+    ending: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="ending"))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
 
     @classmethod
@@ -96,7 +95,7 @@ class ControllerServices:
     def close(self) -> None:
         """Drop the calls that have not begun, and export the spans that wait, so that the process can end."""
         SPANS.stop()
-        for pool in (self.calls, self.readers):
+        for pool in (self.calls, self.ending):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -6,7 +6,7 @@ ids, and after a crash the next controller continues with the same page (`core/j
 1. list the next objects, and store the page;
 2. copy each object that may be an image to a key of the system; the bytes stay within S3;
 3. record the images, then send their requests, as for an upload (`web_tier/uploads/ingest.py`);
-4. count them, and record that the page is done.
+4. record that the page is done.
 
 An image that is recorded already is not copied, recorded or sent again. If its request was not sent, the reconciler
 sends it. The content of an object is validated by the worker that decodes it: an object that is no image fails alone.
@@ -34,7 +34,6 @@ from botocore.exceptions import ClientError
 from core.config import Config, is_granted
 from core.ids import MAX_POSITION, listed_id
 from core.images import FORMATS, ImageFormat, ImageRejectedError, sniff
-from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import (
     MAX_PAGE_BYTES,
@@ -70,9 +69,6 @@ MAX_PAUSE_SECONDS: Final = 60.0
 """Longest pause after errors in a row, and between two checks of a job that waits for its quota."""
 
 MAX_SOURCE_ERROR_CHARACTERS: Final = 300
-
-WRITER_ID: Final = "source"
-"""Names the count of the images that were accepted from the source, among those of the web processes."""
 
 REFUSALS: Final[Mapping[str, str]] = {
     "AccessDenied": "S3 does not let Fleetsight list it: the controller's role needs s3:ListBucket there",
@@ -290,8 +286,6 @@ class SourceImporter:
             waiting = waiting[len(chosen) :]
             chosen, renewed_at = self._within_quota(pending, waiting)
         self._check_active()
-        if accepted:
-            JobFigures(self.ingest.store.table).put_accepted_count(job.job_id, WRITER_ID, accepted)
         if waiting:
             self._put(job.job_id, replace(listing, paused_until=renewed_at))
             until = (renewed_at - self.clock.utc_now()).total_seconds() if renewed_at else 0.0
@@ -317,7 +311,7 @@ class SourceImporter:
         try:
             for batch in in_batches(copied, BATCH_IMAGES):
                 self._check_active()
-                self.ingest.complete(batch, job.group, count=False)
+                self.ingest.complete(batch, job.group)
         except Exception:
             recorded = self.ingest.store.images_of([each.ref for each in copied])
             reservation.commit([each for each in copied if each.ref in recorded])

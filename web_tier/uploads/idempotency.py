@@ -1,8 +1,7 @@
 """Idempotent uploads: the client sends a request with an `Idempotency-Key` until it receives an answer.
 
 The job table stores what a repeated request finds of the first one. `Claims` store which job a client's key has
-created, `UploadManifests` the images of a repeatable upload, and `UploadCounts` the counted images of a presigned
-upload.
+created, and `UploadManifests` the images of a repeatable upload.
 
 The first request with a key claims the upload: it stores a manifest of the objects that it has put, before it records
 any. A repeat finds that manifest, deletes its own objects, and completes the work of the first request, of which
@@ -53,7 +52,7 @@ def ingest_idempotent(
             with ingest.quota_reservation(results, quota) as reservation:
                 if manifests.claim(job.job_id, key, stored, digest):
                     reservation.commit(results)
-                    ingest.complete(list(stored.values()), job.group, count=True)
+                    ingest.complete(list(stored.values()), job.group)
                     return results
         except QuotaExceededError:
             if manifests.find(job.job_id, key) is None:
@@ -69,10 +68,8 @@ def ingest_idempotent(
         OpenJobs(ingest.store.table).reopen(job.job_id, ingest.clock.utc_now())
         # It may have ended before it enqueued them, too.
         ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
-    # Not counted: the first request may be counting them now, and the controller counts recorded images. Recorded
-    # images may have been retried since, so their records are not written again.
     left = [record for record in first.images.values() if record.ref not in accepted]
-    ingest.complete(left, job.group, count=False)
+    ingest.complete(left, job.group)
     # A file that the first request could not store must be sent with another key.
     others = [unavailable(each.filename) if isinstance(each, ImageRecord) else each for each in results]
     return [first.images.get(index, other) for index, other in enumerate(others)]

@@ -5,7 +5,7 @@ classified:
 
 * `put_objects` stores objects while the request still arrives, and before them their intents
   (`core/jobs/put_intents.py`), by which the controller deletes objects that no record follows;
-* `commit` accepts images: it records, then enqueues, then counts them.
+* `commit` accepts images: it records and counts them in one transaction, then enqueues them.
 
 Whether a job keeps images is set when it is created, and never changes.
 
@@ -13,7 +13,7 @@ If a step of an image fails:
 
 =============================  ====================================================================================
 the bucket does not store it   not accepted; its intent names an object that may exist
-the table does not record it   not accepted; its record, which may have been written, and its object are deleted
+the table does not record it   its record is read, since it may have been written; if not, its object is deleted
 the queue does not take it     accepted, since the record exists; the reconciler sends the request again
 =============================  ====================================================================================
 
@@ -23,7 +23,6 @@ not matter whether a failed send succeeded: its reply may have been lost, and a 
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -36,10 +35,9 @@ from werkzeug.exceptions import RequestTimeout
 from core.ids import ImageRef, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.buckets import InputBucket
-from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
-from core.jobs.store import JobStore
+from core.jobs.store import MAX_RECORDED, JobStore
 from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
@@ -50,7 +48,6 @@ from services.errors import NotFoundError
 from services.recent_dict import RecentDict
 from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
-from services.table import BATCH as MAX_ITEMS
 from services.table import CLOUD_ERRORS, TableBusyError
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import IntakeMetrics
@@ -64,8 +61,8 @@ CONCURRENCY = 16
 MEMORY_BYTES = 64 * 2**20
 """Bytes of images that one process holds in memory until they are stored."""
 
-BATCH_IMAGES = 5 * MAX_ITEMS - 1
-"""Images recorded and enqueued together: with the item that marks the job as open they fill five writes."""
+BATCH_IMAGES = MAX_RECORDED
+"""Images that are recorded in one transaction, and enqueued together."""
 
 GROUP_IMAGES = 50
 """Images of a form that share an intent, which is stored before any of them is put."""
@@ -76,9 +73,6 @@ MAX_PUT_AGE = timedelta(minutes=30)
 MAX_DECLARED_IMAGES = 100_000
 """Images of which one process remembers the intent; the controller takes care of earlier ones."""
 
-MAX_COUNTED_JOBS = 10_000
-"""Jobs that an `AcceptedCounter` counts at a time."""
-
 MAX_INSPECTED = 2
 """Images that one process inspects at a time; an honest one takes less than a millisecond."""
 
@@ -88,8 +82,9 @@ INSPECTION_SECONDS = 5.0
 UNAVAILABLE = "unavailable"
 """The code of a rejection for a fault of the system: sending the image again may help."""
 
+AGAIN = "it could not be stored just now: send it again"
 UNCERTAIN = "it may have been stored: look into the job before you send it again"
-"""The message of a rejection of a file that may have a record in the job table."""
+"""The messages of such a rejection: of any file, and of one that may have a record in the job table."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,25 +100,6 @@ class RejectedUpload:
 
 UploadResult = ImageRecord | RejectedUpload
 """The result of one file: the record of the image, or its rejection."""
-
-
-class AcceptedCounter:
-    """Counts the images that this process has accepted, for the jobs it added to last; threads may share it.
-
-    A count is absolute, so it may be stored twice. Each has its own writer id, so that a job that was evicted and
-    returns starts a new count.
-    """
-
-    def __init__(self, max_jobs: int = MAX_COUNTED_JOBS) -> None:
-        self._counts = RecentDict[str, tuple[str, int]](max_jobs)
-        self._lock = threading.Lock()
-
-    def add(self, job_id: str, images: int) -> tuple[str, int]:
-        """Count `images` more for the job; return the writer id, and the count to store under it."""
-        with self._lock:
-            writer_id, accepted = self._counts.get(job_id) or (new_id(), 0)
-            self._counts[job_id] = writer_id, accepted + images
-            return writer_id, accepted + images
 
 
 class DeclaredImages:
@@ -166,7 +142,7 @@ class ImageIngest:
     Attributes:
         inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`, which takes the owner, too.
         memory: the bytes of images on their way to the bucket.
-        metrics: count the images. After a crash, one that is recorded again counts twice.
+        metrics: count the images.
     """
 
     limits: ImageLimits
@@ -177,7 +153,6 @@ class ImageIngest:
     clock: Clock = CLOCK
     pool: TurnExecutor = field(default_factory=lambda: TurnExecutor(CONCURRENCY, thread_name_prefix="ingest"))
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
-    counter: AcceptedCounter = field(default_factory=AcceptedCounter)
     declared: DeclaredImages = field(default_factory=DeclaredImages)
     metrics: IntakeMetrics = field(default_factory=IntakeMetrics)
 
@@ -224,40 +199,42 @@ class ImageIngest:
             self.discard(results)
             raise
 
-    def commit(self, results: Sequence[UploadResult], group: str = "") -> list[UploadResult]:
-        """Accept the stored images: record, enqueue and count them; return the result of each file, in order.
-
-        Only a caller that has the `counter` to itself may commit images of several jobs at once, without a `group`.
+    def commit(self, results: Sequence[UploadResult], group: str) -> list[UploadResult]:
+        """Accept the stored images of a job: record and enqueue them; return the result of each file, in order.
 
         Raises:
-            NotFoundError: one of their jobs has been deleted; of up to `BATCH_IMAGES` images none is accepted then.
+            NotFoundError: their job has been deleted; of up to `BATCH_IMAGES` images none is accepted then.
         """
         stored = [result for result in results if isinstance(result, ImageRecord)]
         rejected: dict[ImageRef, RejectedUpload] = {}
         for records in in_batches(stored, BATCH_IMAGES):
             try:
-                self.check_age(records)
-                self._record(records)
+                rejected |= self.record(records)
             except NotFoundError:
-                self._withdraw(records)
+                self.discard(records)
                 raise
-            except CLOUD_ERRORS:
-                extra = {"job_id": records[0].ref.job_id}
-                _log.warning("images could not be recorded", extra=extra, exc_info=True)
-                self.metrics.reject(UNAVAILABLE, len(records))
-                rejected |= self._withdraw(records)
-            else:
-                self.enqueue(records, group)
-        self._count([record for record in stored if record.ref not in rejected])
+            self.enqueue([record for record in records if record.ref not in rejected], group)
         return [rejected.get(result.ref, result) if isinstance(result, ImageRecord) else result for result in results]
 
-    def complete(self, records: Sequence[ImageRecord], group: str, *, count: bool) -> None:
-        """Record and enqueue images that are accepted already, and count them if `count`; it may be repeated."""
+    def record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
+        """Record and count up to `BATCH_IMAGES` stored images of a job; return the rejections of those that are not.
+
+        Raises:
+            NotFoundError: the job has been deleted; none is recorded.
+        """
+        try:
+            self.check_age(records)
+            self._record(records)
+        except CLOUD_ERRORS:
+            _log.warning("images could not be recorded", extra={"job_id": records[0].ref.job_id}, exc_info=True)
+            return self._unrecorded(records)
+        return {}
+
+    def complete(self, records: Sequence[ImageRecord], group: str) -> None:
+        """Record and enqueue images that are accepted already; it may be repeated."""
         for batch in in_batches(records, BATCH_IMAGES):
             self._record(batch)
             self.enqueue(batch, group)
-        if count:
-            self._count(records)
 
     def enqueue(self, records: Sequence[ImageRecord], group: str) -> None:
         """Request the results of recorded images; a repeat is harmless.
@@ -374,22 +351,30 @@ class ImageIngest:
             self.memory.release(len(upload.data))
 
     def _record(self, records: Sequence[ImageRecord]) -> None:
-        self.store.record_images(records, self.clock.utc_now())
-        self._settle(record.ref for record in records)
-        self.metrics.accept(len(records), sum(record.size for record in records))
-        log_accepted(records)
+        self._note_accepted(records, new=self.store.record_images(records, self.clock.utc_now()))
 
-    def _withdraw(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
-        """Delete the records of images, of which none has been enqueued, and their objects; return the rejections."""
+    def _note_accepted(self, records: Sequence[ImageRecord], new: Sequence[ImageRecord]) -> None:
+        """Settle recorded images, and count those that are new."""
+        self._settle(record.ref for record in records)
+        self.metrics.accept(len(new), sum(record.size for record in new))
+        log_accepted(new)
+
+    def _unrecorded(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
+        """Return the rejections of those images that the table has not recorded, after a call of unknown outcome."""
         try:
-            self.store.delete_images([record.ref for record in records])
+            recorded = self.store.images_of([record.ref for record in records])
         except CLOUD_ERRORS:
-            # The record may exist, so the object must: the reconciler would request it.
-            _log.warning("images could not be withdrawn", extra={"job_id": records[0].ref.job_id}, exc_info=True)
+            # A record may exist, so its object must: the reconciler would request it.
+            _log.warning("images could not be looked up", extra={"job_id": records[0].ref.job_id}, exc_info=True)
             self.declared.drop(record.ref for record in records)
-            return {record.ref: RejectedUpload(record.filename, UNAVAILABLE, UNCERTAIN) for record in records}
-        self.discard(records)
-        return {record.ref: unavailable(record.filename) for record in records}
+            left, message = records, UNCERTAIN
+        else:
+            accepted = [record for record in records if record.ref in recorded]
+            self._note_accepted(accepted, new=accepted)
+            left, message = [record for record in records if record.ref not in recorded], AGAIN
+            self.discard(left)
+        self.metrics.reject(UNAVAILABLE, len(left))
+        return {record.ref: RejectedUpload(record.filename, UNAVAILABLE, message) for record in left}
 
     def _send(self, group: str, records: Sequence[ImageRecord]) -> None:
         """Send the requests of up to ten recorded images; the reconciler sends those that the queue refuses."""
@@ -403,19 +388,6 @@ class ImageIngest:
                 _log.warning(
                     "the request queue refused %d requests; the reconciler sends them", len(refused), extra=extra
                 )
-
-    def _count(self, accepted: Sequence[ImageRecord]) -> None:
-        images = Counter(record.ref.job_id for record in accepted)
-        counts = {job_id: self.counter.add(job_id, n) for job_id, n in images.items()}
-        try:
-            if len(counts) > 1:
-                JobFigures(self.store.table).put_accepted_counts(counts)
-            else:
-                for job_id, (writer_id, count) in counts.items():
-                    JobFigures(self.store.table).put_accepted_count(job_id, writer_id, count)
-        except CLOUD_ERRORS:
-            # The records exist, and the controller counts those.
-            _log.warning("the counts of jobs could not be stored", extra={"job_ids": " ".join(counts)}, exc_info=True)
 
 
 @cache
@@ -460,4 +432,4 @@ def log_accepted(records: Sequence[ImageRecord]) -> None:
 
 def unavailable(filename: str) -> RejectedUpload:
     """Return the rejection of a file for a fault of the system."""
-    return RejectedUpload(filename, UNAVAILABLE, "it could not be stored just now: send it again")
+    return RejectedUpload(filename, UNAVAILABLE, AGAIN)

@@ -5,8 +5,8 @@ There are two steps:
 * `offer` returns a presigned form for each file: it fixes key, type, tags and maximum size, and expires. The files
   are charged to their user's quota, whether they arrive or not. A manifest of them is stored, so that nothing else
   can be committed;
-* `commit` copies the objects that exist to the keys of their images, and accepts the images: it records, enqueues and
-  counts them. It may be repeated at any time, also concurrently: a recorded image is accepted for good, even if its
+* `commit` copies the objects that exist to the keys of their images, and accepts the images: it records and enqueues
+  them. It may be repeated at any time, also concurrently: a recorded image is accepted for good, even if its
   object is lost.
 
 A form may be sent again as long as it is valid. No image is ever read from its key, and a copy replaces no object. So
@@ -32,7 +32,7 @@ from core.images import FORMATS, too_large
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.put_intents import PutIntent, PutIntents
-from core.jobs.uploads import ManifestImages, UploadCounts, UploadManifests
+from core.jobs.uploads import ManifestImages, UploadManifests
 from services.errors import NotFoundError
 from services.s3 import Forms, SourceBuckets, StoredObject, UploadForm
 from services.table import CLOUD_ERRORS, TableBusyError
@@ -135,15 +135,10 @@ class PresignedUploads:
         # A missing object, or one that could be copied, may have been accepted, classified and deleted meanwhile.
         accepted |= self.ingest.store.images_of([image.ref for image in pending])
         results = {**found, **accepted}
-        arrived = {
-            ref.image_id: each for ref, each in found.items() if isinstance(each, ImageRecord) and ref not in accepted
-        }
+        arrived = [each for ref, each in found.items() if isinstance(each, ImageRecord) and ref not in accepted]
         if arrived:
-            self.ingest.check_age(arrived.values())
-            ours = UploadCounts(self.ingest.store.table).mark(job.job_id, upload_id, arrived.keys())
-            for counts in (True, False):  # another commit counts the others, or may count them
-                images = [image for image_id, image in arrived.items() if (image_id in ours) is counts]
-                self.ingest.complete(images, job.group, count=counts)
+            self.ingest.check_age(arrived)
+            self.ingest.complete(arrived, job.group)
         self._delete_sent([each for each in results.values() if isinstance(each, ImageRecord)])
         return {index: results[image.ref] for index, image in manifest.images.items()}
 

@@ -16,7 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from core.format import short_date
@@ -28,17 +28,11 @@ from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
+from services.side_by_side import outcomes
 from services.table import CLOUD_ERRORS
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.quotas import UNLIMITED, QuotaScope
-from web_tier.uploads.ingest import (
-    BATCH_IMAGES,
-    MEMORY_BYTES,
-    AcceptedCounter,
-    ImageIngest,
-    UploadResult,
-    unavailable,
-)
+from web_tier.uploads.ingest import BATCH_IMAGES, MEMORY_BYTES, ImageIngest, RejectedUpload, UploadResult, unavailable
 from web_tier.uploads.multipart import Upload
 
 JOB_NAME = "Single images"
@@ -48,6 +42,9 @@ MAX_JOB_AGE = timedelta(hours=1)
 
 MAX_OPEN_JOBS = 1_000
 """Users with an open job at the same time; the next image of an evicted user starts a new job."""
+
+JOBS_AT_ONCE = 8
+"""Jobs of different users that are recorded at the same time."""
 
 MAX_JOBS_TRIED = 5
 """Jobs that are tried for an image, if each is deleted before the image is recorded."""
@@ -111,10 +108,9 @@ class SingleImages:
     _committer: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="single-images"), init=False
     )
-
-    def __post_init__(self) -> None:
-        """Use a separate counter: counts of several jobs are stored together, so no other writer may store them."""
-        self.ingest = replace(self.ingest, counter=AcceptedCounter())
+    _recorders: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(JOBS_AT_ONCE, thread_name_prefix="single-jobs"), init=False
+    )
 
     def ingest_one(
         self, owner: str, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED
@@ -218,16 +214,24 @@ class SingleImages:
         existing_ids = self._create(list(new.values())) | found.keys()
         self._give_up([image for image in waiting if image.record.ref.job_id not in existing_ids])
         existing = [image for image in waiting if image.record.ref.job_id in existing_ids]
+        by_job: dict[str, list[_Waiting]] = {}
+        for image in existing:
+            by_job.setdefault(image.record.ref.job_id, []).append(image)
+        batches = [batch for of_job in by_job.values() for batch in in_batches(of_job, BATCH_IMAGES)]
         results = dict[ImageRef, UploadResult]()
-        for batch in in_batches(existing, BATCH_IMAGES):
-            try:
-                committed = self.ingest.commit([image.record for image in batch])
-            except NotFoundError:
-                # A job was deleted while these were recorded: none of them was accepted.
+        for batch, rejected in outcomes(self._recorders, self._record, batches):
+            if isinstance(rejected, NotFoundError):
+                # Its job was deleted: none of them was accepted.
                 self._give_up(batch)
+            elif isinstance(rejected, Exception):
+                raise rejected
             else:
-                results |= zip([image.record.ref for image in batch], committed, strict=True)
+                results |= {image.record.ref: rejected.get(image.record.ref, image.record) for image in batch}
+        self.ingest.enqueue([each for each in results.values() if isinstance(each, ImageRecord)], group="")
         return results
+
+    def _record(self, batch: Sequence[_Waiting]) -> dict[ImageRef, RejectedUpload]:
+        return self.ingest.record([image.record for image in batch])
 
     def _create(self, new: Collection[_OpenJob]) -> set[str]:
         """Create these jobs but those of users who have a current one; return the ids of the created ones."""

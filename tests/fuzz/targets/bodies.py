@@ -25,6 +25,7 @@ from services.s3 import Bucket
 from services.sqs import OutgoingMessage, Queue
 from tests.fuzz.targets import uploads
 from tests.support.clocks import PlayedClock
+from tests.support.jobs import put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.unsandboxed import inspect
 from web_tier.app import create_app
@@ -85,7 +86,7 @@ class _AnsweringQueue(Queue):
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         requests = [RequestMessage.from_json(message.body) for message in messages]
-        _STORE.put_each_done([_answer(request) for request in requests])
+        put_results(_STORE, *map(_answer, requests))
         return []
 
 

@@ -21,6 +21,7 @@ from services.lease import Tenure
 from tests.conftest import ROOT
 from tests.integration.controller.conftest import Scene, SceneMaker, done
 from tests.support.forked_system import ForkingSupervisor
+from tests.support.jobs import put_counts, put_results
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.autoscaler.fleet_config import FleetConfigWatcher
 from web_tier.controller.collector import Collector
@@ -77,14 +78,14 @@ def test_a_shift_stores_counts_and_files_with_its_fencing_token(scene: Scene, to
     work = {loop.name: loop.work for loop in loops}
     [counted], [merged] = (scene.add_job(1, request=False) for _ in range(2))
     stored = Counts(5, 0, 5, hour_ago, hour_ago)
-    assert JobFigures(store.table).store_counts(counted.job_id, stored, token=9)
+    put_counts(store, counted.job_id, stored, token=9)
     scene.respond([done(counted)])
     while scene.wiring.responses.counts().visible:
         work["collector"].tick()
-    assert JobFigures(store.table).counts(counted.job_id).done == (1 if token > 9 else 5)
+    assert JobFigures(store.table).counts(counted.job_id).done == (6 if token > 9 else 5)
 
-    store.put_each_done([done(merged)])
-    assert JobFigures(store.table).store_counts(merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
+    put_results(store, done(merged))
+    put_counts(store, merged.job_id, Counts(1, 0, 1, hour_ago, hour_ago), token=9)
     assert JobFigures(store.table).put_merged(merged.job_id, MergedFile("key", "another", hour_ago), token=9)
     work["results_files"].tick()
     status = store.status(merged.job_id)

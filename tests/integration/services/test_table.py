@@ -80,6 +80,7 @@ def test_conditional_writes_say_whether_they_took_place(place: Place) -> None:
 
 
 IS_NEW = "attribute_not_exists( #pk )"
+COUNTS: Item = {"pk": "counts", "sk": "s", "done": 2, "failed": -1, "at": "noon", "since": "noon 7"}
 
 
 def test_a_transaction_makes_all_of_its_writes_or_names_the_conditions_that_failed(place: Place) -> None:
@@ -89,20 +90,21 @@ def test_a_transaction_makes_all_of_its_writes_or_names_the_conditions_that_fail
     def write(token: int) -> None:
         table.transact(
             Put({"pk": "p", "sk": "new", "n": token}, condition=IS_NEW),
-            Update("counts", "s", {"done": 2, "failed": -1}, {"at": "noon"}),
+            Update("counts", "s", {"done": 2, "failed": -1}, {"at": "noon"}, {"since": f"noon {token}"}),
             Update("p", "text", {}, {"at": "noon"}),
             Delete("p", "gone"),
             ConditionCheck("lease", "s", condition="#token = :token", values={"token": token}),
         )
 
     write(7)
-    assert table.get("counts", "s") == {"pk": "counts", "sk": "s", "done": 2, "failed": -1, "at": "noon"}
+    table.transact(Update("counts", "s", {}, {}, {"since": "another day"}))
+    assert table.get("counts", "s") == COUNTS
     assert (table.get("p", "text"), table.get("p", "gone")) == ({"pk": "p", "sk": "text", "at": "noon"}, None)
     with pytest.raises(ConditionsFailedError) as refused:
         write(8)
     assert refused.value.indexes == {0, 4}
     assert table.get("p", "new") == {"pk": "p", "sk": "new", "n": 7}
-    assert table.get("counts", "s") == {"pk": "counts", "sk": "s", "done": 2, "failed": -1, "at": "noon"}
+    assert table.get("counts", "s") == COUNTS
 
 
 def test_a_transaction_takes_100_items_and_4_mb(place: Place) -> None:
@@ -212,7 +214,7 @@ _writes = st.one_of(
     st.builds(lambda item, when: Put(item, condition=when[0], values=when[1]), _items, _optional),
     st.builds(
         lambda key, n, attributes, when: Update(
-            key[0], key[1], {"n": n}, attributes, condition=when[0], values=when[1]
+            key[0], key[1], {"n": n}, attributes, {"m": n}, condition=when[0], values=when[1]
         ),
         _keys,
         st.integers(-2, 2),

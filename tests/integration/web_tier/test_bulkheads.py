@@ -22,7 +22,7 @@ from scripts.run.system import free_port
 from services.clients import Clients
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import WebTier, cloud_table, serving
-from tests.support.jobs import done, failed, picture
+from tests.support.jobs import done, failed, picture, put_results
 from tests.support.people import OIDC, PlayedProvider, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from web_tier.app import create_app
@@ -98,7 +98,7 @@ def web(provisioned: Clients, make_config: ConfigMaker, tmp_path: Path) -> Itera
 def answer_all(store: JobStore) -> None:
     """Let every image that waits have its result."""
     for job in store.jobs(100) + store.jobs(100, owner="ann"):
-        store.put_each_done([done(image) for image in store.images(job.job_id)])
+        put_results(store, *[done(image) for image in store.images(job.job_id)])
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def test_s3_a_user_who_waits_as_much_as_possible_leaves_places_for_others(site: 
         wait_until(lambda: store.jobs(1, owner="bob"), "bob's image is accepted")
         [job] = store.jobs(1, owner="bob")
         wait_until(lambda: list(store.images(job.job_id)), "bob's image is recorded")
-        store.put_each_done([done(image) for image in store.images(job.job_id)])
+        put_results(store, *[done(image) for image in store.images(job.job_id)])
         assert bobs.result(DEADLINE_SECONDS).status_code == 200
         assert not any(each.done() for each in waiting)
 
@@ -203,7 +203,7 @@ def test_s12_an_image_without_a_picture_is_not_drawn_again(
     drawn_by(site, monkeypatch, draw)
     first, costly = pictured(site, store, ann, 2)
     *_, job_id, _, image_id, _ = costly.split("/")
-    store.put_failed(failed(store.image(ImageRef(job_id, image_id)), code="too_costly"))
+    put_results(store, failed(store.image(ImageRef(job_id, image_id)), code="too_costly"))
     for path in (first, first, first.replace("preview", "thumbnail"), costly, costly):
         answer = site.anonymous().get(path, headers=ann)
         assert answer.status_code == 302
@@ -238,7 +238,7 @@ def test_kept_images_come_in_folders_and_a_client_that_leaves_frees_its_place(we
     files = [("images", (f"day{number}/IMG.bmp", data)) for number, data in enumerate(sent)]
     requests.post(f"{address}/images", files=files, timeout=DEADLINE_SECONDS).raise_for_status()
     images = list(store.images(job_id))
-    store.put_each_done([done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
+    put_results(store, *[done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
 
     def download(**query: str) -> requests.Response:
         return requests.get(f"{address}/images.zip", params=query, stream=True, timeout=DEADLINE_SECONDS)

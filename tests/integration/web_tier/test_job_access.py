@@ -18,7 +18,7 @@ from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.keys import merged_key
 from core.jobs.lifecycle import OpenJobs
-from core.jobs.models import Counts, Job, MergedFile
+from core.jobs.models import Job, MergedFile
 from core.jobs.store import JobStore
 from core.tracing import trace_id
 from localcloud.tests.support.cloud_clients import calls_of
@@ -28,7 +28,7 @@ from services.sqs import Queue
 from services.table import Table
 from tests.conftest import ConfigMaker
 from tests.integration.web_tier.conftest import cloud_table
-from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
+from tests.support.jobs import NOW, UNKNOWN_ID, count_images, done, picture, put_results
 from tests.support.people import BROWSER, PlayedProvider, SignInSite, access_of
 from web_tier.app import create_app
 from web_tier.auth.context import LINK_COOKIE
@@ -144,8 +144,7 @@ def hers(anna: Person, site: SignInSite, store: JobStore, config: Config, provis
     job_id = anna.asks("POST", "/api/v1/jobs", json={"keep": True}).get_json()["job_id"]
     image = ImageRef(job_id, anna.sends(job_id)["image_id"])
     upload = anna.asks("POST", f"/api/v1/jobs/{job_id}/uploads", json=FILES).get_json()
-    store.put_each_done([done(store.image(image))])
-    JobFigures(store.table).store_counts(job_id, Counts(1, 0, 1, NOW, NOW))
+    put_results(store, done(store.image(image)))
     Bucket.named(provisioned, config.names.output_bucket).put(merged_key(job_id), b"{}\n", "application/x-ndjson")
     JobFigures(store.table).put_merged(job_id, MergedFile(merged_key(job_id), "1", NOW))
     return Belongings(job_id, image.image_id, upload["upload_id"])
@@ -246,7 +245,7 @@ def test_an_upload_of_another_user_cannot_be_committed(
     ]
     assert [answer.status_code for answer in answers] == [404, 404]
     assert outcome_of(answers[0], hers) == outcome_of(answers[1], NOTHING)
-    assert store.count_images(own) == 0
+    assert count_images(store, own) == 0
 
 
 def test_the_same_idempotency_key_of_two_people_makes_a_job_for_each(anna: Person, bert: Person) -> None:

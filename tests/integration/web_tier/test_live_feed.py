@@ -92,7 +92,7 @@ def test_a_viewer_that_reconnects_to_any_process_misses_no_event(
                 if kind == "results":
                     seen |= {row["id"] for row in body["rows"]}
                 if len(seen) == count - 1 and kind == "progress":
-                    put_results(store, job, *[done(image) for image in images[:count]])
+                    put_results(store, *[done(image) for image in images[:count]])
                 if len(seen) == count:
                     break
         last = watcher.last

@@ -105,7 +105,7 @@ def site(app: Flask, table: MemoryTable) -> Site:
     job = Job(new_id(), "holiday", NOW)
     store.create(job)
     good, bad, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
-    put_results(store, job, done(good), failed(bad))
+    put_results(store, done(good), failed(bad))
     if "dead_letters" in FEATURES:
         from tests.support.features.dead_letters.desk import give_up
 

@@ -17,7 +17,7 @@ from core.jobs.models import Job
 from core.jobs.store import JobStore
 from localcloud.s3.posts import Form, RefusedError, check_policy
 from services.s3 import Bucket
-from tests.support.jobs import picture
+from tests.support.jobs import count_images, picture
 
 PICTURE = picture()
 FILE = {"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
@@ -139,4 +139,4 @@ def test_an_object_outside_of_an_offer_is_never_committed(
     assert (answer.status_code, [each["code"] for each in answer.get_json()["rejected"]]) == (422, ["missing"])
     swapped = client.post(f"/api/v1/jobs/{job_id}/uploads/{other.offer['upload_id']}/commit")
     assert swapped.status_code == 404
-    assert store.count_images(job_id) == store.count_images(other.offer["job_id"]) == 0
+    assert count_images(store, job_id) == count_images(store, other.offer["job_id"]) == 0

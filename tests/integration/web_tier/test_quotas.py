@@ -20,7 +20,7 @@ from services.s3 import Bucket
 from services.table import EXPIRES_AT, Table
 from tests.conftest import ConfigMaker, shipped_values
 from tests.support.clocks import ManualClock, PlayedClock
-from tests.support.jobs import client_error, failed, picture
+from tests.support.jobs import client_error, failed, picture, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -253,7 +253,7 @@ def test_s2_retries_are_charged(door: Door) -> None:
     job_id = door.new_job()
     accepted = door.add(job_id, 1, 2).get_json()["accepted"]
     for image in door.store.images(job_id):
-        door.store.put_failed(failed(image))
+        put_results(door.store, failed(image))
     assert door.client.post(f"/api/v1/jobs/{job_id}/retry").status_code == 429, "two more than the day has"
     assert (door.left(), len(door.queue.bodies)) == (1, 2)
     one = f"/api/v1/jobs/{job_id}/images/{accepted[0]['image_id']}/retry"

@@ -115,7 +115,7 @@ def test_a_deleted_image_has_the_thumbnail_that_its_worker_drew(
     client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
 ) -> None:
     [image] = add_images(store, job, "a.jpg")
-    put_results(store, job, done(image))
+    put_results(store, done(image))
     put_prediction(output_bucket, done(image), picture(shade=7))
     for path in ("thumbnail", "preview"):
         answer = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}/{path}")
@@ -134,7 +134,7 @@ def test_a_thumbnail_needs_no_drawing_and_a_preview_of_a_kept_image_is_drawn_fro
     store.create(kept)
     page = stored(input_bucket, store, kept, picture(size=(800, 600)))
     [image] = store.images(kept.job_id)
-    put_results(store, kept, done(image))
+    put_results(store, done(image))
     put_prediction(output_bucket, done(image), picture(shade=7))
     with app.app_context():
         drawing = current_backend().bulkheads.pictures
@@ -151,7 +151,7 @@ def test_a_prediction_without_a_thumbnail_or_with_other_bytes_gives_a_placeholde
     thumbnail: bytes | None, client: FlaskClient, store: JobStore, job: Job, output_bucket: Bucket
 ) -> None:
     [image] = add_images(store, job, "a.jpg")
-    put_results(store, job, done(image))
+    put_results(store, done(image))
     put_prediction(output_bucket, done(image), thumbnail)
     answer = client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}/thumbnail")
     assert (answer.status_code, SCRIPT in answer.data) == (302, False)

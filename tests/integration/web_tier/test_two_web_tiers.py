@@ -96,7 +96,7 @@ def test_sign_ins_sessions_jobs_streams_and_counts_are_those_of_both_instances(
     with asked(f"{one}/api/v1/jobs/{job_id}/events", headers=browser, stream=True) as stream:
         assert stream.status_code == 200
         (image,) = store.images(job_id)
-        put_results(store, store.job(job_id), done(image))
+        put_results(store, done(image))
         lines = [line for line in stream.iter_lines(decode_unicode=True) if line.startswith("data: ")]
     assert json.loads(lines[-1].removeprefix("data: "))["done"] == 1
     form = {"csrf_token": CSRF_TOKEN.findall(account.text)[0]}  # of the first instance

@@ -28,7 +28,7 @@ from services.clients import Clients
 from services.errors import ConfigError
 from services.s3 import Bucket
 from tests.conftest import config_of
-from tests.support.jobs import NOW, UNKNOWN_ID, done, picture
+from tests.support.jobs import NOW, UNKNOWN_ID, done, picture, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, HOUR, PlayedProvider, access_of
 from tests.support.provider_tokens import HEADER, ID, JWKS, OTHER_KEY, PROVIDER_KEY, SECONDS, rs256, token, verifier
@@ -264,7 +264,7 @@ class Stage:
         image = ImageRecord(ref, "a.png", f"{ref.job_id}/{ref.image_id}.png", 100, NOW)
         store.create(job)
         store.record_images([image], NOW)
-        store.put_each_done([done(image)])
+        put_results(store, done(image))
         JobFigures(store.table).put_merged(job.job_id, MergedFile(merged_key(job.job_id), "1", NOW))
         self._bucket(self.config.names.input_bucket).put(image.key, picture("PNG"), "image/png")
         self._bucket(self.config.names.output_bucket).put(merged_key(job.job_id), b"{}\n", "application/x-ndjson")

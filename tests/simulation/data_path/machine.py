@@ -32,6 +32,7 @@ OPERATIONS: Final = (
     "table",
     "table.BatchWriteItem",
     "table.PutItem",
+    "table.TransactWriteItems",
     "inputs.put",
     "inputs.get",
     "inputs.delete",
@@ -49,9 +50,12 @@ OPERATIONS: Final = (
 CALLS: Final = tuple(
     (kind, where)
     for kind, operations in (
-        ("web", ("", "table.BatchWriteItem", "table.PutItem", "inputs.put", "requests.send")),
+        (
+            "web",
+            ("", "table.BatchWriteItem", "table.PutItem", "table.TransactWriteItems", "inputs.put", "requests.send"),
+        ),
         ("worker", ("requests.receive", "inputs.get", "outputs.put", "responses.send", "requests.delete")),
-        ("controller", ("", "table.BatchWriteItem", "table.PutItem", "table.DeleteItem", "outputs.put")),
+        ("controller", ("", "table.TransactWriteItems", "table.PutItem", "table.DeleteItem", "outputs.put")),
         ("controller", ("requests.send", "responses.receive", "responses.delete")),
         ("controller", ("sources.list", "inputs.put", "hooks.post")),
     )
@@ -343,7 +347,7 @@ class History(RuleBasedStateMachine):
             images=sum(file.acknowledged is not None for file in self.world.clients.files.values()),
             redriven=self.world.clients.redriven.total(),
             freezes=self.world.faults.freezes,
-            cancelled=sum("cancelled" in item for item in self.world.table.items.values()),
+            cancelled=len(self.world.clients.cancelled),
             **self.world.used_as_it_expires,
         )
 

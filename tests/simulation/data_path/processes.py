@@ -47,8 +47,6 @@ from tests.support.unsandboxed import inspect
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
-from web_tier.controller.collector import CollectorHelper
-from web_tier.controller.job_cache import JobLocks
 from web_tier.controller.orphans import OrphanCleanup
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
@@ -140,7 +138,7 @@ class Web:
         )
         self.quotas = Quotas(world.table, import_config().limits, clock)
         self.single = SingleImages(self.intake, clock)
-        self.single._committer = cast(Any, InlineExecutor())
+        self.single._committer = self.single._recorders = cast(Any, InlineExecutor())
         self.direct = PresignedUploads(self.intake, cast(Any, _Forms()), FORM_SECONDS, world.sources)
 
     def now(self) -> datetime:
@@ -201,7 +199,6 @@ class Controller:
             store,
             tenure,
             buckets=(world.inputs, world.outputs),
-            locks=JobLocks(lambda: TaskLock(scheduler)),
             clock=clock,
             on_given_up=[letters.put_each],
         )
@@ -242,14 +239,12 @@ class Controller:
             clock=clock,
             users=(results_files, importer, canceller),
         )
-        cleanup = JobCleanup(store, path.jobs, inputs, outputs, 5.0, tenure, clock, pool, [letters.remove_of])
-        collector = path.collector(responses, registry=registry, clock=clock)
+        cleanup = JobCleanup(store, inputs, outputs, 5.0, tenure, clock, pool, [letters.remove_of])
+        collector = path.collector(responses, registry=registry)
         orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, clock)
         ticks: dict[str, Callable[[], float]] = {
             "billing": Billing(world, self.table, clock).tick,
             "collector": collector.tick,
-            "collector-1": CollectorHelper(collector).tick,
-            "counts": path.counts.tick,
             "reconciler": reconciler.tick,
             "canceller": canceller.tick,
             "source_importer": importer.tick,

@@ -246,9 +246,15 @@ class _Write:
             return {}
         before: Item = found or {"pk": self.key[0], "sk": self.key[1]}
         written = dict(before)
-        for attribute, sign, value in _updates(self._call["UpdateExpression"]):
-            more = self._values[value[1:]]
-            written[attribute[1:]] = more if sign == "=" else int(before.get(attribute[1:], 0)) + int(more)
+        for name, sign, value in _updates(self._call["UpdateExpression"]):
+            more = self._values[value]
+            match sign:
+                case "= ":
+                    written[name] = more
+                case "":
+                    written[name] = int(before.get(name, 0)) + int(more)
+                case _:
+                    written[name] = before.get(name, more)
         return written
 
 
@@ -336,8 +342,8 @@ def _tokens(expression: str) -> tuple[str, ...]:
 
 @cache
 def _updates(expression: str) -> tuple[tuple[str, str, str], ...]:
-    """Return each attribute of an update expression, `=` or ` ` for setting it or adding to it, and the value."""
-    return tuple(re.findall(r"(#\w+) (=|)\s*(:\w+)", expression))
+    """Return each attribute of an update expression, how it is set (added to: an empty text), and the value."""
+    return tuple(re.findall(r"#(\w+) (= |= if_not_exists\(#\w+, |):(\w+)", expression))
 
 
 def _key(item: Mapping[str, Any]) -> Key:

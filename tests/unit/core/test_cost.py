@@ -1,5 +1,6 @@
 """The cost of images, and the words for figures, times and counts."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
@@ -29,11 +30,12 @@ from core.format import (
     plural,
     rate_words,
 )
-from core.jobs.items import counts_of, runs_as_text
-from core.jobs.models import MAX_RUNS, Counts, with_answers
+from core.jobs.figures import CountsChange, JobFigures
+from core.jobs.models import MAX_RUNS, Counts
 from tests.conftest import shipped_values
 from tests.support.autoscaler import PRICES, fleet_snapshot
 from tests.support.jobs import NOW
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 
 
@@ -85,10 +87,17 @@ def test_an_unknown_cost_is_not_shown_and_that_of_an_unknown_type_not_too_low() 
     assert PRICES.hourly("m5.large") == max(PRICES.instance_hour.values())
 
 
+def counts_after(answers: Iterable[tuple[int, int]]) -> Counts:
+    """Return the counts of a job with so many answers in each billing period, added one after another."""
+    table = MemoryTable()
+    for number, count in answers:
+        change = CountsChange(done=count, answers=count, run=number)
+        table.transact(change.update("job", token=0))
+    return JobFigures(table).counts("job")
+
+
 def test_a_job_that_was_answered_in_very_many_runs_remembers_the_latest() -> None:
-    counts = Counts()
-    for number in range(1, MAX_RUNS + 3):
-        counts = with_answers(counts, number, 1)
+    counts = counts_after((number, 1) for number in range(1, MAX_RUNS + 3))
     assert [number for number, _ in counts.runs] == list(range(3, MAX_RUNS + 3))
 
 
@@ -109,11 +118,12 @@ def test_the_shares_of_all_jobs_are_never_more_than_the_bill(
 ) -> None:
     """Three jobs over some runs; in each, some images may have been answered that belong to no job any more."""
     runs: dict[int, BillingPeriod] = {}
-    jobs = [Counts() for _ in range(3)]
+    of_job: list[list[tuple[int, int]]] = [[], [], []]
     for number, (answers, seconds, cost, gone) in enumerate(story, start=1):
         runs[number] = run(number, sum(answers) + gone, seconds, cost)
-        jobs = [with_answers(job, number, count) for job, count in zip(jobs, answers, strict=True)]
-    shares = [instances_bill(job, runs) for job in jobs]
+        for job, count in zip(of_job, answers, strict=True):
+            job.append((number, count))
+    shares = [instances_bill(Counts(runs=tuple(job)), runs) for job in of_job]
     shared = total(share for share in shares if share is not None)
     billed = total(Bill(each.billed_seconds, each.cost) for each in runs.values())
     assert len(shares) == 3
@@ -125,12 +135,9 @@ def test_the_shares_of_all_jobs_are_never_more_than_the_bill(
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 1_000)), max_size=40))
 def test_answers_by_run_survive_the_table_in_any_order(runs: list[tuple[int, int]]) -> None:
-    counts = Counts()
-    for number, answers in runs:
-        counts = with_answers(counts, number, answers)
+    counts = counts_after(runs)
     assert [number for number, _ in counts.runs] == sorted({number for number, _ in runs})
-    assert sum(answers for _, answers in counts.runs) == sum(answers for _, answers in runs)
-    assert counts_of({"done": 0, "failed": 0, "images": 0, **runs_as_text(counts)}) == counts
+    assert sum(answers for _, answers in counts.runs) == counts.done == sum(answers for _, answers in runs)
 
 
 def test_a_thousand_images_of_the_fleet_are_shown_once_some_were_answered() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import chain, count
+from itertools import count
 from typing import Any, cast
 
 import pytest
@@ -15,7 +15,6 @@ from core.jobs.figures import JobFigures
 from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import (
-    Counts,
     DeletedJob,
     ImageRecord,
     Job,
@@ -23,13 +22,11 @@ from core.jobs.models import (
     OpenJob,
     TrueLabel,
 )
-from core.jobs.store import MAX_CHANGES, SLOW_RECORD_SECONDS, JobStore
-from core.jobs.uploads import UploadCounts
+from core.jobs.store import MAX_CHANGES, MAX_RECORDED, JobStore
 from core.messages import ClassificationResult, Failure, failed
 from services.errors import NotFoundError
 from services.table import TableBusyError
-from tests.support.clocks import ManualClock
-from tests.support.memory_aws.calls import meeting
+from tests.support.jobs import count_images, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,12 +104,23 @@ def test_a_deleted_job_is_not_made_again_by_a_change(is_owned: bool) -> None:
     assert store.existing([job.job_id]) == store.existing([job.job_id], "anna") == set()
 
 
-def test_what_several_web_processes_accepted_adds_up_and_never_goes_down(store: JobStore, job: Job) -> None:
-    for writer, accepted in (("a", 2), ("b", 3), ("a", 5), ("a", 4)):
-        JobFigures(store.table).put_accepted_count(job.job_id, writer, accepted)
-    assert store.status(job.job_id).accepted == 8
-    JobFigures(store.table).store_counts(job.job_id, Counts(images=9))
-    assert store.status(job.job_id).accepted == 9, "a process has ended before it said so"
+def test_images_are_recorded_and_counted_once_by_any_number_of_processes(store: JobStore, job: Job) -> None:
+    images = [record(job.job_id) for _ in range(MAX_RECORDED + 40)]
+
+    def record_some(first: int) -> int:
+        return len(store.record_images(images[first:], NOW))
+
+    with ThreadPoolExecutor(8) as processes:
+        recorded = list(processes.map(record_some, [0, 90, 30, 0, 120, 60, 30, 0]))
+    assert sum(recorded) == store.status(job.job_id).accepted == count_images(store, job.job_id) == len(images)
+
+
+def test_images_of_a_job_that_is_being_deleted_are_neither_recorded_nor_counted(store: JobStore, job: Job) -> None:
+    DeletedJobs(store.table).delete(job)
+    with pytest.raises(NotFoundError, match="there is no job"):
+        store.record_images([record(job.job_id)], NOW)
+    assert count_images(store, job.job_id) == JobFigures(store.table).counts(job.job_id).images == 0
+    assert OpenJobs(store.table).find_all() == []
 
 
 def test_true_labels_that_are_set_while_their_job_is_removed_are_removed_too(store: JobStore, job: Job) -> None:
@@ -129,9 +137,11 @@ def test_true_labels_that_are_set_while_their_job_is_removed_are_removed_too(sto
 
 
 def test_results_of_images_of_any_jobs_are_found_together(store: JobStore) -> None:
-    images = [record(new_id()) for _ in range(130)]
-    store.put_each_done([done(image.ref, f"label {number}") for number, image in enumerate(images[:120])])
-    store.put_failed(not_done(images[120].ref))
+    jobs = [a_job("") for _ in range(130)]
+    store.create(*jobs)
+    images = [record(job.job_id) for job in jobs]
+    put_results(store, *[done(image.ref, f"label {number}") for number, image in enumerate(images[:120])])
+    put_results(store, not_done(images[120].ref))
     found = store.results_of([image.ref for image in images])
     assert found.keys() == {image.ref for image in images[:121]}
     assert found[images[7].ref].label == "label 7"
@@ -150,25 +160,6 @@ def test_a_job_is_closed_unless_images_were_added_since(store: JobStore, job: Jo
     assert OpenJobs(store.table).find_all() == []
 
 
-@pytest.mark.parametrize("seconds", [SLOW_RECORD_SECONDS, SLOW_RECORD_SECONDS + 1])
-def test_a_job_closed_during_a_slow_record_of_its_images_is_open_afterwards(seconds: float) -> None:
-    clock, closed = ManualClock(), list[bool]()
-
-    def call(operation: str, effect: Callable[[], Any]) -> Any:
-        if operation == "BatchWriteItem" and table.items and not closed:  # the second batch: images
-            clock.now += seconds
-            closed.append(OpenJobs(store.table).close(OpenJobs(store.table).find_all()[0]))
-        return effect()
-
-    table = MemoryTable(call)
-    store, job_id = JobStore(table, clock=clock), new_id()
-    store.record_images([record(job_id) for _ in range(30)], NOW)
-    assert closed == [True]
-    assert [job.touched_at for job in OpenJobs(store.table).find_all()] == (
-        [(NOW + timedelta(seconds=seconds)).isoformat()] if seconds > SLOW_RECORD_SECONDS else []
-    )
-
-
 def test_a_job_closed_during_a_slow_change_of_its_min_scores_is_open_afterwards(store: JobStore, job: Job) -> None:
     table = cast(MemoryTable, store.table)
 
@@ -180,17 +171,6 @@ def test_a_job_closed_during_a_slow_change_of_its_min_scores_is_open_afterwards(
     table.call = close_first
     store.change_min_scores(job, lambda _: MinScores(0.7), NOW)
     assert OpenJobs(table).is_open(job.job_id)
-
-
-def test_commits_at_the_same_time_never_mark_an_image_twice() -> None:
-    counts, job_id, upload_id = UploadCounts(MemoryTable(meeting("GetItem", 8))), new_id(), new_id()
-
-    def commit(number: int) -> list[str]:
-        return list(counts.mark(job_id, upload_id, {str(each) for each in range(number, number + 10)}))
-
-    with ThreadPoolExecutor(8) as commits:
-        marked = list(chain.from_iterable(commits.map(commit, range(8))))
-    assert len(marked) == len(set(marked)) > 0
 
 
 def a_job(owner: str, *, keep: bool = False) -> Job:

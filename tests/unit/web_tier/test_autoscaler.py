@@ -165,15 +165,6 @@ def test_a_round_that_cannot_read_its_state_launches_nothing_and_is_shown(bench:
     assert bench.shown.problem is None
 
 
-def test_a_problem_of_the_controller_is_shown_to_operators_while_it_lasts(bench: Bench) -> None:
-    problems = ["unfinished jobs have more than 10 images", None]
-    bench.autoscaler.controller_problem = lambda: problems.pop(0)
-    bench.tick()
-    assert bench.shown.problem == "unfinished jobs have more than 10 images"
-    bench.tick()
-    assert bench.shown.problem is None
-
-
 @pytest.mark.parametrize(("loaded", "shown"), [((), ("b" * 64,)), (("b" * 64,), ())])
 def test_a_model_that_workers_cannot_load_is_shown_unless_one_has_it(
     bench: Bench, loaded: tuple[str, ...], shown: tuple[str, ...]

@@ -21,7 +21,7 @@ from core.messages import CANCELLED, ClassificationResult
 from services.errors import MessageError, NotFoundError
 from services.lease import Tenure
 from tests.support.api import AppMaker, problem, upload
-from tests.support.jobs import NOW, UNKNOWN_ID, add_images, done, picture, put_results
+from tests.support.jobs import NOW, UNKNOWN_ID, add_images, count_images, done, picture, put_results
 from tests.support.jobs import failed as failed_result
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -55,13 +55,13 @@ def test_a_running_job_is_cancelled_once_and_says_what_is_done(
     client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket
 ) -> None:
     one, two, three = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
-    put_results(store, job, done(one))
+    put_results(store, done(one))
     first, second = cancel(client, job), cancel(client, job)
     assert first == second, "the time of the first one stays"
     assert (first["state"], first["done"], first["failed"], first["waiting"]) == ("cancelled", 1, 0, 2)
     assert input_bucket.tags[cancelled_key(job.job_id)] == UNKEPT, "a lifecycle rule deletes what is left"
     assert [each.job_id for each in OpenJobs(store.table).find_all()] == [job.job_id], "the controller finds the job"
-    put_results(store, job, done(one), cancelled(two), cancelled(three))
+    put_results(store, done(one), cancelled(two), cancelled(three))
     page = client.get(f"/jobs/{job.job_id}").get_data(as_text=True)
     assert "Cancelled: 1 classified, 2 not." in page
     assert "Cancelling" not in page
@@ -71,7 +71,7 @@ def test_a_running_job_is_cancelled_once_and_says_what_is_done(
 def test_a_finished_job_stays_as_it_is_and_an_empty_one_is_closed_for_images(
     client: FlaskClient, store: JobStore, job: Job, input_bucket: MemoryBucket, images: list[str]
 ) -> None:
-    put_results(store, job, *map(done, add_images(store, job, *images)))
+    put_results(store, *map(done, add_images(store, job, *images)))
     assert cancel(client, job)["state"] == ("finished" if images else "cancelled")
     assert (cancelled_key(job.job_id) in input_bucket.objects) is not bool(images)
 
@@ -87,7 +87,7 @@ def test_a_cancelled_job_takes_no_images_and_says_what_to_do(
     files = {"files": [{"name": "b.jpg", "bytes": 10, "content_type": "image/jpeg"}]}
     problem(client.post(f"/api/v1/jobs/{job.job_id}/uploads", json=files), 409)
     problem(client.post(f"/api/v1/jobs/{job.job_id}/uploads/{UNKNOWN_ID}/commit"), 409)
-    assert store.count_images(job.job_id) == 1
+    assert count_images(store, job.job_id) == 1
     assert requests_queue.bodies == []
 
 
@@ -108,7 +108,7 @@ def test_a_retry_resumes_the_job_before_it_sends_requests(
     input_bucket.objects[image.key] = picture()
     cancel(client, job)
     if is_failed:
-        put_results(store, job, cancelled(image))
+        put_results(store, cancelled(image))
     outcome = client.post(f"/api/v1/jobs/{job.job_id}/retry").get_json()
     assert outcome["sent"] == len(seen) == int(is_failed)
     assert not any(seen)
@@ -130,7 +130,7 @@ def test_a_retry_on_the_page_goes_on_portion_by_portion_while_there_is_time(
     monkeypatch.setattr(retry, "retry_failed", partial(retry_failed, max_images=1))
     images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     input_bucket.objects.update({image.key: b"pixels" for image in images})
-    put_results(store, job, *map(cancelled, images))
+    put_results(store, *map(cancelled, images))
     times = iter([True] * portions + [False])
     retried = retry_all_failed(ingest, job, may_continue=lambda: next(times))
     assert (retried.sent, retried.next_after is None) == (sent, sent == 3)
@@ -228,14 +228,14 @@ def test_other_jobs_are_left_alone_and_have_their_turn(site: ResultsSite) -> Non
 
 def test_a_job_that_cannot_be_read_delays_no_other(site: ResultsSite, monkeypatch: pytest.MonkeyPatch) -> None:
     [bad], [good] = site.add_job(1), site.add_job(1)
-    resync = site.images.resync
+    missing_after = JobStore.missing_after
 
-    def fail_for_one(job_id: str) -> None:
+    def fail_for_one(store: JobStore, job_id: str, after: str, limit: int) -> tuple[list[ImageRecord], str | None]:
         if job_id == bad.job_id:
             raise TimeoutError
-        resync(job_id)
+        return missing_after(store, job_id, after, limit)
 
-    monkeypatch.setattr(site.images, "resync", fail_for_one)
+    monkeypatch.setattr(JobStore, "missing_after", fail_for_one)
     for ref in (bad, good):
         cancel_on(site, ref.job_id)
     site.canceller.tick()
@@ -260,14 +260,16 @@ def test_an_image_that_is_retried_at_that_moment_does_not_fail(
 ) -> None:
     [ref] = site.add_job(1)
     cancel_on(site, ref.job_id)
-    read_again = site.images.read_again
+    missing_after = JobStore.missing_after
 
-    def resume_afterwards(job_id: str, image_ids: list[str]) -> list[ImageRecord]:
-        records = read_again(job_id, image_ids)
+    def resume_afterwards(
+        store: JobStore, job_id: str, after: str, limit: int
+    ) -> tuple[list[ImageRecord], str | None]:
+        found = missing_after(store, job_id, after, limit)
         Cancellations(site.store.table).remove(job_id)
-        return records
+        return found
 
-    monkeypatch.setattr(site.images, "read_again", resume_afterwards)
+    monkeypatch.setattr(JobStore, "missing_after", resume_afterwards)
     site.canceller.tick()
     assert site.store.result(ref) is None
 
@@ -280,7 +282,6 @@ def answer(site: ResultsSite, results: Iterable[ClassificationResult]) -> None:
     site.respond(*results)
     while site.responses.counts().total:
         site.collector.tick()
-    site.counts.write(at_once=True)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +363,7 @@ def test_a_stopped_job_says_why_in_its_status_on_its_page_and_to_those_who_send_
     one, two = add_images(store, job, "a.jpg", "b.jpg")
     reason = "6 of 100 images failed, more than 5%, most as <bad>"
     Cancellations(store.table).cancel(job.job_id, NOW, reason)
-    put_results(store, job, done(one), cancelled(two))
+    put_results(store, done(one), cancelled(two))
     status = client.get(f"/api/v1/jobs/{job.job_id}").get_json()
     assert (status["state"], status["stopped"]) == ("cancelled", reason)
     page = client.get(f"/jobs/{job.job_id}").get_data(as_text=True)
@@ -396,6 +397,6 @@ def test_a_deleted_job_is_not_cancelled_and_leaves_no_tombstone(site: ResultsSit
     DeletedJobs(site.store.table).delete(site.store.job(ref.job_id))
     with pytest.raises(NotFoundError):
         Cancellations(site.store.table).cancel(ref.job_id, EPOCH)
-    JobCleanup(site.store, site.jobs, InputBucket(site.inputs), OutputBucket(site.outputs), 1.0, Tenure()).tick()
+    JobCleanup(site.store, InputBucket(site.inputs), OutputBucket(site.outputs), 1.0, Tenure()).tick()
     assert not site.inputs.objects
     assert not Cancellations(site.store.table).find([ref.job_id])

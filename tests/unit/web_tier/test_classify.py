@@ -20,7 +20,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, RequestMessage
 from services.sqs import OutgoingMessage, Queue
 from tests.support.api import AppMaker, problem
-from tests.support.jobs import UNKNOWN_ID, client_error, done, failed, picture
+from tests.support.jobs import UNKNOWN_ID, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 
 CLASSIFY = "/api/v1/classify"
@@ -49,9 +49,9 @@ class AnsweringQueue(Queue):
             self.images.append(ref)
             result = self.answer(self.store.image(ref))
             if result is not None and result.status == "done":
-                self.store.put_each_done([result])
+                put_results(self.store, *[result])
             elif result is not None:
-                self.store.put_failed(result)
+                put_results(self.store, result)
         return []
 
 
@@ -109,7 +109,7 @@ def test_a_request_without_wait_gets_202_with_a_location(
     assert (answer.status_code, answer.get_json()["status"]) == (202, "waiting")
     assert answer.headers["Location"] == answer.get_json()["location"]
     assert asking.get(answer.headers["Location"]).get_json()["status"] == "waiting"
-    store.put_each_done([done(store.image(fleet.images[0]))])
+    put_results(store, done(store.image(fleet.images[0])))
     assert asking.get(answer.headers["Location"]).get_json()["label"] == "stop sign"
 
 

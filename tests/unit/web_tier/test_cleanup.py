@@ -11,7 +11,6 @@ from botocore.exceptions import ClientError
 
 from core.ids import ImageRef, first_id_of, new_id
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.figures import JobFigures
 from core.jobs.keys import cancelled_key, input_key, merged_key, output_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import Counts, DeletedJob, ImageRecord, Job
@@ -19,7 +18,7 @@ from core.jobs.store import JobStore
 from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.clocks import ManualClock, PlayedClock
-from tests.support.jobs import client_error
+from tests.support.jobs import add_images, client_error, put_counts
 from tests.support.memory_aws.calls import WRITES, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -37,7 +36,7 @@ T = TypeVar("T")
 def is_open_after_the_last_result(opened: OpenJobs, job_id: str) -> bool:
     """Return whether a job is open; the last result of each open job comes right before."""
     for job in opened.find_all():
-        JobFigures(opened.table).store_counts(job_id, Counts(0, 1, 1, NOW, NOW))
+        put_counts(JobStore(opened.table), job_id, Counts(0, 1, 1, NOW, NOW))
         opened.close(job)
     return opened.table.get("OPEN", job_id) is not None
 
@@ -134,7 +133,7 @@ def test_an_expiry_that_died_before_its_end_refuses_uploads_only_until_the_next_
     job = make_job(store, OLD)
     store.table.put_all([{"pk": "DELETED", "sk": job.job_id, "expiring": 1}])
     assert DeletedJobs(store.table).find_all() == [], "nothing of it is removed yet"
-    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
+    put_counts(store, job.job_id, Counts(1, 0, 1, NOW, NOW))
     expire(store)
     add_image(store, job.job_id)
     assert exists(store, job)
@@ -202,7 +201,7 @@ def test_a_clock_that_is_a_year_ahead_deletes_nothing() -> None:
 def test_a_job_used_in_the_future_by_a_wrong_clock_expires_after_a_lifetime() -> None:
     store, now = JobStore(MemoryTable()), [NOW]
     job = make_job(store, OLD)
-    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW + timedelta(days=365)))
+    put_counts(store, job.job_id, Counts(1, 0, 1, NOW, NOW + timedelta(days=365)))
     expiry = JobExpiry(store, LIFETIME, Tenure(), PlayedClock(utc_now=lambda: now[0]))
     expiry.tick()
     now[0] += LIFETIME - timedelta(minutes=1)
@@ -246,7 +245,9 @@ def test_without_a_lifetime_and_without_the_lease_nothing_expires() -> None:
 def test_s9_a_kept_job_expires_only_if_it_is_empty() -> None:
     store = JobStore(MemoryTable())
     kept, empty, young = (make_job(store, age, keep=True) for age in (3 * LIFETIME, 3 * LIFETIME, LIFETIME / 2))
-    JobFigures(store.table).put_accepted_count(kept.job_id, "writer", 1)
+    add_images(store, kept, "a.jpg")
+    for opened in OpenJobs(store.table).find_all():
+        OpenJobs(store.table).close(opened)
     expiry = JobExpiry(store, LIFETIME, Tenure(), ManualClock(0.0, NOW))
     for _ in range(2):
         expiry.tick()
@@ -261,7 +262,7 @@ class Site(ResultsSite):
         super().start()
         tenure = Tenure(active=active)
         buckets = InputBucket(self.inputs), OutputBucket(self.outputs)
-        self.cleanup = JobCleanup(self.store, self.jobs, *buckets, 10.0, tenure, self.clock)
+        self.cleanup = JobCleanup(self.store, *buckets, 10.0, tenure, self.clock)
 
     def store_results(self, refs: list[ImageRef]) -> None:
         """Put the images' predictions and record their results, as worker and collector do."""
@@ -309,7 +310,7 @@ def test_objects_and_items_written_after_the_first_removal_are_removed_by_the_la
     site.cleanup.tick()
     site.outputs.put(output_key(image), b"{}", "application/json")  # by a worker
     site.outputs.put(merged_key(image.job_id), b"{}", "application/x-ndjson")  # by an earlier controller
-    JobFigures(site.store.table).put_accepted_count(image.job_id, "writer", 1)  # by an upload
+    put_counts(site.store, image.job_id, Counts(images=1))  # by an earlier controller, too
     site.clock.now += LINGER_SECONDS
     site.cleanup.tick()
     assert site.left(image.job_id) == []

@@ -1,9 +1,8 @@
 """The collector between a queue and a writer of results that fail."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeVar, cast
 
 import pytest
 from botocore.exceptions import ClientError
@@ -14,9 +13,7 @@ from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Heartbeat, Prediction, StoredResult
 from services.lease import Tenure
 from services.sqs import OutgoingMessage
-from services.table import BATCH_ATTEMPTS, THROTTLING_CODES, TableBusyError
 from tests.support.autoscaler import Clock
-from tests.support.clocks import PlayedClock
 from tests.support.jobs import statuses_of
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -28,12 +25,9 @@ from web_tier.controller.collector import (
     COUNT_SECONDS,
     EMPTY_POLLS,
     FIRST_DELAY_SECONDS,
-    MAX_ALONE,
     MAX_RECEIVES,
 )
-from web_tier.controller.result_writer import ResultWriter
 
-_T = TypeVar("_T")
 ONE, OTHER = JOBS
 
 
@@ -46,14 +40,14 @@ class Site:
     """A collector and its queue; each tick moves the clock."""
 
     store: JobStore = field(default_factory=stored_jobs)
-    writer: type[ResultWriter] = ResultWriter
     active: bool = True
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         self.queue, self.registry = MemoryQueue(clock=self.clock), WorkerRegistry(self.clock)
         self.outputs, tenure = MemoryBucket(), Tenure(active=lambda: self.active)
-        path = ResultPath(self.store, tenure, buckets=(MemoryBucket(), self.outputs), writer=self.writer)
+        path = ResultPath(self.store, tenure, buckets=(MemoryBucket(), self.outputs))
+        self.writer = path.results
         self.collector = path.collector(self.queue, registry=self.registry)
 
     def send(self, *messages: ClassificationResult | StoredResult | Heartbeat) -> None:
@@ -62,7 +56,6 @@ class Site:
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
         for _ in range(times):
             self.collector.tick()
-            self.collector.counts.write(at_once=True)
             self.clock.now += seconds
 
 
@@ -142,42 +135,31 @@ def test_a_prediction_that_cannot_be_read_delays_its_own_message_alone(monkeypat
     assert set(site.store.results(ONE)) == {REFS[0].image_id, REFS[1].image_id}
 
 
-class FailingWriter(ResultWriter):
-    """Refuses responses of some jobs or images with `error`; `tried` are the ids of each call."""
+def failing(monkeypatch: pytest.MonkeyPatch, bad: set[str]) -> Site:
+    """Return a site with a writer that cannot record results of some jobs or images."""
+    site = Site()
+    store_each = site.writer.store_each
 
-    bad: set[str]
-    error: Exception
-    tried: list[set[str]]
-
-    def record_each(self, responses: Iterable[ClassificationResult]) -> dict[ImageRef, Exception]:
+    def fail(
+        responses: Iterable[ClassificationResult],
+    ) -> tuple[dict[ImageRef, Exception], list[ClassificationResult]]:
         received = list(responses)
-        self.tried.append({each.image_id for each in received})
-        bad = {each.ref for each in received if self.bad & {each.job_id, each.image_id}}
-        errors = super().record_each([each for each in received if each.ref not in bad])
-        return errors | dict.fromkeys(bad, self.error)
+        refused = {each.ref for each in received if bad & {each.job_id, each.image_id}}
+        errors, labelled = store_each([each for each in received if each.ref not in refused])
+        return errors | dict.fromkeys(refused, UnrecordableError()), labelled
 
-
-def failing(bad: str, error: Exception | None = None) -> Site:
-    site = Site(writer=FailingWriter)
-    writer = failing_writer(site)
-    writer.bad, writer.error, writer.tried = {bad}, error or UnrecordableError(), []
-    writer.jobs.clock = PlayedClock(sleep=lambda _seconds: None)
+    monkeypatch.setattr(site.writer, "store_each", fail)
     return site
 
 
-def failing_writer(site: Site) -> FailingWriter:
-    return cast(FailingWriter, site.collector.results)
-
-
-def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> None:
+def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 49."""
-    site = failing(ONE)
-    writer = failing_writer(site)
+    site = failing(monkeypatch, bad := {ONE})
     site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
     site.tick()
     assert figures(site.store, OTHER) == (12, 0, 40)
     assert len(site.queue.messages) == 12, "the others are deleted"
-    writer.bad.clear()
+    bad.clear()
     site.tick()
     assert statuses_of(site.store, ONE) == {}, "hidden for a while"
     site.tick(2, seconds=FIRST_DELAY_SECONDS)
@@ -185,66 +167,20 @@ def test_a_job_that_cannot_be_recorded_delays_no_other_and_is_tried_again() -> N
     assert site.queue.messages == []
 
 
-@pytest.mark.parametrize(
-    "throttled",
-    [
-        TableBusyError("25 items were left"),
-        *(ClientError({"Error": {"Code": code}}, "PutItem") for code in sorted(THROTTLING_CODES)),
-    ],
-    ids=["left items", *sorted(THROTTLING_CODES)],
-)
-def test_a_throttled_job_is_tried_alone_after_all_others_and_then_not_for_a_while(throttled: Exception) -> None:
-    """Row 49: a throttled call is repeated for seconds."""
-    site, left = failing(ONE, throttled), list[int]()
-    writer = failing_writer(site)
-    writer.jobs.clock = PlayedClock(sleep=lambda _seconds: left.append(len(site.queue.messages)))
-    site.send(*[done(ref) for refs in IMAGES.values() for ref in refs[:12]])
-    site.tick()
-    together = {ref.image_id for refs in IMAGES.values() for ref in refs[:12]}
-    alone = {ref.image_id for ref in IMAGES[ONE][:12]}
-    assert writer.tried == [together, *[alone] * BATCH_ATTEMPTS]
-    assert left == [12] * (BATCH_ATTEMPTS - 1), "the others are deleted"
-    assert figures(site.store, OTHER) == (12, 0, 40)
-    writer.tried.clear()
-    site.tick(int(FIRST_DELAY_SECONDS) - 1)
-    assert writer.tried == []
-    writer.bad.clear()
-    site.tick(2)
-    assert figures(site.store, ONE) == (12, 0, 40)
-    assert site.queue.messages == []
-
-
-def test_throttled_jobs_keep_only_some_of_the_threads_busy() -> None:
-    site, depth, most, unsent = failing(ONE, TableBusyError("25 items were left")), [0], [0], IMAGES[ONE][1:9]
-    writer = failing_writer(site)
-
-    def collect_meanwhile(_seconds: float) -> None:
-        depth[0] += 1
-        most[0] = max(most[0], depth[0])
-        if unsent:
-            site.send(done(unsent.pop()), done(IMAGES[OTHER][0]))
-            site.collector.tick()
-        depth[0] -= 1
-
-    writer.jobs.clock = PlayedClock(sleep=collect_meanwhile)
-    site.send(done(IMAGES[ONE][0]))
-    site.collector.tick()
-    assert most == [MAX_ALONE]
-    assert figures(site.store, OTHER) == (1, 0, 40)
-
-
-def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job() -> None:
+def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 49."""
     bad = IMAGES[ONE][5]
-    site = failing(bad.image_id)
+    site = failing(monkeypatch, {bad.image_id})
     site.send(*[done(ref) for ref in IMAGES[ONE]], *[done(ref) for ref in IMAGES[OTHER]])
     site.tick(3)
     assert (figures(site.store, ONE), figures(site.store, OTHER)) == ((39, 0, 40), (40, 0, 40))
     assert [ClassificationResult.from_json(each.body).ref for each in site.queue.messages] == [bad]
 
 
-def test_a_response_that_cannot_be_recorded_is_hidden_longer_each_time_then_dropped() -> None:
-    site = failing(REFS[0].image_id)
+def test_a_response_that_cannot_be_recorded_is_hidden_longer_each_time_then_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = failing(monkeypatch, {REFS[0].image_id})
     site.send(done(REFS[0]))
     came_at = list[float]()
     while site.queue.messages:
@@ -267,15 +203,17 @@ def test_without_the_lease_every_message_is_returned_at_once_and_nothing_written
 def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It may have read the job before this process, frozen meanwhile, put the results; it has to count them."""
-    site, record = Site(), ResultWriter.record_each
+    site = Site()
+    store_each = site.writer.store_each
 
-    def lose_lease(results: ResultWriter, responses: Sequence[ClassificationResult]) -> dict[ImageRef, Exception]:
-        errors = record(results, responses)
+    def lose_lease(
+        responses: Iterable[ClassificationResult],
+    ) -> tuple[dict[ImageRef, Exception], list[ClassificationResult]]:
+        stored = store_each(responses)
         site.active = False
-        return errors
+        return stored
 
-    monkeypatch.setattr(ResultWriter, "record_each", lose_lease)
+    monkeypatch.setattr(site.writer, "store_each", lose_lease)
     site.send(done(REFS[0]), beat("i-2"))
     site.tick()
     assert statuses_of(site.store, ONE) == {REFS[0].image_id: "done"}

@@ -18,7 +18,7 @@ def test_each_address_on_a_page_has_a_route(client: FlaskClient, store: JobStore
     job = Job(new_id(), "holiday", NOW, keep=True)
     store.create(job)
     [image] = add_images(store, job, "a.jpg")
-    put_results(store, job, done(image))
+    put_results(store, done(image))
     routes, page = client.application.url_map.bind("localhost"), f"/jobs/{job.job_id}"
     for path in ("/", "/jobs", page, f"{page}/images/{image.ref.image_id}", "/fleet", "/api"):
         answer = client.get(path)

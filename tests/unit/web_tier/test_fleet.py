@@ -160,8 +160,8 @@ def test_the_fleet_page_shows_its_cost_and_that_of_1000_images(client: FlaskClie
     page = re.sub(r"<[^>]+>", " ", client.get("/fleet").text)
     page = " ".join(page.split())
     assert "Instances $0.099 since the first launch 3,457 s billed" in page
-    assert "1,000 images $0.033" in page
-    assert "for 1,000 images: instances $0.020, requests $0.013" in page
+    assert "1,000 images $0.035" in page
+    assert "for 1,000 images: instances $0.020, requests $0.015" in page
     FleetStore(store.table).put_snapshot(SNAPSHOT)
     assert "<dt>1,000 images</dt><dd>\u2013</dd>" in client.get("/fleet").text
 

@@ -110,7 +110,7 @@ def test_a_name_is_escaped_wherever_it_is_shown_and_is_no_part_of_a_key(
 def test_labels_and_reasons_are_escaped(client: FlaskClient, store: JobStore, job: Job) -> None:
     for text in HOSTILE[-5:]:
         one, two = add_images(store, job, "a.jpg", "b.jpg")
-        put_results(store, job, done(one, text), failed(two, text))
+        put_results(store, done(one, text), failed(two, text))
     page = client.get(f"/jobs/{job.job_id}").text
     assert is_harmless(page)
     assert "{{ config }}${7*7}" in page

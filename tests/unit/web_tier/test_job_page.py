@@ -35,7 +35,7 @@ from web_tier.results.query import ImageResult
 def images(store: JobStore, job: Job) -> list[ImageRecord]:
     """Return three images of the job: done, failed, waiting."""
     found = add_images(store, job, "Beach.jpg", "city.jpg", "dune.jpg")
-    put_results(store, job, done(found[0]), failed(found[1]))
+    put_results(store, done(found[0]), failed(found[1]))
     return found
 
 
@@ -142,7 +142,7 @@ def test_the_links_of_a_filtered_page_keep_its_query(
 
 def test_labels_are_counted_and_link_to_their_images(client: FlaskClient, store: JobStore, job: Job) -> None:
     found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
-    put_results(store, job, done(found[0], "cat & dog"), done(found[1], "cat & dog"), done(found[2], "ship"))
+    put_results(store, done(found[0], "cat & dog"), done(found[1], "cat & dog"), done(found[2], "ship"))
     page = client.get(f"/jobs/{job.job_id}").text
     facets = page.partition('id="histogram"')[2].partition("</ul>")[0]
     assert re.findall(r'class="count">(\d)</span>', facets) == ["2", "1"]
@@ -158,7 +158,7 @@ def test_a_page_says_that_most_images_are_none_of_the_classes(
     found = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     scores = [0.2] * unsure + [0.9] * sure
     results = [done(image, "ship", score) for image, score in zip(found, scores, strict=False)]
-    put_results(store, job, *(result.model_copy(update={"model": model}) for result in results))
+    put_results(store, *(result.model_copy(update={"model": model}) for result in results))
     page = client.get(f"/jobs/{job.job_id}").text
     [sentence] = re.findall(r'<p id="unlikely"([^>]*)>', page)
     assert ("hidden" not in sentence) is is_said
@@ -171,7 +171,7 @@ def test_labels_are_in_the_order_of_their_counts_and_then_of_the_alphabet(
 ) -> None:
     labels = ("tench", "Indian elephant", "breakwater", "tench", "Boston bull", "black widow")
     found = add_images(store, job, *(f"{number}.jpg" for number in range(len(labels))))
-    put_results(store, job, *(done(image, label) for image, label in zip(found, labels, strict=True)))
+    put_results(store, *(done(image, label) for image, label in zip(found, labels, strict=True)))
     page = client.get(f"/jobs/{job.job_id}").text.partition('id="histogram"')[2].partition("</ul>")[0]
     expected = ["tench", "black widow", "Boston bull", "breakwater", "Indian elephant"]
     assert re.findall(r"<bdi>([^<]*)</bdi>", page) == expected
@@ -181,7 +181,7 @@ def test_a_page_with_a_part_of_the_images_counts_none_of_them_for_all(
     client: FlaskClient, store: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
-    put_results(store, job, *map(failed, images))
+    put_results(store, *map(failed, images))
     request_again(store, images[:1], NOW)
 
     def shown() -> tuple[str, ...]:
@@ -208,7 +208,7 @@ def test_the_state_of_a_job_is_one_word_on_pages_in_the_api_and_in_the_command(
         store.create(job)
         images = add_images(store, job, *(["a.jpg"] if job.name != "empty" else []))
         if job.name in {"finished", "stopped"}:
-            put_results(store, job, *map(failed, images))
+            put_results(store, *map(failed, images))
     Cancellations(store.table).cancel(jobs["cancelling"].job_id, NOW)
     Cancellations(store.table).cancel(jobs["stopped"].job_id, NOW, "1 of 1 images failed, more than 5%")
     with served(client.application) as url:
@@ -244,7 +244,7 @@ def test_row_47_scores_of_another_delivery_are_not_shown(
     """Row 47: another model, or another label, may be stored after a redelivery."""
     [image] = add_images(store, job, "a.jpg")
     response = done(image, "stop", 0.9)
-    put_results(store, job, response)
+    put_results(store, response)
     shown = list[bool]()
     for change in ({"model": Model(name="demo", digest="other")}, {"label": "yield"}, {}):
         stored = Prediction(**response.model_copy(update=change).model_dump(), probabilities=(0.9, 0.1))

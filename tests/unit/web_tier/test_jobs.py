@@ -28,7 +28,7 @@ from services.s3 import Bucket
 from services.sqs import OutgoingMessage
 from tests.support.api import AppMaker, problem, upload
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import add_images, client_error, done, failed, picture, put_results
+from tests.support.jobs import NOW, add_images, client_error, done, failed, picture, put_results, request_again
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
@@ -110,7 +110,7 @@ def test_every_format_of_results_has_the_same_filter(
     client: FlaskClient, store: JobStore, job: Job, query: str, names: list[str]
 ) -> None:
     a, b, c, _ = add_images(store, job, "a.jpg", "B.jpg", "c.jpg", "d.jpg")
-    put_results(store, job, done(a, "cat", 0.4), done(b, "dog", 0.6), failed(c))
+    put_results(store, done(a, "cat", 0.4), done(b, "dog", 0.6), failed(c))
     base = f"/api/v1/jobs/{job.job_id}/results"
     page = client.get(f"{base}?{query}").get_json()
     assert ([image["filename"] for image in page["results"]], page["next"]) == (names, None)
@@ -122,7 +122,7 @@ def test_every_format_of_results_has_the_same_filter(
 
 def test_filtered_pages_have_every_match_once(client: FlaskClient, store: JobStore, job: Job) -> None:
     images = add_images(store, job, *["a.jpg"] * 7)
-    put_results(store, job, *[done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
+    put_results(store, *[done(image, "cat" if index % 2 else "dog") for index, image in enumerate(images)])
     seen, after = [], ""
     while True:
         page = client.get(f"/api/v1/jobs/{job.job_id}/results?label=dog&limit=2{after}").get_json()
@@ -157,7 +157,7 @@ def test_a_zip_has_the_kept_images_that_match(
     store.create(job)
     images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     input_bucket.objects.update({image.key: image.filename.encode() for image in images})
-    put_results(store, job, done(images[0], "cat"), done(images[1], "dog"), failed(images[2]))
+    put_results(store, done(images[0], "cat"), done(images[1], "dog"), failed(images[2]))
     address = f"/api/v1/jobs/{job.job_id}/images.zip"
 
     def names(query: str) -> list[str]:
@@ -211,7 +211,7 @@ def shop(
 ) -> Shop:
     images = add_images(store, job, *[f"{number}.jpg" for number in range(4)])
     input_bucket.objects.update({image.key: b"pixels" for image in images})
-    put_results(store, job, done(images[0]), *map(failed, images[1:]))
+    put_results(store, done(images[0]), *map(failed, images[1:]))
     return Shop(client, requests_queue, input_bucket, job, images)
 
 
@@ -225,7 +225,7 @@ def test_failed_images_are_requested_again_and_no_others(shop: Shop) -> None:
 def test_a_failed_result_stays_until_a_better_one_comes(shop: Shop, store: JobStore) -> None:
     shop.retry()
     assert store.status(shop.job.job_id).counts.failed == 3
-    put_results(store, shop.job, done(shop.images[1]))
+    put_results(store, done(shop.images[1]))
     body = shop.retry().get_json()
     assert (body["sent"], body["running"]) == (0, 2)
 
@@ -236,7 +236,7 @@ def test_s2_a_retry_is_sent_once_until_its_result_comes(shop: Shop, store: JobSt
     sent = [shop.retry().get_json()["sent"] for _ in range(30)]
     assert (sent[0], sum(sent), len(shop.queue.bodies)) == (3, 3, 3)
     assert shop.client.post(one).get_json()["outcome"] == "running"
-    store.put_failed(failed(image, attempt=1))
+    put_results(store, failed(image, attempt=1))
     assert shop.client.post(one).get_json()["outcome"] == "sent"
     assert len(shop.queue.bodies) == 4
 
@@ -257,7 +257,8 @@ def test_s2_of_many_retries_at_once_one_is_sent(shop: Shop) -> None:
 @pytest.mark.parametrize("code", CODES)
 def test_s2_an_image_that_would_fail_again_is_not_retried(shop: Shop, store: JobStore, code: str) -> None:
     image = shop.images[1]
-    store.put_failed(failed(image, code=code))
+    request_again(store, [image], NOW)
+    put_results(store, failed(image, code=code, attempt=1))
     body = shop.retry().get_json()
     assert (body["sent"], body["final"]) == (2, 1)
     address = f"/jobs/{shop.job.job_id}/images/{image.ref.image_id}"
@@ -283,7 +284,7 @@ def test_row_53_a_retry_has_its_attempt_for_any_clocks(shop: Shop, store: JobSto
         assert retry_image(intake, shop.job, store.image(image.ref), store.result(image.ref)).running == 1
         attempts.append(RequestMessage.from_json(shop.queue.bodies[-1]).attempt)
         again = failed(image, attempt=attempts[-1]).model_copy(update={"recorded_at": datetime.now(UTC)})
-        assert store.put_failed(again)
+        put_results(store, again)
         assert not is_retrying(store.image(image.ref), again)
     assert attempts == [1, 2, 3]
 
@@ -344,7 +345,7 @@ def test_the_results_file_is_linked_and_downloaded_once_it_exists(
 ) -> None:
     address = f"/api/v1/jobs/{job.job_id}"
     [image] = add_images(store, job, "a.jpg")
-    put_results(store, job, done(image))
+    put_results(store, done(image))
     assert client.get(address).get_json()["results_file"] is None
     problem(client.get(f"{address}/results/file"), 404)
     key, bucket = merged_key(job.job_id), config.names.output_bucket

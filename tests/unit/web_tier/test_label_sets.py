@@ -98,7 +98,7 @@ def test_each_request_and_record_of_the_job_has_its_labels(
 def test_page_api_and_exports_say_which_labels_can_occur(client: FlaskClient, store: JobStore) -> None:
     job = job_of_some_labels(client, store)
     [image] = add_images(store, job, "a.jpg")
-    put_results(store, job, done(image, LABELS[3], 0.9).model_copy(update={"possible_labels": 3}))
+    put_results(store, done(image, LABELS[3], 0.9).model_copy(update={"possible_labels": 3}))
     api = f"/api/v1/jobs/{job.job_id}"
     body = client.get(api).get_json()
     assert body["labels"] == [LABELS[3], LABELS[7], LABELS[29]]

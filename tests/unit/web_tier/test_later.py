@@ -47,7 +47,7 @@ def test_only_other_images_need_workers_at_once(store: JobStore) -> None:
     opened(store, 4, None)
     assert (others(later, queue(54)), others(later, queue(44, 10))) == (4, 4)
     assert later.others(queue(54), 0).total == 54
-    put_results(store, noon, *(done(image) for image in store.images(noon.job_id)))
+    put_results(store, *(done(image) for image in store.images(noon.job_id)))
     assert others(later, queue(34), answers=20) == 4, "what was answered since is no image that waits"
     assert later.due[0] == (7_200.0, 20), "read again only after a while"
     clock.now += 2

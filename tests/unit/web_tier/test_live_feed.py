@@ -13,13 +13,23 @@ from typing import Any, cast
 import pytest
 
 from core.ids import new_id
-from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, Job, JobStatus, MinScores, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore
 from services.errors import NotFoundError
 from tests.support.clocks import ManualClock, PlayedClock
-from tests.support.jobs import NOW, add_images, client_error, done, failed, put_results, record, request_again
+from tests.support.jobs import (
+    NOW,
+    add_images,
+    client_error,
+    done,
+    failed,
+    put_counts,
+    put_results,
+    record,
+    request_again,
+    send_again,
+)
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from web_tier.http.bulkheads import Bulkhead
 from web_tier.results import live_feed
@@ -293,9 +303,9 @@ def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
     def joined() -> list[tuple[str, str]]:
         return [(event.kind, event.data) for _, event in feed.wait(None, 1.0)]
 
-    put_results(store, job, failed(image))
+    put_results(store, failed(image))
     assert joined() == [("resync", "{}"), ("end", '{"done": 0}')]
-    put_results(store, job, done(image))  # its retry
+    put_results(store, done(image))  # its retry
     clock.now += LINGER_SECONDS - 1
     assert joined() == [("resync", "{}"), ("end", '{"done": 1}')]
 
@@ -303,13 +313,13 @@ def test_a_viewer_of_a_feed_that_nobody_watched_gets_no_old_progress(
 def test_results_are_published_once_in_any_order_of_arrival(feed: JobFeed, store: JobStore, job: Job) -> None:
     one, two, three = add_images(store, job, "a.jpg", "b.jpg", "c.jpg")
     _, cursor = poll(feed, None)
-    put_results(store, job, done(three))
+    put_results(store, done(three))
     events, cursor = poll(feed, cursor)
     assert results_in(events) == {three.ref.image_id: "done"}
-    put_results(store, job, done(three), failed(one))
+    put_results(store, done(three), failed(one))
     events, cursor = poll(feed, cursor)
     assert results_in(events) == {one.ref.image_id: "failed"}
-    put_results(store, job, done(three), failed(one), done(two))
+    put_results(store, done(three), failed(one), done(two))
     events, cursor = poll(feed, cursor)
     assert results_in(events) == {two.ref.image_id: "done"}
     assert events[-1] == ("end", {"done": 2})
@@ -322,7 +332,6 @@ def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
     add_images(store, job, "a.jpg")
     _, cursor = poll(feed, None)
     store.record_images([early], NOW)
-    JobFigures(store.table).put_accepted_count(job.job_id, "writer", 2)
     assert [kind for kind, _ in poll(feed, cursor)[0]] == []
     clock.now += SEARCH_SECONDS
     events, _ = poll(feed, cursor)
@@ -331,9 +340,9 @@ def test_an_image_whose_id_lies_in_between_is_found_by_a_search(
 
 def test_a_failed_image_with_a_later_label_is_published_again(feed: JobFeed, store: JobStore, job: Job) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
-    put_results(store, job, failed(one), done(two))
+    put_results(store, failed(one), done(two))
     _, cursor = poll(feed, None)
-    put_results(store, job, done(one), done(two))
+    put_results(store, done(one), done(two))
     events, _ = poll(feed, cursor)
     assert results_in(events)[one.ref.image_id] == "done"
 
@@ -346,7 +355,7 @@ def rows_in(events: Sequence[tuple[str, Any]]) -> list[tuple[str, bool, str | No
 
 def test_a_retry_is_published_and_so_is_its_failure(feed: JobFeed, store: JobStore, job: Job) -> None:
     one, two = add_images(store, job, "a.jpg", "b.jpg")
-    put_results(store, job, failed(one), failed(two))
+    put_results(store, failed(one), failed(two))
     events, cursor = poll(feed, None)
     assert events[-1][0] == "end"
     request_again(store, [one], NOW + timedelta(seconds=1))
@@ -354,7 +363,7 @@ def test_a_retry_is_published_and_so_is_its_failure(feed: JobFeed, store: JobSto
     assert rows_in(events) == [(one.ref.image_id, True, "its workers crashed")]
     assert events[-1][0] == "progress"
     assert poll(feed, cursor)[0] == []
-    store.put_failed(failed(one, "worse", attempt=1))
+    put_results(store, failed(one, "worse", attempt=1))
     events, cursor = poll(feed, cursor)
     assert rows_in(events) == [(one.ref.image_id, False, "worse")]
     assert events[-1][0] == "end"
@@ -367,12 +376,10 @@ def test_each_resend_of_an_image_is_published(feed: JobFeed, store: JobStore, jo
     one, two = add_images(store, job, "a.jpg", "b.jpg")
     events, cursor = poll(feed, None)
     for times in (1, 2):
-        resend = Resend(0, NOW, NOW, waited_seconds=60, times=times)
-        store.put_resends(job.job_id, {one.ref.image_id: resend})
-        JobFigures(store.table).store_counts(job.job_id, Counts(images=2, system_retried=1, resends=times))
+        send_again(store, one)
         events, cursor = poll(feed, cursor)
         assert events == [("results", {"rows": [{"id": one.ref.image_id, "status": "waiting", "again": times}]})]
-    put_results(store, job, done(two).model_copy(update={"attempts": 3}))
+    put_results(store, done(two).model_copy(update={"attempts": 3}))
     events, cursor = poll(feed, cursor)
     [row] = [row for kind, body in events if kind == "results" for row in body["rows"]]
     assert (row["id"], row["tries"]) == (two.ref.image_id, 3)
@@ -391,16 +398,16 @@ def test_a_cursor_older_than_the_history_gets_a_resync(store: JobStore, job: Job
     images = add_images(store, job, *[f"{n}.jpg" for n in range(4)])
     _, cursor = poll(feed, None)
     for count in range(1, 5):
-        put_results(store, job, *[done(image) for image in images[:count]])
+        put_results(store, *[done(image) for image in images[:count]])
         feed.poll()
     assert feed.wait(cursor, 0)[0][1].kind == "resync"
 
 
 def test_withdrawn_results_start_a_new_run(feed: JobFeed, store: JobStore, job: Job) -> None:
     one, _ = add_images(store, job, "a.jpg", "b.jpg")
-    put_results(store, job, done(one))
+    put_results(store, done(one))
     _, cursor = poll(feed, None)
-    JobFigures(store.table).store_counts(job.job_id, Counts(images=2))
+    put_counts(store, job.job_id, Counts(images=2))
     assert poll(feed, cursor)[0][0][0] == "resync"
 
 

@@ -17,8 +17,7 @@ from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.sqs import Habits, StoredMessage
 from tests.support.results_site import ResultsSite, done
 from web_tier.controller import lost_images
-from web_tier.controller.job_counts import MissingImages
-from web_tier.controller.lost_images import MAX_REQUESTS, WaitTimes
+from web_tier.controller.lost_images import MAX_REQUESTS, RequestTimes
 
 TEN_MINUTES = 600.0
 SWEEP_SECONDS = 10.0
@@ -159,12 +158,13 @@ def test_a_queue_without_any_order_gets_three_requests_of_an_image_at_most(rates
     assert max(system.requests().values()) <= MAX_REQUESTS
 
 
-def test_a_job_that_grows_for_long_takes_bounded_memory_and_knows_what_is_old(
+def test_a_job_that_grows_for_long_takes_bounded_memory_and_knows_what_is_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lost_images, "MAX_SEEN", 64)
-    waits = WaitTimes()
+    times = RequestTimes()
     for now in range(2_000):
-        waits.update(MissingImages(1, f"{now:026}"), now, now - 1)
-        assert now - waits.first_seen(f"{0:026}", now).since >= min(0.8 * now, 2 * 64)
-        assert len(waits._seen) <= 64
+        times.update(f"{now:026}", now - 1)
+        assert times.requested_after(f"{now:026}") == now - 1
+        assert len(times._seen) <= 64
+    assert all(float("-inf") < times.requested_after(f"{now:026}") < now for now in range(2_000))

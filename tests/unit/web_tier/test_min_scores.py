@@ -39,7 +39,7 @@ def test_unsure_is_a_label_of_its_own_wherever_a_job_is_read(
     images = add_images(store, job, "a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg")
     found = [("stop", 0.3), ("stop", 0.29), ("yield", 0.8), ("yield", 0.79)]
     responses = [done(image, *each) for image, each in zip(images, found, strict=False)]
-    put_results(store, job, *responses, failed(images[4]))
+    put_results(store, *responses, failed(images[4]))
     for image in images:
         input_bucket.put(image.key, picture(), "image/jpeg")
     decisions = ["stop", "unsure", "yield", "unsure", None]
@@ -75,7 +75,7 @@ def test_live_rows_have_the_border_of_their_job(client: FlaskClient, store: JobS
     feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=ManualClock(0.0))
     feed.poll()
     [(cursor, _)] = list(feed.wait(None, 0.0))[-1:]
-    put_results(store, job, done(image, "stop", 0.93))
+    put_results(store, done(image, "stop", 0.93))
     feed.poll()
     results = [json.loads(event.data) for _, event in feed.wait(cursor, 0.0) if event.kind == "results"]
     assert [row["unsure"] for each in results for row in each["rows"]] == [True]
@@ -86,7 +86,7 @@ def test_a_border_that_is_moved_holds_everywhere_and_results_files_are_written_a
 ) -> None:
     job = store.job(new_job(client))
     images, api, page = add_images(store, job, "a.jpg", "b.jpg"), f"/api/v1/jobs/{job.job_id}", f"/jobs/{job.job_id}"
-    put_results(store, job, done(images[0], "stop", 0.6), done(images[1], "yield", 0.6))
+    put_results(store, done(images[0], "stop", 0.6), done(images[1], "yield", 0.6))
     feed = JobFeed(store, job.job_id, lambda _: ("{}", False), clock=ManualClock(0.0))
     feed.poll()
     [(cursor, _)] = list(feed.wait(None, 0.0))[-1:]
@@ -157,7 +157,7 @@ def test_only_scores_that_are_low_may_be_of_none_of_the_classes(
     client: FlaskClient, store: JobStore, border: dict[str, float], is_said: bool
 ) -> None:
     job = store.job(new_job(client, **border))
-    put_results(store, job, *(done(image, "stop", 0.4) for image in add_images(store, job, "a.jpg", "b.jpg")))
+    put_results(store, *(done(image, "stop", 0.4) for image in add_images(store, job, "a.jpg", "b.jpg")))
     page = client.get(f"/jobs/{job.job_id}").text
     assert (">they may be none of its" in page, ">their scores are below 90%" in page) == (is_said, not is_said)
 

@@ -19,7 +19,7 @@ from services.lease import Tenure
 from services.s3 import UploadForm
 from services.table import TableBusyError
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import NOW, client_error, done, picture
+from tests.support.jobs import NOW, client_error, done, picture, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
@@ -235,7 +235,7 @@ def test_a_process_that_thaws_later_accepts_nothing() -> None:
         for key in ("", "key"):
             results = process.ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))], key)
             site.clean(MAX_PUT_AGE.total_seconds() + 1)
-            assert [type(each) for each in process.ingest.commit(results)] == [RejectedUpload]
+            assert [type(each) for each in process.ingest.commit(results, job.group)] == [RejectedUpload]
             with pytest.raises(TableBusyError):
                 process.ingest.check_age(each for each in results if isinstance(each, ImageRecord))
     site.check_clean()
@@ -271,7 +271,7 @@ def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
                 assert accepted(process.direct.commit(job, offer.upload_id)) == [True, True]
             sent |= {image.key: site.bucket.objects[image.key] for image in site.images()}
             if is_classified:
-                site.store.put_each_done([done(image) for image in site.images()])
+                put_results(site.store, *[done(image) for image in site.images()])
                 if not keep:
                     site.bucket.delete_all([image.key for image in site.images()])
             site.send(offer, 0, 1, version=1)

@@ -23,7 +23,17 @@ from core.jobs.store import JobStore
 from services.table import TableBusyError
 from tests.support.api import AppMaker
 from tests.support.autoscaler import fleet_snapshot
-from tests.support.jobs import NOW, UNKNOWN_ID, add_images, client_error, done, failed, picture, put_results
+from tests.support.jobs import (
+    NOW,
+    UNKNOWN_ID,
+    add_images,
+    client_error,
+    done,
+    failed,
+    picture,
+    put_counts,
+    put_results,
+)
 from tests.support.memory_aws.s3 import MemoryBucket
 from web_tier.pages import job as job_pages
 from web_tier.pages.upload import keep_sentence
@@ -103,10 +113,8 @@ def test_the_list_of_jobs_says_how_far_each_is_what_it_cost_and_when_it_started(
     client: FlaskClient, store: JobStore, job: Job
 ) -> None:
     one, two, three, _ = add_images(store, job, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
-    put_results(store, job, done(one), failed(two), failed(three, "cancelled", "cancelled"))
-    JobFigures(store.table).store_counts(
-        job.job_id, replace(JobFigures(store.table).counts(job.job_id), cancelled=1, runs=((7, 2),))
-    )
+    put_results(store, done(one), failed(two), failed(three, "cancelled", "cancelled"))
+    put_counts(store, job.job_id, replace(JobFigures(store.table).counts(job.job_id), cancelled=1, runs=((7, 2),)))
     FleetStore(store.table).put_snapshot(
         fleet_snapshot(NOW, run=BillingPeriod(number=7, images=2, billed_seconds=60, cost=0.0017))
     )
@@ -131,7 +139,7 @@ def test_a_job_has_the_picture_of_its_first_image_that_has_not_failed(
     assert answer.headers["Location"] == f"/jobs/{job.job_id}/images/{first.ref.image_id}/thumbnail"
     assert "max-age" in answer.headers["Cache-Control"]
     assert address in client.get("/jobs").text
-    put_results(store, job, failed(first))
+    put_results(store, failed(first))
     assert client.get(address).headers["Location"] == f"/jobs/{job.job_id}/images/{second.ref.image_id}/thumbnail"
     assert client.get(f"/jobs/{UNKNOWN_ID}/picture").status_code == 404
 
@@ -144,7 +152,7 @@ def test_several_jobs_are_cancelled_and_those_that_have_finished_stay(client: Fl
     running, finished, _ = jobs = [Job(new_id(), name, NOW) for name in ("running", "finished", "other")]
     store.create(*jobs)
     images = [add_images(store, each, "a.jpg") for each in jobs]
-    put_results(store, finished, *map(done, images[1]))
+    put_results(store, *map(done, images[1]))
     answer = select(client, "/jobs/cancel", running.job_id, finished.job_id, UNKNOWN_ID)
     assert answer.headers["Location"] == "/jobs?cancelled=1"
     assert "1 job cancelled. A retry of its failed images resumes a job." in client.get("/jobs?cancelled=1").text

@@ -11,13 +11,12 @@ from core.cost import JobCost, requests_of
 from core.fleet.models import BillingPeriod, CircuitState, FleetCircuit, FleetPause, FleetSnapshot, FleetSpending
 from core.fleet.store import FleetStore
 from core.format import dollars as format_dollars
-from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
 from core.model_catalog import JobModel
 from services.table import Table
 from tests.support.autoscaler import PRICES
-from tests.support.jobs import NOW, add_images
+from tests.support.jobs import NOW, add_images, put_counts
 from web_tier.results.progress import JobProgress, ProgressBody, next_worker_sentence
 from web_tier.results.query import images_per_second
 
@@ -76,8 +75,8 @@ def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | 
 def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
     counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
     assert cost_texts(counts, cost_of(counts)) == (
-        "$0.025",
-        "$0.025: compute $0.012 + requests $0.013 ($0.025 per 1,000 images)",
+        "$0.027",
+        "$0.027: compute $0.012 + requests $0.015 ($0.027 per 1,000 images)",
     )
     assert cost_texts(counts, None) == cost_texts(Counts(), cost_of(Counts())) == (None, None)
 
@@ -280,7 +279,7 @@ def test_a_job_costs_its_share_of_the_periods_in_which_it_was_answered(
 ) -> None:  # fmt: skip
     images = sum(answers for _, answers in runs)
     add_images(store, job, *(f"{number}.jpg" for number in range(images)))
-    JobFigures(store.table).store_counts(job.job_id, Counts(images, 0, images, NOW, NOW, runs=runs))
+    put_counts(store, job.job_id, Counts(images, 0, images, NOW, NOW, runs=runs))
     cost = client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"]
     requests = requests_of(images).dollars(config.prices)
     assert (cost["billed_seconds"], cost["instances_dollars"]) == pytest.approx((seconds, dollars))

@@ -8,10 +8,10 @@ from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.keys import output_key, parse_key
 from core.jobs.lifecycle import OpenJobs
-from core.jobs.models import Counts, Job, Resend
+from core.jobs.models import Job, Resend
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
 from services.sqs import OutgoingMessage
-from tests.support.jobs import statuses_of
+from tests.support.jobs import put_results, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -146,19 +146,6 @@ def test_a_prediction_of_another_image_or_an_unreadable_one_is_no_result(site: R
     assert len(site.requests.sent) == 2
 
 
-# Counts
-
-
-def test_counts_that_an_earlier_holder_of_the_lease_overwrote_are_corrected(site: ResultsSite) -> None:
-    refs = site.add_job(2)
-    site.store.put_each_done([done(ref) for ref in refs])
-    site.reconciler.tick()
-    right = JobFigures(site.store.table).counts(refs[0].job_id)
-    JobFigures(site.store.table).store_counts(refs[0].job_id, Counts(done=1, images=1))
-    site.reconciler.tick()
-    assert JobFigures(site.store.table).counts(refs[0].job_id) == right
-
-
 def test_a_finished_job_is_closed_after_a_while_and_an_unfinished_one_is_not(site: ResultsSite) -> None:
     [finished], [unfinished] = site.add_job(1), site.add_job(1)
     site.respond(done(finished))
@@ -205,7 +192,7 @@ def test_a_retry_whose_response_was_lost_is_read_from_the_output_bucket(
     site.pass_time(2 * LOST_AFTER)
     assert (site.result(ref).status, site.result(ref).attempt) == (answer.status, 1)
     assert site.requests.sent == []
-    assert site.images.missing(ref.job_id) == {}
+    assert site.store.still_missing([ref]) == []
 
 
 # Results that appear meanwhile
@@ -273,7 +260,7 @@ def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: Re
 
 def test_a_dead_letter_of_an_image_that_is_done_stores_no_failure(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    site.store.put_each_done([done(ref)])
+    put_results(site.store, done(ref))
     site.letters.send([message(site.store.image(ref))])
     site.reconciler.tick()
     assert (site.outputs.objects, site.letters.messages) == ({}, [])
@@ -286,7 +273,7 @@ def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSi
     site.retry(ref)
     site.pass_time(10)
     assert site.result(ref).attempt == 0
-    assert site.images.missing(ref.job_id) == {ref.image_id: 1}
+    assert [image.attempt for image in site.store.still_missing([ref])] == [1]
 
 
 def test_every_image_that_is_given_up_is_reported_as_that_however_it_is_known(site: ResultsSite) -> None:

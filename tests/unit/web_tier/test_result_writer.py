@@ -1,5 +1,7 @@
 """Results and counts: the same in the end, also if calls are repeated, reordered, or cut short by a crash."""
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,15 +17,18 @@ from hypothesis import strategies as st
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.keys import input_key, output_key
+from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, crashed_worker, failed
+from services.lease import Tenure
 from tests.support.jobs import client_error, statuses_of
-from tests.support.memory_aws.calls import run_effect
-from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.calls import refusal, run_effect
+from tests.support.memory_aws.dynamodb import MemoryTable, cancellation
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.result_path import (
+    IMAGES,
     JOBS,
     REFS,
     ResultPath,
@@ -34,6 +39,7 @@ from tests.support.result_path import (
     not_done,
     stored_jobs,
 )
+from web_tier.controller.result_writer import StaleTokenError
 
 GIVEN_UP = "GIVEN UP"
 """Partition in which a test records images that are given up."""
@@ -153,6 +159,100 @@ def test_any_order_repetition_and_crash_ends_at_the_figures_of_the_items(
         )
         assert figures(store, job_id) == figures_of_items(store, job_id) == expected
         assert JobFigures(store.table).counts(job_id).system_retried == redelivered(store, job_id)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, store: JobStore, text: str, error: Exception) -> None:
+    """Let the table refuse transactions in which a text is."""
+    memory = cast(MemoryTable, store.table).memory
+    transact = memory.transact_write_items
+
+    def refuse_some(**call: Any) -> Any:
+        if text in json.dumps(call["TransactItems"]):
+            raise error
+        return transact(**call)
+
+    monkeypatch.setattr(memory, "transact_write_items", refuse_some)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal("ThrottlingException"),
+        cancellation("None", "ThrottlingError"),
+        cancellation("TransactionConflict", "None"),
+        refusal("AccessDeniedException"),
+    ],
+    ids=str,
+)
+def test_a_job_that_the_table_refuses_delays_no_other(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Row 49."""
+    store = stored_jobs(sleep=lambda _seconds: None)
+    refuse(monkeypatch, store, JOBS[0], error)
+    errors = ResultPath(store).results.record_each([done(ref) for refs in IMAGES.values() for ref in refs[:12]])
+    assert errors.keys() == set(IMAGES[JOBS[0]][:12])
+    assert (figures(store, JOBS[0]), figures(store, JOBS[1])) == ((0, 0, 40), (12, 0, 40))
+
+
+def test_a_result_that_the_table_refuses_delays_no_other_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, bad = stored_jobs(), REFS[5]
+    refuse(monkeypatch, store, bad.image_id, refusal("ValidationException"))
+    errors = ResultPath(store).results.record_each([done(ref) for ref in IMAGES[JOBS[0]]])
+    assert ([*errors], figures(store, JOBS[0])) == ([bad], (39, 0, 40))
+
+
+def test_results_of_very_many_jobs_are_recorded_in_few_calls() -> None:
+    store, calls = JobStore(MemoryTable()), Counter[str]()
+    refs = [ImageRef(new_id(), new_id()) for _ in range(200)]
+    for ref in refs:
+        store.create(Job(ref.job_id, "job", EPOCH))
+        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        calls[operation] += 1
+        return effect()
+
+    cast(MemoryTable, store.table).call = call
+    assert ResultPath(store).results.record_each([done(ref) for ref in refs]) == {}
+    assert calls == {"BatchGetItem": 4, "TransactWriteItems": 8}
+    assert {figures(store, ref.job_id) for ref in refs} == {(1, 0, 1)}
+
+
+def test_a_controller_that_another_has_followed_records_nothing_of_the_jobs_of_that() -> None:
+    store = stored_jobs()
+    ResultPath(store, Tenure(token=2)).results.record([done(REFS[0])])
+    frozen, other = ResultPath(store, Tenure(token=1)).results, IMAGES[JOBS[1]][0]
+    errors = frozen.record_each([done(REFS[1]), done(other)])
+    assert {ref: type(error) for ref, error in errors.items()} == {REFS[1]: StaleTokenError}
+    assert statuses_of(store, JOBS[0]) == {REFS[0].image_id: "done"}
+    assert statuses_of(store, JOBS[1]) == {other.image_id: "done"}
+    with pytest.raises(StaleTokenError):
+        frozen.record_resends(JOBS[0], {REFS[1].image_id: resend()})
+
+
+def test_a_label_stays_and_a_later_failure_replaces_an_earlier_one() -> None:
+    store = stored_jobs()
+    path = ResultPath(store)
+    path.results.record([not_done(REFS[0]), done(REFS[1])])
+    path.results.record([not_done(REFS[0], attempt=2), not_done(REFS[1], attempt=2)])
+    path.results.record(
+        [not_done(REFS[0], attempt=1), done(REFS[1]).model_copy(update={"attempt": 1, "label": "dog"})]
+    )
+    found = store.results(JOBS[0])
+    assert (found[REFS[0].image_id].attempt, found[REFS[1].image_id].label) == (2, "cat")
+    assert figures(store, JOBS[0]) == (1, 1, 40)
+
+
+def test_a_job_of_which_a_result_changes_is_open_again() -> None:
+    """So its file with all results is written again."""
+    store = stored_jobs()
+    path = ResultPath(store)
+    path.results.record([not_done(REFS[0])])
+    for opened in OpenJobs(store.table).find_all():
+        OpenJobs(store.table).close(opened)
+    path.results.record([done(REFS[1])])
+    assert OpenJobs(store.table).find_all() == []
+    path.results.record([done(REFS[0])])
+    assert [job.job_id for job in OpenJobs(store.table).find_all()] == [JOBS[0]]
 
 
 def test_an_unkept_image_is_deleted_once_its_label_is_stored_however_often_it_comes() -> None:

@@ -72,7 +72,7 @@ def mixed(store: JobStore, job: Job) -> Job:
     images = add_images(store, job, "img 10.jpg", "IMG 9.jpg", "b.jpg", "a.jpg")
     early = done(images[0], "cat", 0.5).model_copy(update={"recorded_at": NOW})
     late = done(images[1], "ant", 0.9).model_copy(update={"recorded_at": NOW + timedelta(seconds=1)})
-    put_results(store, job, early, late, failed(images[2]))
+    put_results(store, early, late, failed(images[2]))
     return job
 
 

@@ -99,7 +99,7 @@ def test_a_job_is_not_finished_again_when_only_the_border_of_doubt_has_moved(sce
     finished, unrecorded = list[tuple[str, bool]](), (scene.job.job_id, False)
     scene.writer.on_finished.append(lambda job_id: finished.append((job_id, scene.is_current())))
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
-    put_results(scene.store, scene.job, done(one), failed(two))
+    put_results(scene.store, done(one), failed(two))
     scene.check()
     assert finished == [unrecorded]
     for border in (0.9, 0.7):
@@ -108,7 +108,7 @@ def test_a_job_is_not_finished_again_when_only_the_border_of_doubt_has_moved(sce
         scene.check()
         assert (scene.is_current(), finished) == (True, [unrecorded])
     scene.retry(two, NOW + timedelta(seconds=1))
-    put_results(scene.store, scene.job, done(one), done(two))
+    put_results(scene.store, done(one), done(two))
     scene.check()
     assert finished == [unrecorded] * 2, "other results"
 
@@ -116,17 +116,17 @@ def test_a_job_is_not_finished_again_when_only_the_border_of_doubt_has_moved(sce
 def test_a_cancelled_job_gets_a_file_once_every_image_has_its_result(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
     Cancellations(scene.store.table).cancel(scene.job.job_id, NOW)
-    put_results(scene.store, scene.job, done(one))
+    put_results(scene.store, done(one))
     scene.check()
     assert scene.written_at() is None
-    put_results(scene.store, scene.job, done(one), failed(two, "cancelled", "cancelled"))
+    put_results(scene.store, done(one), failed(two, "cancelled", "cancelled"))
     scene.check()
     assert scene.lines() == [("a.jpg", "done"), ("b.jpg", "failed")]
 
 
 def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
-    put_results(scene.store, scene.job, done(one), failed(two))
+    put_results(scene.store, done(one), failed(two))
     scene.check()
     assert scene.lines() == [("a.jpg", "done"), ("b.jpg", "failed")]
     first = scene.written_at()
@@ -142,7 +142,7 @@ def test_a_finished_job_gets_a_file_of_all_results_once(scene: Scene) -> None:
 def test_the_file_has_what_the_model_answered_and_no_true_labels(scene: Scene) -> None:
     """Users may set them at any time, and the file is not written again then."""
     [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, done(one))
+    put_results(scene.store, done(one))
     scene.store.set_truths(scene.job, {one.ref.image_id: TrueLabel("wolf", NOW)})
     scene.check()
     assert scene.lines() == [("a.jpg", "done")]
@@ -153,26 +153,15 @@ def test_a_job_of_single_images_gets_no_file_and_may_be_closed(scene: Scene) -> 
     job = Job(new_id(), "Single images", NOW, is_single=True)
     scene.store.create(job)
     [one] = add_images(scene.store, job, "a.jpg")
-    put_results(scene.store, job, done(one))
+    put_results(scene.store, done(one))
     scene.check()
     assert (scene.outputs.objects, scene.writer.is_done_with(job.job_id)) == ({}, True)
-
-
-def test_images_that_the_web_tier_withdraws_are_in_no_file(scene: Scene) -> None:
-    [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, done(one))
-    [recorded] = add_images(scene.store, scene.job, "b.jpg")
-    scene.check()
-    assert scene.written_at() is None
-    scene.store.delete_images([recorded.ref])
-    scene.check()
-    assert scene.lines() == [("a.jpg", "done")]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, failed(one))
+    put_results(scene.store, failed(one))
     scene.check()
     scene.retry(one, NOW + timedelta(seconds=1))
     scene.check()
@@ -182,7 +171,7 @@ def test_a_retry_that_fails_again_is_in_the_file(scene: Scene, restarted: bool) 
     scene.now += timedelta(seconds=5)
     scene.check()
     assert scene.written_at() == before
-    scene.store.put_failed(failed(one, "worse", attempt=1))
+    put_results(scene.store, failed(one, "worse", attempt=1))
     if restarted:
         scene.start()
     scene.check()
@@ -196,7 +185,7 @@ def test_a_controller_that_may_no_longer_act_leaves_the_file_as_it_was(
 ) -> None:
     monkeypatch.setattr(results_file, "PAGE", 1)
     one, two = add_images(scene.store, scene.job, "a.jpg", "b.jpg")
-    put_results(scene.store, scene.job, done(one), done(two))
+    put_results(scene.store, done(one), done(two))
     turns = iter([True, True, False])
     scene.writer.tenure = Tenure(active=lambda: next(turns, False))
     scene.writer.tick()
@@ -208,7 +197,7 @@ def test_a_controller_that_may_no_longer_act_leaves_the_file_as_it_was(
 def test_a_merger_that_was_replaced_lets_the_later_one_write_the_file_again(scene: Scene) -> None:
     """Row 54."""
     [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, done(one))
+    put_results(scene.store, done(one))
     newer = MergedFile(merged_key(scene.job.job_id), "newer", NOW)
     assert JobFigures(scene.store.table).put_merged(scene.job.job_id, newer, token=9)
     scene.writer.tenure = Tenure(token=7)
@@ -224,7 +213,7 @@ def test_a_file_that_cannot_be_written_delays_no_other(scene: Scene) -> None:
     other = Job(f"00{scene.job.job_id[2:]}", "other", NOW)  # older, so that it comes first
     scene.store.create(other)
     for each in (other, scene.job):
-        put_results(scene.store, each, *[done(image) for image in add_images(scene.store, each, "a.jpg")])
+        put_results(scene.store, *[done(image) for image in add_images(scene.store, each, "a.jpg")])
 
     class Refusing(MemoryBucket):
         def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:
@@ -247,7 +236,7 @@ def test_a_job_without_images_need_not_stay_open(scene: Scene) -> None:
 
 def test_a_job_is_not_kept_open_for_its_file_for_ever(scene: Scene) -> None:
     [one] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, failed(one))
+    put_results(scene.store, failed(one))
     scene.retry(one, NOW + timedelta(seconds=1))
     scene.check()
     assert not scene.writer.is_done_with(scene.job.job_id)
@@ -261,7 +250,7 @@ def test_a_job_whose_images_waited_for_days_is_open_until_its_file_is_written(sc
     scene.check()
     scene.clock.now += 3 * MAX_OPEN_SECONDS
     scene.check()
-    put_results(scene.store, scene.job, done(one))
+    put_results(scene.store, done(one))
     assert not scene.writer.is_done_with(scene.job.job_id)
     scene.now = NOW
     scene.check()  # the last result has just arrived
@@ -291,7 +280,7 @@ def copying() -> Scene:
     """Return a job of one failed image, with a location for its results."""
     scene = Scene(results="s3://photos/labels/day1")
     [image] = add_images(scene.store, scene.job, "a.jpg")
-    put_results(scene.store, scene.job, failed(image))
+    put_results(scene.store, failed(image))
     return scene
 
 
@@ -350,7 +339,7 @@ def test_a_refusal_is_reported_and_tried_again_only_when_results_change(
     copying.check()
     assert copy_in(copying) is None
     copying.retry(image_in(copying), NOW + timedelta(seconds=1))
-    put_results(copying.store, copying.job, done(image_in(copying)))
+    put_results(copying.store, done(image_in(copying)))
     copying.check()
     copying.check()
     assert (copy_in(copying) is not None, state_in(copying)) == (True, ("written", ""))

@@ -138,7 +138,7 @@ def test_the_images_of_a_source_are_accepted_in_the_order_of_their_keys(site: Si
     status = site.status(job)
     assert (status.accepted, status.state, site.listing(job).state) == (8, "running", "complete")
     assert not site.is_pending(job)
-    put_results(site.store, job, *map(done, images))
+    put_results(site.store, *map(done, images))
     assert site.status(job).state == "finished"
 
 
@@ -348,7 +348,7 @@ def test_a_refused_source_ends_the_listing_with_the_reason(site: Site, error: Cl
     assert (listing.state, listing.accepted) == ("failed", 3)
     assert words in listing.error
     assert not site.is_pending(job)
-    put_results(site.store, job, *map(done, site.store.images(job.job_id)))
+    put_results(site.store, *map(done, site.store.images(job.job_id)))
     assert site.status(job).state == "finished", "its images have their results"
     assert words in listing_sentence(job.source, listing)
 
@@ -399,7 +399,7 @@ def test_a_job_is_not_answered_before_its_source_is_listed(site: Site) -> None:
     site.put(*(f"day1/{number}.jpg" for number in range(4)))
     job = site.job()
     site.importer.tick()
-    put_results(site.store, job, *map(done, site.store.images(job.job_id)))
+    put_results(site.store, *map(done, site.store.images(job.job_id)))
     status = site.status(job)
     assert (status.waiting, status.state, status.is_answered) == (0, "running", False)
     assert listing_sentence(job.source, site.listing(job)) == "Listing s3://photos/day1: 3 objects so far."

@@ -14,7 +14,7 @@ from core.messages import ClassificationResult, LabelScore
 from fleetsight_client.api import ApiClient
 from scripts.run.system import System
 from tests.browser.conftest import LONG_FINISHED, FaultsOf, WrittenJob
-from tests.support.jobs import done, failed
+from tests.support.jobs import done, failed, put_results
 from tests.support.waiting import wait_until
 from web_tier.pages.job import IMAGES_PER_PAGE, sorted_counts
 
@@ -190,7 +190,7 @@ def test_after_each_change_the_figures_of_a_live_page_are_those_of_the_server(
     names = [*"abcdefgh", *map(str, range(images - 8))]
     job = answered(*(f"{name}.jpg" for name in names), failures=images // 10)
     if images > IMAGES_PER_PAGE:
-        job.store.put_failed(failed(job.images[-1], "it is damaged", "undecodable", attempt=1))
+        put_results(job.store, failed(job.images[-1], "it is damaged", "undecodable", attempt=1))
     selectors = ["head title", "#bar title", "#job h1", "#state", "#found", ".job-facts", "#downloaded"]
     if images <= IMAGES_PER_PAGE:
         selectors += ["#start-review", ".chips", "#histogram"]

@@ -9,7 +9,7 @@ from core.config import Config
 from core.ids import new_id
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from tests.support.jobs import NOW, add_images, failed
+from tests.support.jobs import NOW, add_images, failed, put_results
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from web_tier.app import create_app
@@ -20,7 +20,7 @@ def give_up(store: JobStore, image: ImageRecord, attempt: int = 0) -> None:
     """Record that an image is given up, as the controller does."""
     result = failed(image, attempt=attempt).model_copy(update={"recorded_at": NOW, "attempts": 5})
     DeadLetterStore(store).put_each([result])
-    assert store.put_failed(result)
+    put_results(store, result)
 
 
 @dataclass

@@ -11,12 +11,11 @@ from werkzeug.test import TestResponse
 
 from core.config import Config
 from core.ids import ImageRef, new_id
-from core.jobs.figures import JobFigures
 from core.jobs.models import Counts, ImageRecord, Job
 from core.jobs.shares import MAX_DAYS, MAX_SHARES
 from core.jobs.store import JobStore
 from tests.support.fixtures import AuditLog
-from tests.support.jobs import NOW, UNKNOWN_ID, done
+from tests.support.jobs import NOW, UNKNOWN_ID, done, put_counts, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.people import BROWSER, SignInSite
 from web_tier.app import create_app
@@ -41,8 +40,7 @@ def job(site: SignInSite, table: MemoryTable) -> Job:
     image = ImageRecord(ImageRef(job.job_id, new_id()), "beach.jpg", "key", 100, NOW)
     store.create(job)
     store.record_images([image], NOW)
-    store.put_each_done([done(image, "sandbar")])
-    JobFigures(store.table).store_counts(job.job_id, Counts(1, 0, 1, NOW, NOW))
+    put_results(store, done(image, "sandbar"))
     return job
 
 
@@ -189,7 +187,7 @@ def test_a_viewers_stream_has_its_own_place_hides_the_cost_and_ends_with_the_sha
     monkeypatch.setattr("web_tier.results.live_feed.HEARTBEAT_SECONDS", 0.0)
     monkeypatch.setattr("web_tier.results.live_feed.WAIT_SECONDS", 0.01)
     JobStore(table).record_images([ImageRecord(ImageRef(job.job_id, new_id()), "waits.jpg", "key", 100, NOW)], NOW)
-    JobFigures(table).store_counts(job.job_id, Counts(1, 0, 2, NOW, NOW))
+    put_counts(JobStore(table), job.job_id, Counts(1, 0, 2, NOW, NOW))
     made = share(site, job, email=email)
     viewer = site.anonymous() if email is None else site.signed_in("bert")
     if email is None:

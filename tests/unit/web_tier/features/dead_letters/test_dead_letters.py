@@ -18,7 +18,7 @@ from services.table import Table
 from tests.support.api import AppMaker, problem
 from tests.support.autoscaler import fleet_snapshot
 from tests.support.features.dead_letters.desk import DeadLetterDesk, address, give_up
-from tests.support.jobs import NOW, client_error, done, failed, statuses_of
+from tests.support.jobs import NOW, client_error, done, failed, put_results, statuses_of
 from tests.support.people import PlayedProvider, SignInSite, access_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.features.dead_letters import pages as dead_letter_pages
@@ -59,7 +59,7 @@ def test_row_32_a_dead_letter_that_is_redriven_twice_is_requested_once(desk: Dea
     assert outcomes == ["sent", "running", "running"]
     assert [RequestMessage.from_json(body).attempt for body in desk.queue.bodies] == [1]
     assert desk.listed() == [other.ref.image_id]
-    store.put_each_done([done(image)])
+    put_results(store, done(image))
     assert desk.call("POST", image, "/redrive").get_json()["outcome"] == "no_dead_letter"
     assert len(desk.queue.bodies) == 1
 
@@ -158,7 +158,7 @@ def test_a_dead_letter_of_no_image_is_not_found_and_discarding_it_is_harmless(de
 def test_an_image_that_cannot_be_classified_is_no_dead_letter(desk: DeadLetterDesk, store: JobStore) -> None:
     [image] = desk.given_up("a")
     desk.call("POST", image, "/redrive")
-    store.put_failed(failed(image, code="truncated", attempt=1))
+    put_results(store, failed(image, code="truncated", attempt=1))
     assert desk.listed() == []
     assert desk.call("POST", image, "/redrive").get_json()["outcome"] == "no_dead_letter"
 

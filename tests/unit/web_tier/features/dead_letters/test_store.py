@@ -8,12 +8,13 @@ import pytest
 
 from core.config import Config
 from core.ids import ImageRef, new_id
+from core.jobs.items import IMAGE, partition
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
 from services.sqs import OutgoingMessage
 from tests.support.controller import loops_in_memory
-from tests.support.jobs import NOW, add_images, done, failed
+from tests.support.jobs import NOW, add_images, done, failed, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.features.dead_letters.store import DeadLetterStore
 
@@ -37,7 +38,7 @@ class Office:
     def give_up(self, image: ImageRecord, attempt: int = 0) -> None:
         """Record a failure as the controller does: the item first, then the result."""
         self.letters.put_each([failed(image, attempt=attempt)])
-        assert self.store.put_failed(failed(image, attempt=attempt))
+        put_results(self.store, failed(image, attempt=attempt))
 
     def retry(self, image: ImageRecord) -> None:
         """Raise the attempt of an image, as a retry does."""
@@ -78,12 +79,12 @@ def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office
     labelled, failed_again, damaged, forgotten = office.images("a", "b", "c", "d")
     for image in (labelled, failed_again, forgotten):
         office.give_up(image)
-    office.store.put_each_done([done(labelled)])
+    put_results(office.store, done(labelled))
     office.retry(failed_again)
     office.give_up(failed_again, attempt=1)
     office.letters.put_each([failed(damaged)])
-    office.store.put_failed(failed(damaged, code="truncated"))
-    office.store.delete_images([forgotten.ref])
+    put_results(office.store, failed(damaged, code="truncated"))
+    office.store.table.delete_all([(partition(forgotten.ref.job_id), f"{IMAGE}{forgotten.ref.image_id}")])
     assert office.listed() == [failed_again.ref]
     assert office.items() == {f"{failed_again.ref.job_id}-{failed_again.ref.image_id}-1"}
 

@@ -325,7 +325,7 @@ def test_every_request_of_an_image_names_the_model_of_its_job(
     assert client.post(path, data=form, headers=headers, content_type="multipart/form-data").status_code == 200
     images = list(store.images(job.job_id))
     for image in images:
-        assert store.put_failed(failed(image))
+        put_results(store, failed(image))
     assert client.post(f"/api/v1/jobs/{job.job_id}/retry").get_json()["sent"] == 2
     requests = [RequestMessage.from_json(body) for body in requests_queue.bodies]
     assert len(requests) == 4
@@ -339,7 +339,7 @@ def test_failed_images_are_retried_with_another_model_that_later_images_get_too(
     job = store.job(new_job(client)["job_id"])
     upload(client, job, ("a.jpg", picture(shade=1)))
     [image] = store.images(job.job_id)
-    assert store.put_failed(failed(image))
+    put_results(store, failed(image))
     retry = f"/api/v1/jobs/{job.job_id}/retry?model=other"
     assert "there is no model 'other'" in problem(client.post(retry), 422)
     add(client, other)
@@ -379,7 +379,7 @@ def test_pages_show_the_model_of_the_job(
     result = done(image).model_copy(
         update={"label": "stop (2)", "score": 1.0, "top": (LabelScore(label="stop (2)", score=1.0),), "model": model}
     )
-    put_results(store, job, result)
+    put_results(store, result)
     prediction = Prediction(**dict(result), probabilities=scores)
     output_bucket.put(f"{job.job_id}/{image.ref.image_id}.json", prediction.to_json().encode(), "application/json")
     page = unescape(client.get(f"/jobs/{job.job_id}/images/{image.ref.image_id}").text)

@@ -94,7 +94,7 @@ class Scene:
         job = Job(new_id(), "holiday", NOW)
         self.store.create(job)
         [image] = add_images(self.store, job, "a.jpg")
-        put_results(self.store, job, *([done(image)] if is_done else []))
+        put_results(self.store, *([done(image)] if is_done else []))
         self.outbox.add_job(job.job_id, NOW)
         return job
 

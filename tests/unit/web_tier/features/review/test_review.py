@@ -33,7 +33,7 @@ CLASSES = ("stop sign", "dog", "give way")
 def images(store: JobStore, job: Job) -> list[ImageRecord]:
     """Return four images: two labelled as dogs, one that failed, one that waits."""
     found = add_images(store, job, "day1/a.jpg", "day2/a.jpg", "day2/b.jpg", "c.jpg")
-    put_results(store, job, done(found[0], "dog", 0.9), done(found[1], "dog", 0.6), failed(found[2]))
+    put_results(store, done(found[0], "dog", 0.9), done(found[1], "dog", 0.6), failed(found[2]))
     return found
 
 
@@ -393,7 +393,7 @@ def test_a_training_set_has_a_folder_for_each_true_label(
     images = add_images(store, job, "a/1.jpg", "b/1.jpg", "2.jpg", "3.jpg")
     for image in images:
         input_bucket.objects[image.key] = image.filename.encode()
-    put_results(store, job, *[done(image, "dog") for image in images[:3]])
+    put_results(store, *[done(image, "dog") for image in images[:3]])
     labels = zip(images, ("../wolf", "../wolf", "dog"), strict=False)
     store.set_truths(job, {image.ref.image_id: TrueLabel(label, NOW) for image, label in labels})
     client = make_app().test_client()
