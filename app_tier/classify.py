@@ -75,7 +75,7 @@ class Classifier:
             probabilities=tuple(_rounded(probabilities)),
             model=Model(name=bundle.name, digest=bundle.digest),
             worker=self.worker,
-            attempts=task.delivery.tries,
+            attempts=task.delivery.receives,
             attempt=task.delivery.request.attempt,
             key=task.delivery.request.key,
             queued_at=task.delivery.queued_at,

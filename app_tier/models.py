@@ -11,21 +11,21 @@ next turn after the new model. So each model makes progress.
 | why a load fails                                    | images that wait for the model                      |
 |-----------------------------------------------------|-----------------------------------------------------|
 | its place has no bundle, or one of another digest   | fail with `MODEL_GONE`                              |
-| the engine cannot run it, or the reason is unknown  | are left to their queue: the try counts             |
-| a service fails                                     | are given back with a delay: the try does not count |
+| a service fails                                     | are given back with a delay                         |
 | S3 refuses this place                               | likewise; `MAX_REFUSALS` times, then they fail with |
 |                                                     | `MODEL_REFUSED`                                     |
+| it ends each process that loads it, the engine      | likewise; `MAX_BREAKDOWNS` times, then they fail    |
+| cannot run it, or the reason is unknown             | with `MODEL_BROKEN`                                 |
 | this machine has no room, credentials or right time | are given back; the worker ends                     |
 
+A model is loaded in a child process first (`app_tier.network_process`), so one that ends its process ends no worker.
+
 Until a pause is over, the model is not loaded again. Further images of a model that is gone fail. Others are given
-back until then, and the try does not count, since nothing was tried. A FIFO queue cannot delay a message. There, the
+back until then. A FIFO queue cannot delay a message. There, the
 images stay in hand until the pause is over, and are given back then (`VisibilityExtender.give_back`).
 
 A refusal may pass, as while somebody repairs a policy. So its request carries how often an image was refused, by any
 worker, and each time the image is delayed for longer. No worker can refuse it for good in less than an hour.
-
-An image that waits is in no stage, so it cannot end the worker, but it loses a try if another image does. So before a
-redelivered image is fetched, the waiting images that were tried as often are given back. The load goes on.
 """
 
 import logging
@@ -43,12 +43,14 @@ from app_tier.bundle import Bundle, EngineError, load_bundle
 from app_tier.bundle_s3 import Place, fetch_bundle, in_s3
 from app_tier.classify import check_engine
 from app_tier.engines import LoadedModel, open_engine, weights_bytes
-from app_tier.recovery import FatalError, StepRecovery, UnknownFault, classify_error
+from app_tier.network_process import IsolatedNetworks
+from app_tier.recovery import At, Fault, StepRecovery, classify_error
 from app_tier.sizing import Sizing, fitting_batch, model_bytes, this_machine
 from app_tier.task import Delivery, Task
 from core.bundle_manifest import TORCH_NAME, BundleDigestError, BundleError, BundleMissingError
 from core.config import Config
-from core.messages import MODEL_GONE, MODEL_REFUSED, Failure
+from core.messages import MODEL_BROKEN, MODEL_GONE, MODEL_REFUSED, Failure
+from core.sandbox.process import PoolUnavailableError
 from services.backoff import pause_seconds
 from services.clients import Clients
 from services.recent_dict import RecentDict
@@ -66,6 +68,12 @@ MAX_FAILED_MODELS: Final = 100
 
 MAX_REFUSALS: Final = 66
 """Refused deliveries after which an image fails: with the pauses between them, that takes over an hour."""
+
+MAX_BREAKDOWNS: Final = 5
+"""Deliveries after which an image fails if its model cannot be run."""
+
+MAX_TRIED_MODELS: Final = 100
+"""Models that are remembered as loaded in a child without harm, at a time."""
 
 _PLACE_REFUSED: Final = frozenset(
     {
@@ -100,6 +108,7 @@ class ModelOpener:
 
     def __init__(self, config: Config, sizing: Sizing) -> None:
         self._config, self.sizing = config, sizing
+        self._tried = RecentDict[str, bool](MAX_TRIED_MODELS)
 
     def own(self, digest: str) -> ModelPlace:
         """Return the place of the worker's own bundle, which had `digest` when the worker started."""
@@ -130,16 +139,23 @@ class ModelOpener:
         return place.bucket in {self._config.names.input_bucket, self._config.names.output_bucket}
 
     def open(self, bundle: Bundle) -> LoadedModel:
-        """Return the bundle with an engine that has classified a grey image.
+        """Return the bundle with an engine that has classified a grey image, the first time in a child before.
 
         Raises:
             EngineError: the engine cannot run the bundle.
         """
+        if bundle.digest not in self._tried:
+            self.isolated().try_load(bundle)
+            self._tried[bundle.digest] = True
         worker, sizing = self._config.worker, self.sizing
         engine = open_engine(worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
         model = LoadedModel(bundle, engine, self._batch_size(bundle))
         check_engine(model)
         return model
+
+    def isolated(self) -> IsolatedNetworks:
+        """Return what runs networks in child processes."""
+        return IsolatedNetworks(self._config.worker.engine, self.sizing.engine_threads)
 
     def memory_bytes(self, bundle: Bundle) -> int:
         """Return the memory that the model takes, by estimate."""
@@ -160,8 +176,8 @@ class LoadFault(Enum):
     SYSTEM = auto()
 
 
-def classify_load_error(error: Exception, place: str) -> LoadFault | FatalError:
-    """Return what an error of a load from `place` is attributed to; a `FatalError` is this machine's, and ends it."""
+def classify_load_error(error: Exception, place: str) -> LoadFault | Fault:
+    """Return what an error of a load from `place` is attributed to; a `Fault` is this machine's, and ends it."""
     cause = error.__cause__
     match error:
         case EngineError():
@@ -171,13 +187,20 @@ def classify_load_error(error: Exception, place: str) -> LoadFault | FatalError:
         case ClientError() if error.response.get("Error", {}).get("Code") in _PLACE_REFUSED:
             return LoadFault.REFUSED
     fault = classify_error(cause if isinstance(error, BundleError) and isinstance(cause, OSError) else error)
-    if isinstance(fault, FatalError):
+    if fault.at is At.WORKER:
         return fault
     if isinstance(error, BundleError):
         # A file that is not there is gone, unless it is a copy of one in S3. One that cannot be read is not gone.
         is_gone = isinstance(cause, FileNotFoundError | NotADirectoryError) and in_s3(place) is None
         return LoadFault.GONE if is_gone else LoadFault.SYSTEM
-    return LoadFault.BROKEN if isinstance(fault, UnknownFault) else LoadFault.SYSTEM
+    return LoadFault.BROKEN if fault.at is At.UNKNOWN else LoadFault.SYSTEM
+
+
+_LIMITS: Final = {
+    LoadFault.REFUSED: (MAX_REFUSALS, MODEL_REFUSED),
+    LoadFault.BROKEN: (MAX_BREAKDOWNS, MODEL_BROKEN),
+}
+"""Deliveries that meet a fault until their image fails, and its failure."""
 
 
 @dataclass(frozen=True)
@@ -292,25 +315,27 @@ class LoadedModels:
             except (RuntimeError, MemoryError) as error:
                 self.is_loading = False
                 for each in list(self._waiting):
-                    self._on_error(each, error)
+                    self._on_error(each, PoolUnavailableError(f"no thread loads models: {error}"))
 
     def _turn_away(self, task: Task[None], failed: _FailedLoad) -> None:
         """Settle an image that arrives in the pause after a failed load."""
         seconds = failed.until - self._recovery.clock.monotonic()
         if failed.fault is LoadFault.GONE:
             self.refuse(task, MODEL_GONE)
-        elif failed.fault is LoadFault.REFUSED and task.delivery.request.refusals + 1 >= MAX_REFUSALS:
-            self.refuse(task, MODEL_REFUSED)
+        elif failed.fault in _LIMITS and task.delivery.request.refusals + 1 >= _LIMITS[failed.fault][0]:
+            self.refuse(task, _LIMITS[failed.fault][1])
         else:
-            if failed.fault is LoadFault.REFUSED:
+            delivery, refusals = task.delivery, task.delivery.request.refusals
+            if failed.fault in _LIMITS:
                 # By the history of the image, which may meet another worker each time.
-                pause = FIRST_PAUSE_SECONDS * 2 ** min(task.delivery.request.refusals, 30)
+                pause = FIRST_PAUSE_SECONDS * 2 ** min(refusals, 30)
                 seconds = max(seconds, min(pause, MAX_PAUSE_SECONDS))
-                self._recovery.in_flight.count_refusal(task.delivery)
-            self._give_back([task], seconds)
+                request = delivery.request.model_copy(update={"refusals": refusals + 1})
+                delivery = replace(delivery, request=request)
+            self._give_back([delivery], seconds)
 
-    def _give_back(self, tasks: Sequence[Task[None]], seconds: float) -> None:
-        self._recovery.extender.give_back([task.delivery for task in tasks], max(1, math.ceil(seconds)))
+    def _give_back(self, deliveries: Sequence[Delivery], seconds: float) -> None:
+        self._recovery.extender.give_back(deliveries, max(1, math.ceil(seconds)))
 
     def _pop_waiting(self, place: ModelPlace) -> list[Task[None]]:
         with self._lock:
@@ -408,9 +433,9 @@ class LoadedModels:
     def _on_error(self, place: ModelPlace, error: Exception) -> None:
         fault = classify_load_error(error, place.place)
         if fault is LoadFault.GONE and place.is_own:
-            fault = FatalError(f"its own model is gone: {error}")
+            fault = Fault(At.WORKER, f"its own model is gone: {error}")
         more = {"digest": place.digest, "place": place.place, "error": str(error)}
-        if isinstance(fault, FatalError):
+        if isinstance(fault, Fault):
             _log.error("a model could not be loaded; the worker ends", extra=more, exc_info=error)
             self._recovery.lifetime.fail(fault.reason)
             self._recovery.extender.give_back([task.delivery for task in self._pop_waiting(place)])
@@ -428,17 +453,15 @@ class LoadedModels:
         )
         tasks = self._pop_waiting(place)
         match fault:
-            case LoadFault.GONE | LoadFault.REFUSED:
+            case LoadFault.SYSTEM:
+                self._give_back([task.delivery for task in tasks], pause)
+            case _:
                 for task in tasks:
                     # One that was given back while it waited is no longer here; a closed worker starts none.
-                    if self._recovery.in_flight.start(task.delivery) is not None:
+                    if self._recovery.in_flight.start(task.delivery):
                         self._turn_away(task, failed)
                     else:
                         self._recovery.extender.give_back([task.delivery])
-            case LoadFault.BROKEN:
-                self._recovery.extender.leave([task.delivery for task in tasks])
-            case LoadFault.SYSTEM:
-                self._give_back(tasks, pause)
 
 
 def _start_thread(run: Callable[[], None]) -> None:

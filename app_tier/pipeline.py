@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -12,14 +12,17 @@ from app_tier.classify import Classifier, check_engine
 from app_tier.decode import Decoder, Pixels, decode
 from app_tier.engines import LoadedModel
 from app_tier.models import LoadedModels
-from app_tier.recovery import FatalError, StepRecovery, classify_error
+from app_tier.network_process import IsolatedNetworks
+from app_tier.recovery import At, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.stages import Channel, Stage, StageThreads, Tasks
 from app_tier.storage import CancelledJobs, answered_before, delete, fetch, respond, store
 from app_tier.task import Task, refuse
+from app_tier.visibility import MANY_RECEIVES
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.messages import CANCELLED, ClassificationResult, Failure, Prediction, crashed_worker
+from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, Prediction, crashed_worker
+from core.sandbox.process import CrashedError, PoolUnavailableError
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
@@ -30,6 +33,12 @@ RESPONSE_WAIT_SECONDS = 0.02
 """How long a response waits for others: a batch of ten costs as much as one, and users do not notice the delay."""
 
 JOIN_SECONDS = 2.0
+
+MAX_RECEIVES: Final = 5
+"""Receives of a message after which its image fails without another try: it may end whole workers."""
+
+NO_CHILD_SECONDS: Final = 10
+"""How long an image is delayed that needs a process of its own, while none can be started."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,18 +62,29 @@ def _has_priority(task: Task[object]) -> bool:
     return task.delivery.has_priority
 
 
+def _is_endangered(task: Task[object]) -> bool:
+    return task.delivery.receives >= MANY_RECEIVES
+
+
 @dataclass(frozen=True)
 class Services:
     """The queues and buckets that a worker uses."""
 
     requests: Queue
+    dead_letters: Queue
     responses: Queue
     inputs: InputBucket
     outputs: OutputBucket
 
 
 class Pipeline:
-    """All stages after the receive; `answered` is the number of images with a sent response."""
+    """All stages after the receive; `answered` is the number of images with a sent response.
+
+    A message that comes again may have ended its worker. So only the first receive is classified in a batch in this
+    process, and each later one alone in a child process (`app_tier.network_process`), beside the batches. That ends
+    no worker. An image that is received for the first time may end this one, which counts for all images in flight:
+    while one of them was received several times (`InFlightMessages.is_endangered`), the child classifies all.
+    """
 
     def __init__(
         self,
@@ -76,17 +96,19 @@ class Pipeline:
         recovery: StepRecovery,
         *,
         decoder: Decoder,
-        max_tries: int,
+        isolated: IsolatedNetworks,
     ) -> None:
         self._services, self._classifier, self._limits = services, classifier, limits
         self._cancelled = CancelledJobs(services.inputs)
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
-        self._max_tries, capacity = max_tries, recovery.in_flight.capacity
+        self._isolated, capacity = isolated, recovery.in_flight.capacity
         self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(capacity, _has_priority)
         # Whole files wait here: as few as keep the decoders busy.
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads, _has_priority)
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size, _has_priority)
+        # It has room for all, so that it makes no other stage wait.
+        self._to_isolate: Channel[Task[Pixels]] = Channel(capacity, _is_endangered)
         self._to_store: Channel[Task[Prediction]] = Channel(capacity, _has_priority)
         self._to_respond: Channel[Task[ClassificationResult]] = Channel(capacity, _has_priority)
         self._models = models
@@ -105,6 +127,13 @@ class Pipeline:
                 batch_wait_seconds=sizing.batch_wait_seconds,
                 split=by_model,
                 check=lambda tasks: check_engine(tasks[0].model),
+            ),
+            Stage(
+                "classify alone",
+                1,
+                self._to_isolate,
+                self._classify_alone,
+                check=lambda tasks: isolated.ready(tasks[0].model.bundle),
             ),
             Stage("store", sizing.publish_threads, self._to_store, self._store),
             Stage(
@@ -126,18 +155,17 @@ class Pipeline:
             stage.start()
 
     def submit(self, task: Task[None]) -> None:
-        """Pass an image to the first stage; if its request has no try left, answer it with a failure."""
-        tries = task.delivery.tries
-        if tries > self._max_tries:
-            self._refuse(task, crashed_worker(tries - 1))
+        """Pass an image to the first stage; fail one that was received too often."""
+        if task.delivery.receives > MAX_RECEIVES:
+            self._refuse(task, crashed_worker(task.delivery.receives - 1))
         else:
             self._to_fetch.enqueue(task)
 
     def _resume(self, task: Task[None]) -> None:
-        """Pass an image that has waited for its model to the first stage, or let the receiver do it."""
-        if self._in_flight.resume(task):
+        """Pass an image that has waited for its model to the first stage, unless the worker ends."""
+        if self._in_flight.start(task.delivery):
             self._to_fetch.enqueue(task)
-        elif self._recovery.lifetime.over:  # and the receiver with it
+        else:
             self._recovery.extender.give_back([task.delivery])
 
     def give_back_waiting(self) -> None:
@@ -158,7 +186,7 @@ class Pipeline:
     def _fetch(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
         # The worker of an earlier delivery may have died between storing the prediction and deleting the request.
-        if task.delivery.redelivered and (answer := answered_before(task, self._services.outputs)):
+        if task.delivery.is_suspect and (answer := answered_before(task, self._services.outputs)):
             self._to_respond.enqueue(answer)
             return
         if self._cancelled.has(task.delivery.request.job_id):
@@ -167,9 +195,6 @@ class Pipeline:
         admitted = task if task.assigned is not None else self._models.admit(task)
         if admitted is None:
             return
-        if task.delivery.redelivered:
-            # It may end the worker, which would cost them a try without one of their own.
-            self._recovery.extender.give_back(self._in_flight.ahead_of(task.delivery))
         try:
             self._to_decode.enqueue(fetch(admitted, self._services.inputs, self._limits))
         except NotFoundError:
@@ -180,19 +205,38 @@ class Pipeline:
     def _decode(self, tasks: Tasks[bytes]) -> None:
         (task,) = tasks
         spec = task.model.bundle.manifest.preprocess
-        self._to_classify.enqueue(decode(task, spec, self._limits, self._decoder))
+        inbox = self._to_isolate if task.delivery.is_suspect else self._to_classify
+        inbox.enqueue(decode(task, spec, self._limits, self._decoder))
 
     def _classify(self, tasks: Tasks[Pixels]) -> None:
+        if self._in_flight.is_endangered:
+            for task in tasks:
+                self._to_isolate.enqueue(task)
+            return
         try:
             answers = self._classifier.classify(tasks)
         except EngineError as error:
-            if not self._models.release_broken(tasks[0].model):
-                raise
+            # One of the images may be the cause: the next time each of them is alone.
+            self._in_flight.remove([task.delivery for task in tasks])
             _log.warning("a model failed", extra={"images": len(tasks), "error": str(error)}, exc_info=error)
-            self._recovery.extender.leave([task.delivery for task in tasks])
+            if not self._models.release_broken(tasks[0].model):
+                self._recovery.lifetime.fail(f"the engine is broken: {error}")
             return
-        for task in answers:
-            self._to_store.enqueue(task)
+        for answer in answers:
+            self._to_store.enqueue(answer)
+
+    def _classify_alone(self, tasks: Tasks[Pixels]) -> None:
+        (task,) = tasks
+        try:
+            self._to_store.enqueue(self._isolated.classify(task, self._classifier))
+        except CrashedError:
+            self._refuse(task, CRASHED_ALONE)
+        except PoolUnavailableError as error:
+            _log.error("an image cannot be classified alone", extra={"error": str(error)})
+            # It is tried in a batch again: this may last.
+            self._recovery.extender.give_back([replace(task.delivery, is_suspect=False)], NO_CHILD_SECONDS)
+        if not self._to_isolate:
+            self._isolated.close()
 
     def _store(self, tasks: Tasks[Prediction]) -> None:
         (task,) = tasks
@@ -207,13 +251,12 @@ class Pipeline:
         except (BotoCoreError, ClientError) as error:
             # They are answered: a request that was not deleted is received again and changes nothing.
             _log.warning("requests were not deleted", extra={"messages": len(answered), "error": str(error)})
-            if isinstance(fault := classify_error(error), FatalError):
+            if (fault := classify_error(error)).at is At.WORKER:
                 self._recovery.lifetime.fail(fault.reason)
-        for delivery in answered:
-            self._in_flight.remove(delivery)
+        self._in_flight.remove(answered)
         report_answered([task for task in tasks if task.delivery in answered])
         if left := [task.delivery for task in tasks if task.delivery not in answered]:
-            self._recovery.extender.leave(left)
+            self._in_flight.remove(left)
 
     def _refuse(self, task: Task[object], failure: Failure) -> None:
         self._to_store.enqueue(refuse(task, failure, self._classifier.worker))
@@ -230,7 +273,7 @@ def report_answered(tasks: Sequence[Task[ClassificationResult]]) -> None:
             "trace": None if task.traceparent is None else trace_id(task.traceparent),
             "status": task.payload.status,
             "label": _outcome(task.payload),
-            "tries": task.delivery.tries,
+            "tries": task.delivery.receives,
             "milliseconds": task.milliseconds,
         }
         for task in tasks
@@ -253,7 +296,7 @@ def export_image(task: Task[ClassificationResult], parent: str, now: float) -> N
         "job": result.job_id,
         "status": result.status,
         "label": _outcome(result),
-        "tries": task.delivery.tries,
+        "tries": task.delivery.receives,
     }
     is_error = result.status == "failed"
     SPANS.export(

@@ -1,20 +1,18 @@
 """Recovery: what an error of a step is attributed to, and what follows.
 
 A fault of the system keeps the image in flight: its thread retries the step after a pause, while the visibility
-timeout is extended and the receiver pauses, too. So a service that is down costs no image a try.
+timeout is extended and the receiver pauses, too.
 
-| at fault           | tried again                 | then, if it works for others     | if it works for none        |
-|--------------------|-----------------------------|----------------------------------|-----------------------------|
-| the image          | never                       | a failed result                  | a failed result             |
-| the worker         | never                       | given back; the worker ends      | given back; the worker ends |
-| a service          | for `MAX_OUTAGE_SECONDS`    | left                             | given back; the worker ends |
-| engine or decoders | until `MAX_FAILURES`        | given back                       | given back; the worker ends |
-| unknown            | alone, until `MAX_FAILURES` | left, after `MAX_FAILURES_ALONE` | left; the worker ends       |
+| at fault           | tried again                                                           | then            |
+|--------------------|-----------------------------------------------------------------------|-----------------|
+| the image          | never                                                                 | a failed result |
+| the worker         | never; the worker ends                                                | given back      |
+| a service          | for `MAX_OUTAGE_SECONDS`                                              | given back      |
+| engine or decoders | until `MAX_FAILURES`                                                  | given back      |
+| unknown            | alone, until `MAX_FAILURES`, or `MAX_FAILURES_ALONE` if others do work | left            |
 
-An engine that reports a failed run is the worker's fault: its later answers could be wrong.
-
-A request that is given back counts as not received. One that is left to its queue is received again and has one
-try less; after `max_receive_count` tries the image fails. A worker that ends gives back everything else.
+A worker ends if the step has worked for no other image meanwhile, and gives everything else back. A request that is
+given back is a new message. One that is left is received again, and then classified alone in a child process.
 """
 
 import errno
@@ -24,7 +22,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Generic, TypeVar
 
@@ -44,15 +42,8 @@ from services.errors import NotFoundError
 
 _DENIED = frozenset(
     {
-        "AccessDenied",
-        "AccessDeniedException",
-        "AuthFailure",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "KMS.AccessDeniedException",
-        "SignatureDoesNotMatch",
-        "UnauthorizedOperation",
+        *("AccessDenied", "AccessDeniedException", "AuthFailure", "InvalidAccessKeyId", "InvalidClientTokenId"),
+        *("InvalidSignatureException", "KMS.AccessDeniedException", "SignatureDoesNotMatch", "UnauthorizedOperation"),
         "UnrecognizedClientException",
     }
 )
@@ -74,51 +65,29 @@ MAX_FAILURES: Final = 5
 """Failures in a row, 8 to 15 s, after which an engine or decoder that works for no image counts as broken."""
 
 MAX_FAILURES_ALONE: Final = 2
-"""Failures of an image alone, while the step works for others, after which the try counts."""
+"""Failures of an image alone, while the step works for others, after which it is left."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ImageFault:
-    """The image cannot be classified by any worker: its owner gets the reason."""
+class At(Enum):
+    """What an error is attributed to."""
 
-    failure: Failure
-
-    @property
-    def reason(self) -> str:
-        """The reason, for the log."""
-        return self.failure.message
+    IMAGE = auto()
+    WORKER = auto()
+    SERVICE = auto()
+    LOCAL = auto()
+    UNKNOWN = auto()
 
 
 @dataclass(frozen=True)
-class _ReasonedFault:
-    """A fault with its reason, for the log."""
+class Fault:
+    """An attributed error with its reason, for the log; an image that is at fault gets the `failure`."""
 
+    at: At
     reason: str
-
-
-class FatalError(_ReasonedFault):
-    """This worker cannot continue: it returns its messages to the queue and ends with the reason."""
-
-
-class ServiceFault(_ReasonedFault):
-    """S3 or SQS does not answer, or throttles. No image is at fault."""
-
-
-class LocalFault(_ReasonedFault):
-    """The engine or the decoding processes do not work on this worker. No image is at fault."""
-
-
-class UnknownFault(_ReasonedFault):
-    """Any other error: the image, this worker or the program may be at fault."""
-
-
-TransientError = ServiceFault | LocalFault | UnknownFault
-"""Faults that the next try may not meet."""
-
-Fault = ImageFault | FatalError | TransientError
+    failure: Failure | None = None
 
 
 def classify_error(error: Exception) -> Fault:  # noqa: PLR0911 (one return for each kind of error)
@@ -126,35 +95,35 @@ def classify_error(error: Exception) -> Fault:  # noqa: PLR0911 (one return for 
     reason = f"{type(error).__name__}: {error}"
     match error:
         case ImageRejectedError():
-            return ImageFault(Failure(code=error.code, message=error.message))
+            return Fault(At.IMAGE, error.message, Failure(code=error.code, message=error.message))
         case NotFoundError():
-            return ImageFault(GONE)
+            return Fault(At.IMAGE, GONE.message, GONE)
         case MemoryError():
-            return FatalError("out of memory: use a larger instance type, or lower worker.batch_size")
+            return Fault(At.WORKER, "out of memory: use a larger instance type, or lower worker.batch_size")
         case OSError() if error.errno in _NO_ROOM:
-            return FatalError(f"the machine has no room left: {error}")
+            return Fault(At.WORKER, f"the machine has no room left: {error}")
         case NoCredentialsError() | CredentialRetrievalError():
-            return FatalError(f"no credentials: {error}; give the instance its role (fleet.launch_template)")
+            return Fault(At.WORKER, f"no credentials: {error}; give the instance its role (fleet.launch_template)")
         case ClientError():
             return _classify_refusal(error)
         case BotoCoreError() | ConnectionError() | TimeoutError():
-            return ServiceFault(reason)
+            return Fault(At.SERVICE, reason)
         case EngineError():
-            return FatalError(f"the engine is broken: {error}")
+            return Fault(At.WORKER, f"the engine is broken: {error}")
         case PoolUnavailableError():
-            return LocalFault(reason)
-    return UnknownFault(reason)
+            return Fault(At.LOCAL, reason)
+    return Fault(At.UNKNOWN, reason)
 
 
 def _classify_refusal(error: ClientError) -> Fault:
     code = error.response.get("Error", {}).get("Code", "")
     if code in _SKEWED or _SKEW_TEXT.search(str(error)):
-        return FatalError(f"this machine's clock is off: {error}; check its time synchronisation")
+        return Fault(At.WORKER, f"this machine's clock is off: {error}; check its time synchronisation")
     if code in _DENIED:
-        return FatalError(f"access denied: {error}; allow it in the worker's role")
+        return Fault(At.WORKER, f"access denied: {error}; allow it in the worker's role")
     if code in _MISSING:
-        return FatalError(f"{error}; check names in config.yaml and that the stack exists")
-    return ServiceFault(str(error))
+        return Fault(At.WORKER, f"{error}; check names in config.yaml and that the stack exists")
+    return Fault(At.SERVICE, str(error))
 
 
 class FailureBackoff:
@@ -182,37 +151,14 @@ class FailureBackoff:
         return pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, self._jitter)
 
 
-class FailureAction(Enum):
-    """What to do about tasks after their step has failed."""
+def is_tried_again(at: At, failures: int, seconds: float, *, works_for_others: bool) -> bool:
+    """Return whether a step is tried again after its last `failures` in a row, the first of them `seconds` ago.
 
-    TRY_AGAIN = auto()
-    GIVE_BACK = auto()
-    LEAVE = auto()
-    END_AND_GIVE_BACK = auto()
-    END_AND_LEAVE = auto()
-
-
-def decide(fault: TransientError, failures: int, seconds: float, *, works_for_others: bool) -> FailureAction:
-    """Return what follows from a fault.
-
-    Args:
-        fault: of the last try.
-        failures: of this step for the same tasks, in a row.
-        seconds: since the first of them.
-        works_for_others: whether another thread has passed the step since then.
+    `works_for_others` is whether another thread has passed the step since then.
     """
-    match fault:
-        case ServiceFault():
-            is_patient = seconds < MAX_OUTAGE_SECONDS
-        case LocalFault():
-            is_patient = failures < MAX_FAILURES
-        case UnknownFault():
-            is_patient = failures < (MAX_FAILURES_ALONE if works_for_others else MAX_FAILURES)
-    if is_patient:
-        return FailureAction.TRY_AGAIN
-    if works_for_others:
-        return FailureAction.GIVE_BACK if isinstance(fault, LocalFault) else FailureAction.LEAVE
-    return FailureAction.END_AND_LEAVE if isinstance(fault, UnknownFault) else FailureAction.END_AND_GIVE_BACK
+    if at is At.SERVICE:
+        return seconds < MAX_OUTAGE_SECONDS
+    return failures < (MAX_FAILURES_ALONE if at is At.UNKNOWN and works_for_others else MAX_FAILURES)
 
 
 @dataclass(frozen=True)
@@ -263,34 +209,40 @@ class Step(Generic[T]):
             self._do_until_settled(tasks)
 
     def _do_until_settled(self, tasks: Sequence[Task[T]]) -> None:
-        clock = self._recovery.clock
-        kind: type[TransientError] | None = None
+        clock, in_flight, extender = self._recovery.clock, self._recovery.in_flight, self._recovery.extender
+        deliveries = [task.delivery for task in tasks]
+        at: At | None = None
         failures, since, passed_before = 0, 0.0, 0
         while (error := self._attempt(tasks)) is not None:
             fault = self._classify(error, tasks)
-            if isinstance(fault, ImageFault | FatalError):
-                self._stop_trying(tasks, fault)
+            if fault.failure is not None:
+                self._refuse_all(tasks, fault.failure)
                 return
-            if isinstance(fault, UnknownFault) and len(tasks) > 1:
+            if fault.at is At.WORKER:
+                self._recovery.lifetime.fail(fault.reason)
+                extender.give_back(deliveries)
+                return
+            if fault.at is At.UNKNOWN and len(tasks) > 1:
                 for task in tasks:
                     self([task])
                 return
-            if type(fault) is not kind:
-                kind, failures, since, passed_before = type(fault), 0, clock.monotonic(), self._passed
+            if fault.at is not at:
+                at, failures, since, passed_before = fault.at, 0, clock.monotonic(), self._passed
             failures += 1
-            seconds = clock.monotonic() - since
-            decision = decide(fault, failures, seconds, works_for_others=self._passed != passed_before)
-            more = {"step": self._name, "images": _images(tasks), "failures": failures, "decision": decision.name}
+            seconds, works_for_others = clock.monotonic() - since, self._passed != passed_before
+            is_again = is_tried_again(at, failures, seconds, works_for_others=works_for_others)
+            more = {"step": self._name, "images": _images(tasks), "failures": failures, "is_tried_again": is_again}
             _log.warning("a step failed", extra={**more, "error": fault.reason}, exc_info=error)
-            if decision is FailureAction.TRY_AGAIN:
+            if is_again:
                 self._recovery.backoff.failed(self._name)
                 pause = pause_seconds(failures, FIRST_SECONDS, MAX_SECONDS, self._recovery.jitter)
                 if not self._recovery.lifetime.wait(pause):
                     continue
-            if decision in {FailureAction.END_AND_GIVE_BACK, FailureAction.END_AND_LEAVE}:
+            elif not works_for_others:
                 tries = f"{failures} tries in {seconds:.0f} s failed, the last with {fault.reason}"
                 self._recovery.lifetime.fail(f"{self._name} does not work: {tries}")
-            self._release(tasks, is_left=decision in {FailureAction.LEAVE, FailureAction.END_AND_LEAVE})
+            is_left = at is At.UNKNOWN and not is_again
+            (in_flight.remove if is_left else extender.give_back)(deliveries)
             return
 
     def _attempt(self, tasks: Sequence[Task[T]]) -> Exception | None:
@@ -303,6 +255,12 @@ class Step(Generic[T]):
         self._pass()
         return None
 
+    def _refuse_all(self, tasks: Sequence[Task[T]], failure: Failure) -> None:
+        self._pass()
+        _log.info("cannot be classified", extra={"images": _images(tasks), "code": failure.code})
+        for task in tasks:
+            self._refuse(task, failure)
+
     def _pass(self) -> None:
         self._passed += 1
         self._recovery.backoff.succeeded(self._name)
@@ -310,32 +268,15 @@ class Step(Generic[T]):
     def _classify(self, error: Exception, tasks: Sequence[Task[T]]) -> Fault:
         """Return the fault; an unknown error is the worker's fault if the step also fails without any image."""
         fault = classify_error(error)
-        if not isinstance(fault, UnknownFault) or self._check is None:
+        if fault.at is not At.UNKNOWN or self._check is None:
             return fault
         try:
             self._check(tasks)
         except Exception as broken:  # noqa: BLE001 (no image is involved, so no image is at fault)
             fault = classify_error(broken)
-            return LocalFault(fault.reason) if isinstance(fault, UnknownFault) else fault
+            return replace(fault, at=At.LOCAL) if fault.at is At.UNKNOWN else fault
         self._pass()
         return fault
-
-    def _stop_trying(self, tasks: Sequence[Task[T]], fault: ImageFault | FatalError) -> None:
-        if isinstance(fault, FatalError):
-            self._recovery.lifetime.fail(fault.reason)
-            self._release(tasks)
-            return
-        self._pass()
-        _log.info("cannot be classified", extra={"images": _images(tasks), "code": fault.failure.code})
-        for task in tasks:
-            self._refuse(task, fault.failure)
-
-    def _release(self, tasks: Sequence[Task[T]], *, is_left: bool = False) -> None:
-        deliveries = [task.delivery for task in tasks]
-        if is_left:
-            self._recovery.extender.leave(deliveries)
-        else:
-            self._recovery.extender.give_back(deliveries)
 
 
 def _images(tasks: Sequence[Task[object]]) -> list[str]:

@@ -22,11 +22,13 @@ class Delivery:
     second is answered with the stored prediction of the first.
 
     Attributes:
+        is_suspect: whether its image may have ended a worker that received it before.
         has_priority: whether it overtakes others in the pipeline: `InFlightMessages.hold` decides.
     """
 
     received: ReceivedMessage
     request: RequestMessage
+    is_suspect: bool = False
     has_priority: bool = False
 
     @property
@@ -40,21 +42,9 @@ class Delivery:
         return self.received.group or self.request.job_id
 
     @property
-    def tries(self) -> int:
-        """Deliveries of the request without an answer so far, including this one.
-
-        A delivery that its worker gave back does not count.
-        """
-        return self.request.crashes + self.received.receive_count
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether an earlier delivery ended without an answer, perhaps because this image ended its worker."""
-        return self.tries > 1
-
-    def given_back(self) -> RequestMessage:
-        """Return the request that replaces this one in the queue, in which this delivery does not count as a try."""
-        return self.request.model_copy(update={"crashes": self.tries - 1})
+    def receives(self) -> int:
+        """How often its message was received, including this time; one that is given back is a new message."""
+        return self.received.receive_count
 
     @property
     def queued_at(self) -> datetime:
@@ -124,11 +114,11 @@ def new_task(delivery: Delivery) -> Task[None]:
 def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction]:
     """Return the task with the result of an image that cannot be classified."""
     delivery = task.delivery
-    prediction = failed(delivery.request.ref, failure, worker=worker, attempts=delivery.tries)
+    attempts, attempt = delivery.receives, delivery.request.attempt
+    prediction = failed(delivery.request.ref, failure, worker=worker, attempts=attempts, attempt=attempt)
     more = {
         "timings": task.timings,
         "queued_at": delivery.queued_at,
-        "attempt": delivery.request.attempt,
         "traceparent": task.traceparent,
     }
     return task.with_payload(prediction.model_copy(update=more))

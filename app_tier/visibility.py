@@ -1,79 +1,59 @@
 """Messages in flight: what this worker has received and not yet answered, kept invisible to other workers."""
 
 import logging
+import math
 import random
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.task import Delivery, Task, new_task
+from app_tier.task import Delivery
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
-from services.sqs import BATCH, OutgoingMessage, Queue
+from services.sqs import BATCH, MAX_VISIBILITY_SECONDS, OutgoingMessage, Queue
 from services.threads import DaemonThread
 
 PRIORITY_SHARE = 0.1
 """The share of the messages in flight up to which a group's messages have priority, and all such messages together.
-
-SQS's fair queues distinguish quiet groups from noisy ones by the same share (`OutgoingMessage.group`).
-"""
+SQS's fair queues distinguish quiet groups from noisy ones by the same share (`OutgoingMessage.group`)."""
 
 FIRST_SECONDS: Final = 4
 """How long SQS hides a message that no heartbeat has named yet: only this timeout returns it if its worker is killed.
 Named ones return when the instance is gone. A busy worker answers most messages sooner, without an extension."""
 
 MORE_ROOM_SECONDS = 0.02
-"""How long a receive waits until it can be a full one. SQS charges for each, but meanwhile an image waits that may
-overtake all others."""
+"""How long a receive waits until it can be a full one: SQS charges for each, but an urgent image may wait."""
 
 MAX_POSTPONED: Final = 1_000
 """Postponed deliveries for which there is room besides the others: they take little memory, and keep no worker from
 images of other models. SQS allows all workers together 120,000."""
 
 
-class _State(Enum):
-    """Where a delivery is.
-
-    | State     | Event                                                             | Next             |
-    |-----------|-------------------------------------------------------------------|------------------|
-    | held      | the receiver starts it                                            | started          |
-    | started   | its model is not loaded                                           | waiting          |
-    | waiting   | its model is loaded                                               | started, or held |
-    | any       | it is to be given back later, and the queue cannot delay messages | postponed        |
-    | any       | it is answered, given back, or left                               | removed          |
-    """
-
-    HELD = auto()
-    STARTED = auto()
-    WAITING = auto()
-    POSTPONED = auto()
+MANY_RECEIVES: Final = 3
+"""Receives from which on a message must not be endangered by images that no worker has tried yet."""
 
 
 @dataclass(slots=True)
 class _Entry:
     delivery: Delivery
-    task: Task[None]
-    held_since: float
     hidden_until: float
-    hidden_seconds: float
+    held_since: float
+    hidden_seconds: int
     is_named: bool = False
-    state: _State = _State.HELD
+    is_started: bool = True
     model: str | None = None
-    postponed_until: float = 0.0
+    postponed_until: float | None = None
 
 
 class InFlightMessages:
-    """Deliveries by receipt: held when received, started when the pipeline gets them, removed at the end.
+    """Deliveries by receipt, from their receive until they are answered, given back or left.
 
-    A delivery that waits until its model is loaded is in no stage of the pipeline and cannot end the worker, so it
-    does not count as started. Then it starts anew. Only the receiver starts redelivered messages, each alone
-    (`app_tier.receiver`). Others start at once, unless a redelivered one is started or held.
+    A delivery that waits until its model is loaded is in no stage of the pipeline, so it does not count as started.
 
     `capacity`, the maximum of deliveries, bounds the worker's memory, and how many images idle workers do not get.
     `first_seconds` is the visibility timeout of a message that no heartbeat has named yet.
@@ -82,10 +62,8 @@ class InFlightMessages:
     def __init__(
         self, capacity: int, visibility_seconds: int, clock: Clock = CLOCK, first_seconds: int | None = None
     ) -> None:
-        self.capacity = capacity
-        self._visibility_seconds = visibility_seconds
+        self.capacity, self._visibility_seconds, self._clock = capacity, visibility_seconds, clock
         self.first_seconds = min(first_seconds or visibility_seconds, visibility_seconds)
-        self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._steps: dict[int, tuple[float, Callable[[], Sequence[Delivery]]]] = {}
         self._changed = threading.Condition()
@@ -100,18 +78,22 @@ class InFlightMessages:
     def started(self) -> int:
         """Deliveries in the pipeline."""
         with self._changed:
-            return len(self._in(_State.STARTED))
+            return sum(entry.is_started for entry in self._entries.values())
+
+    @property
+    def is_endangered(self) -> bool:
+        """Whether a message is in flight that was received `MANY_RECEIVES` times."""
+        with self._changed:
+            return any(entry.delivery.receives >= MANY_RECEIVES for entry in self._entries.values())
 
     def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> list[Delivery]:
-        """Add deliveries and return them, each with priority or without.
+        """Add deliveries, which are started, and return them, each with priority or without.
 
         A message has priority if at most `PRIORITY_SHARE` of all messages in flight are of its group, and more of
         them are of another group. So an image of a user who sends few does not wait for the images of a user who
         sends many. Where many users send alike, none has priority.
 
-        Args:
-            deliveries: to add.
-            asked_at: when the receive began, the earliest start of their timeout.
+        Their first timeout began at `asked_at`, with the receive, at the earliest.
         """
         with self._changed:
             groups = Counter(entry.delivery.received.group for entry in self._entries.values())
@@ -125,47 +107,31 @@ class InFlightMessages:
                 has_priority = has_noisy_group and is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
                 with_priority += has_priority
                 ours = replace(delivery, has_priority=has_priority)
-                self._entries[ours.receipt] = _Entry(
-                    ours,
-                    new_task(ours),
-                    self._clock.monotonic(),
-                    asked_at + self.first_seconds,
-                    self.first_seconds,
-                )
+                hidden_until, hidden_seconds = asked_at + self.first_seconds, self.first_seconds
+                self._entries[ours.receipt] = _Entry(ours, hidden_until, self._clock.monotonic(), hidden_seconds)
                 held.append(ours)
-            self._changed.notify_all()
         return held
 
-    def start(self, delivery: Delivery) -> Task[None] | None:
-        """Note that the pipeline gets `delivery`, and return its task.
-
-        None if it was removed, as after 12 hours, or when closed: then it stays where it is, to be given back.
-        """
+    def start(self, delivery: Delivery) -> bool:
+        """Note that the pipeline gets `delivery`, which waited; return False if it was removed, or when closed."""
         with self._changed:
             if self._closed or (entry := self._entries.get(delivery.receipt)) is None:
-                return None
-            entry.state = _State.STARTED
-            return entry.task
+                return False
+            entry.is_started = True
+            return True
 
-    def remove(self, delivery: Delivery) -> bool:
-        """Remove `delivery`; return False if it was removed already, so that only one caller decides what follows."""
-        with self._changed:
-            there = self._entries.pop(delivery.receipt, None) is not None
-            self._busy_until = self._clock.monotonic()
-            self._changed.notify_all()
-            return there
+    def remove(self, deliveries: Sequence[Delivery], *, only_hidden: bool = False) -> list[Delivery]:
+        """Remove `deliveries`; return those that were in flight, so that only one caller decides what follows.
 
-    def take_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Remove `deliveries`; return those that are still invisible to other workers.
-
-        A message is visible in the queue once its visibility timeout has ended.
+        Those that are neither deleted nor given back are received again after their visibility timeout. With
+        `only_hidden`, those are left out that other workers may have received by now, since it has ended.
         """
         now = self._clock.monotonic()
         with self._changed:
-            entries = [self._entries.pop(delivery.receipt, None) for delivery in deliveries]
-            self._busy_until = now
+            found = [(each, self._entries.pop(each.receipt, None)) for each in deliveries]
+            self._busy_until = now if found else self._busy_until
             self._changed.notify_all()
-        return [entry.delivery for entry in entries if entry is not None and entry.hidden_until > now]
+        return [each for each, entry in found if entry and (entry.hidden_until > now or not only_hidden)]
 
     def postpone(self, deliveries: Sequence[Delivery], until: float) -> bool:
         """Keep `deliveries` invisible until `until`, when they are `due`; return False if the worker ends."""
@@ -174,23 +140,16 @@ class InFlightMessages:
                 return False
             for delivery in deliveries:
                 if (entry := self._entries.get(delivery.receipt)) is not None:
-                    entry.state, entry.model, entry.postponed_until = _State.POSTPONED, None, until
+                    entry.delivery, entry.postponed_until = delivery, until
+                    entry.is_started, entry.model = False, None
             self._changed.notify_all()
             return True
-
-    def count_refusal(self, delivery: Delivery) -> None:
-        """Count that S3 refuses the place of its model, for the request that replaces it when it is given back."""
-        with self._changed:
-            if (entry := self._entries.get(delivery.receipt)) is not None:
-                request = entry.delivery.request
-                refused = request.model_copy(update={"refusals": request.refusals + 1})
-                entry.delivery = replace(entry.delivery, request=refused)
 
     def due(self) -> list[Delivery]:
         """Return the postponed deliveries with a time that has come."""
         now = self._clock.monotonic()
         with self._changed:
-            return [each.delivery for each in self._in(_State.POSTPONED) if each.postponed_until <= now]
+            return [each.delivery for each in self._entries.values() if (each.postponed_until or math.inf) <= now]
 
     # Models
 
@@ -204,36 +163,8 @@ class InFlightMessages:
         """Note that `delivery` leaves the pipeline until its model is loaded, and needs no loaded model yet."""
         with self._changed:
             if (entry := self._entries.get(delivery.receipt)) is not None:
-                entry.state, entry.model = _State.WAITING, None
+                entry.is_started, entry.model = False, None
                 self._changed.notify_all()
-
-    def resume(self, task: Task[None]) -> bool:
-        """Note that `task` has its model now; return whether the pipeline gets it at once.
-
-        Otherwise the receiver starts it, it was removed, or the worker ends and gives it back.
-        """
-        with self._changed:
-            if (entry := self._entries.get(task.delivery.receipt)) is None:
-                return False
-            is_alone = (
-                self._closed
-                or task.delivery.redelivered
-                or any(each.delivery.redelivered for each in self._in(_State.HELD, _State.STARTED))
-            )
-            entry.task, entry.state = task, _State.HELD if is_alone else _State.STARTED
-            self._changed.notify_all()
-            return not is_alone
-
-    def ahead_of(self, delivery: Delivery) -> list[Delivery]:
-        """Return the deliveries outside the pipeline that were tried as often as `delivery`, or more often.
-
-        Of those that were tried as often, the receiver has put the held ones behind `delivery`: they stay.
-        """
-        with self._changed:
-            aside = self._in(_State.WAITING, _State.POSTPONED)
-            ahead = [each.delivery for each in aside if each.delivery.tries >= delivery.tries]
-            held = [each.delivery for each in self._in(_State.HELD)]
-        return [*ahead, *(each for each in held if each.tries > delivery.tries)]
 
     def holds(self, delivery: Delivery) -> bool:
         """Return whether `delivery` is in flight."""
@@ -249,15 +180,10 @@ class InFlightMessages:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self.models().isdisjoint(models), seconds)
 
-    def held(self) -> list[Delivery]:
-        """Return the deliveries that the receiver is to start."""
-        with self._changed:
-            return [entry.delivery for entry in self._in(_State.HELD)]
-
     def outside(self) -> list[Delivery]:
         """Return the deliveries that are in no stage of the pipeline."""
         with self._changed:
-            return [entry.delivery for entry in self._in(_State.HELD, _State.WAITING, _State.POSTPONED)]
+            return [entry.delivery for entry in self._entries.values() if not entry.is_started]
 
     def everything(self) -> list[Delivery]:
         """Return all deliveries in flight."""
@@ -296,17 +222,10 @@ class InFlightMessages:
                 if entry.hidden_until <= now + entry.hidden_seconds / 2
             ]
 
-    def timeout(self, delivery: Delivery) -> int:
-        """Return the visibility timeout, in seconds, with which `delivery` is extended."""
+    def is_named(self, delivery: Delivery) -> bool:
+        """Return whether a heartbeat has named `delivery`, so that it may be hidden for longer."""
         with self._changed:
-            entry = self._entries.get(delivery.receipt)
-            return self._visibility_seconds if entry is not None and entry.is_named else self.first_seconds
-
-    def older_than(self, seconds: float) -> list[Delivery]:
-        """Return the deliveries that have been in flight for longer than `seconds`."""
-        before = self._clock.monotonic() - seconds
-        with self._changed:
-            return [entry.delivery for entry in self._entries.values() if entry.held_since < before]
+            return (entry := self._entries.get(delivery.receipt)) is not None and entry.is_named
 
     def extended(self, deliveries: Sequence[Delivery], asked_at: float, seconds: int) -> None:
         """Note that the visibility timeout of `deliveries` was set to `seconds` at `asked_at`."""
@@ -340,19 +259,12 @@ class InFlightMessages:
     def wait_for_room(self, most: int, seconds: float) -> int:
         """Return how many more can be held, up to `most`; 0 if none can after `seconds`, or when closed.
 
-        Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`. What is held
-        already must be started first: then it returns 0 at once.
+        Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._is_to_stop_waiting() or self._room() >= 1, seconds)
-            self._changed.wait_for(lambda: self._is_to_stop_waiting() or self._room() >= most, MORE_ROOM_SECONDS)
-            return 0 if self._is_to_stop_waiting() else min(most, self._room())
-
-    def wait_until_none_started(self, seconds: float) -> bool:
-        """Wait until the pipeline is empty; False after `seconds`, or when closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._in(_State.STARTED), seconds)
-            return not self._closed and not self._in(_State.STARTED)
+            self._changed.wait_for(lambda: self._closed or self._room() >= 1, seconds)
+            self._changed.wait_for(lambda: self._closed or self._room() >= most, MORE_ROOM_SECONDS)
+            return 0 if self._closed else min(most, self._room())
 
     def wait_until_empty(self, seconds: float) -> bool:
         """Wait until nothing is in flight, closed or not; False after `seconds`."""
@@ -365,30 +277,13 @@ class InFlightMessages:
             self._closed = True
             self._changed.notify_all()
 
-    def _is_to_stop_waiting(self) -> bool:
-        return self._closed or bool(self._in(_State.HELD))
-
     def _room(self) -> int:
-        return max(0, self.capacity - len(self._entries) + min(MAX_POSTPONED, len(self._in(_State.POSTPONED))))
-
-    def _in(self, *states: _State) -> list[_Entry]:
-        return [entry for entry in self._entries.values() if entry.state in states]
+        postponed = sum(entry.postponed_until is not None for entry in self._entries.values())
+        return max(0, self.capacity - len(self._entries) + min(MAX_POSTPONED, postponed))
 
 
 MAX_CHECK_SECONDS: Final = 15.0
 """Longest time between two checks: postponed deliveries are given back by one."""
-
-MAX_DUE: Final = 100
-"""Postponed deliveries that one check gives back."""
-
-MAX_SECONDS = 12 * 3600 - 60
-"""SQS ends an invisibility 12 hours after the receive, however often it is extended.
-
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
-"""
-
-LEAVE_SECONDS = (2, 10)
-"""A message that is left to its queue is received again after so many seconds, at least and at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -396,7 +291,9 @@ _log = logging.getLogger(__name__)
 class VisibilityExtender:
     """Extends the visibility timeout of messages in flight, and gives back those that will not be answered.
 
-    One lock covers each decision and its call, so that no message that was given back is hidden again.
+    The timeout of a message that a heartbeat has named is random, `visibility_seconds` to twice that: what a worker
+    had in flight does not come back together, nor in step with what ends workers. One lock covers each decision and
+    its call, so that no message that was given back is hidden again.
 
     An image that is in one step of the pipeline for more than `max_step_seconds` hangs, and its thread is lost:
     `on_hung` is called with the reason.
@@ -429,24 +326,20 @@ class VisibilityExtender:
         self._ended.set()
 
     def check(self) -> None:
-        """Extend what has used half of its timeout; drop what hangs; give back what SQS would make visible."""
-        for delivery in self._in_flight.stuck(self._max_step_seconds):
-            # Its timeout ends, so that the try counts: the image may be the cause.
-            if self._in_flight.remove(delivery):
-                image = delivery.request.image_id
-                _log.error("gave up an image that hangs", extra={"image_id": image})
-                self._on_hung(
-                    f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs"
-                )
-        self.give_back(self._in_flight.older_than(MAX_SECONDS))
+        """Extend the timeouts that end soon; drop what hangs; give back what was postponed until now."""
+        # Their timeouts end, so they are received again: one may be the cause.
+        for delivery in self._in_flight.remove(self._in_flight.stuck(self._max_step_seconds)):
+            image = delivery.request.image_id
+            _log.error("gave up an image that hangs", extra={"image_id": image})
+            self._on_hung(f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs")
         with self._calling:
-            by_timeout = defaultdict[int, list[Delivery]](list)
+            expiring = defaultdict[bool, list[Delivery]](list)
             for delivery in self._in_flight.expiring():
-                by_timeout[self._in_flight.timeout(delivery)].append(delivery)
-            for seconds, expiring in by_timeout.items():
-                self._extend(expiring, seconds)
-        # A few: each costs two calls, and meanwhile nothing is extended.
-        self.give_back(self._in_flight.due()[:MAX_DUE])
+                expiring[self._in_flight.is_named(delivery)].append(delivery)
+            self._extend(expiring[False], self._in_flight.first_seconds)
+            seconds = self._jitter(self._visibility_seconds, 2 * self._visibility_seconds)
+            self._extend(expiring[True], min(seconds, MAX_VISIBILITY_SECONDS))
+        self.give_back(self._in_flight.due())
 
     def give_back(self, deliveries: Sequence[Delivery], delay_seconds: int = 0) -> None:
         """Remove `deliveries` and return them to the queue, as if they had not been received.
@@ -454,26 +347,25 @@ class VisibilityExtender:
         A standard queue delivers them after `delay_seconds`. A FIFO queue cannot delay a message: there, they stay in
         flight for so long, and are returned by the following `check`.
 
-        SQS counts every receive, and does not distinguish a crash from a return. So the request is sent again, with
-        the tries that it had before, and only then is the received message deleted. If the worker dies in between,
-        there are two messages, which are answered alike. If SQS refuses the send, the message itself is made visible;
-        if SQS does not answer, it becomes visible when its timeout ends. Then the try counts.
+        The request is sent again, as a message that no worker has received, and only then is the received message
+        deleted. If the worker dies in between, there are two messages, which are answered alike. If SQS refuses the
+        send, the message itself is made visible; if SQS does not answer, it becomes visible when its timeout ends.
         """
         is_delayed = delay_seconds and self._queue.fifo
         if is_delayed and self._in_flight.postpone(deliveries, self._clock.monotonic() + delay_seconds):
             return
         for batch in in_batches(deliveries, BATCH):
             with self._calling:
-                self._give_back_batch(self._in_flight.take_back(batch), delay_seconds)
+                self._replace(self._in_flight.remove(batch, only_hidden=True), delay_seconds)
 
-    def leave(self, deliveries: Sequence[Delivery]) -> None:
-        """Remove `deliveries` and let them be received again after some seconds; the try counts."""
-        with self._calling:
-            self._show(self._in_flight.take_back(deliveries), self._jitter(*LEAVE_SECONDS))
-
-    def _give_back_batch(self, ours: Sequence[Delivery], delay_seconds: int) -> None:
+    def _replace(self, ours: Sequence[Delivery], delay_seconds: int) -> None:
         copies = [
-            OutgoingMessage(delivery.receipt, delivery.given_back().to_json(), delivery.received.group, delay_seconds)
+            OutgoingMessage(
+                delivery.receipt,
+                delivery.request.model_copy(update={"suspect": delivery.is_suspect}).to_json(),
+                delivery.received.group,
+                delay_seconds,
+            )
             for delivery in ours
         ]
         try:
@@ -489,37 +381,27 @@ class VisibilityExtender:
             self._queue.delete(sent)
         except (BotoCoreError, ClientError) as error:
             # They come back when their visibility timeout ends, and are answered a second time.
-            _log.warning(
-                "could not delete messages that were sent again", extra={"messages": len(sent), "error": str(error)}
-            )
-        self._show([delivery for delivery in ours if delivery.receipt in refused], delay_seconds)
-
-    def _show(self, deliveries: Sequence[Delivery], delay_seconds: int) -> None:
-        """Make the received messages themselves visible after `delay_seconds`."""
+            _log.warning("could not delete what was sent again", extra={"messages": len(sent), "error": str(error)})
         try:
-            self._queue.change_visibility([delivery.receipt for delivery in deliveries], delay_seconds)
+            self._queue.change_visibility([copy.id for copy in copies if copy.id in refused], delay_seconds)
         except (BotoCoreError, ClientError) as error:
             # They come back by themselves when their visibility timeout ends.
-            _log.warning("could not give back", extra={"messages": len(deliveries), "error": str(error)})
+            _log.warning("could not give back", extra={"messages": len(refused), "error": str(error)})
 
     def _extend(self, expiring: Sequence[Delivery], seconds: int) -> None:
         asked_at = self._clock.monotonic()
         try:
             lost = self._queue.change_visibility([delivery.receipt for delivery in expiring], seconds)
         except (BotoCoreError, ClientError) as error:
-            # Tried again at the next check; if that is too late, another worker also classifies them, which is
-            # harmless.
+            # Tried again at the next check; if that is too late, another worker classifies them too, without harm.
             _log.warning("could not extend visibility", extra={"messages": len(expiring), "error": str(error)})
             return
         if lost:
-            _log.warning(
-                "the visibility timeout has ended: another worker may also classify them",
-                extra={"messages": len(lost)},
-            )
+            _log.warning("timeouts have ended: another worker may also classify", extra={"messages": len(lost)})
         self._in_flight.extended(expiring, asked_at, seconds)
 
     def _run(self) -> None:
-        # At an eighth of the shorter timeout: each extension comes between a half and five eighths of it.
+        # At an eighth of the shortest timeout: each extension comes between a half and five eighths of its own.
         while not self._ended.wait(min(self._in_flight.first_seconds / 8, MAX_CHECK_SECONDS)):
             try:
                 self.check()

@@ -59,14 +59,13 @@ class Worker:
         self._drain_seconds = config.worker.drain_seconds
         self._started = {"worker": classifier.worker, "model": model.bundle.name, "digest": model.bundle.digest}
         visibility = config.queues.visibility_timeout_seconds
-        backoff = FailureBackoff()
         self._in_flight = InFlightMessages(sizing.in_flight, visibility, first_seconds=FIRST_SECONDS)
         self.lifetime = Lifetime(on_end=self._in_flight.close, is_protected=is_protected)
         max_step_seconds = MAX_CALLS_SECONDS + TRIES * HANG_FACTOR * config.worker.decode_seconds
         self._extender = VisibilityExtender(
             services.requests, self._in_flight, visibility, max_step_seconds, self.lifetime.fail
         )
-        recovery = StepRecovery(self._in_flight, self._extender, self.lifetime, backoff)
+        recovery = StepRecovery(self._in_flight, self._extender, self.lifetime, FailureBackoff())
         models = LoadedModels(model, opener, recovery)
         self._pipeline = Pipeline(
             sizing,
@@ -76,14 +75,12 @@ class Worker:
             config.web.image_limits,
             recovery,
             decoder=decoder,
-            max_tries=config.queues.max_receive_count,
+            isolated=opener.isolated(),
         )
         receiver = Receiver(
             services.requests,
-            self._in_flight,
-            self._extender,
-            self.lifetime,
-            backoff,
+            services.dead_letters,
+            recovery,
             self._pipeline.submit,
             idle_seconds=config.worker.idle_seconds,
         )
@@ -164,6 +161,7 @@ def open_services(config: Config) -> Services:
     with _explaining_refusals():
         return Services(
             requests=Queue.named(clients.sqs, config.queue_name(names.request_queue)),
+            dead_letters=Queue.named(clients.sqs, config.queue_name(names.dead_letter_queue)),
             responses=Queue.named(
                 clients.sqs, config.queue_name(names.response_queue), config.queues.max_message_bytes
             ),

@@ -54,8 +54,8 @@ SpendingCap = Annotated[float, Field(gt=0, le=MAX_CAP_DOLLARS, allow_inf_nan=Fal
 EngineName = Literal["openvino", "torch"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-MIN_RECEIVES = 3
-"""Minimum receives before a request becomes a dead letter: one for the image, and others for workers that ended."""
+MIN_RECEIVES = 10
+"""Minimum receives before a request becomes a dead letter: workers answer it before that."""
 MIN_MESSAGE_BYTES = 1_024
 MAX_MESSAGE_BYTES = 1_048_576
 """Values that SQS allows for a queue's MaximumMessageSize; the maximum is the default (1 MiB, since August 2025).
@@ -169,7 +169,7 @@ class QueueSettings(_Section):
     def _leaves_room_for_lost_workers(cls, value: int) -> int:
         if value < MIN_RECEIVES:
             raise ValueError(
-                f"must be at least {MIN_RECEIVES}, since each crash of a worker uses up a receive; set 5"
+                f"must be at least {MIN_RECEIVES}, since workers answer an image at its sixth receive; set 100"
             )
         return value
 

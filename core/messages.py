@@ -127,8 +127,8 @@ class RequestMessage(_ImageMessage):
 
     Attributes:
         attempt: 0 for the first request of an image; each retry by its user has the next number.
-        crashes: how often earlier messages of this request were received without an answer.
-        refusals: how often they were given back because S3 refuses the place of the model.
+        suspect: whether its image may have ended a worker, as far as those knew that gave it back.
+        refusals: how often earlier messages of this request were given back because its model was not loaded.
         model: to classify with; None for the worker's own bundle (`worker.bundle`).
         traceparent: of the web tier's request that it follows from, or of the controller's repair.
     """
@@ -136,7 +136,7 @@ class RequestMessage(_ImageMessage):
     key: str = Field(max_length=100)
     submitted_at: AwareDatetime
     attempt: int = Field(default=0, ge=0)
-    crashes: int = Field(default=0, ge=0)
+    suspect: bool = False
     refusals: int = Field(default=0, ge=0)
     model: RequestedModel | None = None
     traceparent: Traceparent = None
@@ -207,7 +207,7 @@ class ClassificationResult(_ImageMessage):
         queued_at: when SQS accepted the request, by its clock.
         recorded_at: when the result became visible to its owner.
         attempt: attempt of the request.
-        attempts: how often the request was received until it was answered.
+        attempts: how often its message was received until it was answered.
         repeated: whether its worker answered with the prediction of an earlier delivery; never in a prediction.
         traceparent: of the request; the job table does not have it.
     """
@@ -385,18 +385,30 @@ MODEL_FAILED: Final = Failure(
 """The failure of an image that its network answers with NaN or infinity."""
 
 
+MODEL_BROKEN: Final = Failure(
+    code="model_failed", message="workers could not load the model of its job: choose another model in a new job"
+)
+"""The failure of an image with a request for a bundle that ends the process that loads it, or that no engine runs."""
+
+
 CRASHED_WORKER: Final = "crashed_worker"
-"""The code of the failure of an image that workers received too often without an answer."""
+"""The code of the failure of an image that ends what classifies it."""
+
+CRASHED_ALONE: Final = Failure(
+    code=CRASHED_WORKER,
+    message="it ended three processes in a row, which classified it alone: save it again as JPEG or PNG",
+)
+"""The failure of an image at which the processes ended that its worker started for it."""
 
 
-def crashed_worker(tries: int) -> Failure:
-    """Return the failure of an image that `tries` workers received and did not answer."""
-    message = f"could not be classified after {tries} tries: the worker stopped or failed each time"
+def crashed_worker(receives: int) -> Failure:
+    """Return the failure of an image that was received so often and not answered."""
+    message = f"workers received it {receives} times and did not answer, perhaps because of other images: retry it"
     return Failure(code=CRASHED_WORKER, message=message)
 
 
 def is_given_up(response: ClassificationResult) -> bool:
-    """Return whether a result reports that workers received its image too often without an answer."""
+    """Return whether a result reports that its image ended what classified it."""
     return response.status == "failed" and response.error is not None and response.error.code == CRASHED_WORKER
 
 

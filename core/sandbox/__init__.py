@@ -24,5 +24,8 @@ A child may also die because the machine is short of memory, or not reply becaus
 the retry runs in a new child while no other child has an item. If it starves again, another process of the machine
 may still be the cause: the web tier asks for the image again. A worker has its machine to itself, and rejects it.
 
+Networks run in children that may start threads and open files (`app_tier/network_process.py`): those have no secrets
+and the limits of memory and time only.
+
 If no child can be started, no item is at fault: `PoolUnavailableError`, and the caller tries again later.
 """

@@ -12,10 +12,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from core.images import ImageRejectedError
 from core.sandbox.limits import (
-    Prctl,
     close_all_but,
     confine,
     find_prctl,
@@ -40,13 +40,13 @@ Function = Callable[..., bytes]
 def main() -> None:
     """Run a zygote that was started as a new process."""
     ignore_signals()
-    run(socket.socket(fileno=int(sys.argv[1])), load(sys.argv[2]))
+    run(socket.socket(fileno=int(sys.argv[1])), load(sys.argv[2]), has_threads="threads" in sys.argv[3:])
 
 
-def run(control: socket.socket, function: Function) -> None:
-    """Fork and kill children on request until the parent closes its end of the socket."""
+def run(control: socket.socket, function: Function, *, has_threads: bool = False) -> None:
+    """Fork and kill children, of which each may have threads, until the parent closes its end of the socket."""
     ignore_signals()
-    prctl = find_prctl()
+    limits = partial(confine, parent=os.getpid(), prctl=find_prctl(), has_threads=has_threads)
     # Nothing that a child writes may reach the log.
     devnull = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
@@ -59,7 +59,7 @@ def run(control: socket.socket, function: Function) -> None:
     while request := receive(control, CONTROL_REQUEST.size):
         kind, number = CONTROL_REQUEST.unpack(request)
         if kind == FORK:
-            _fork(control, function, number, prctl, children)
+            _fork(control, function, partial(limits, number), children)
         else:
             control.sendall(CONTROL_REPLY.pack(kill_child(number, children)))
 
@@ -110,12 +110,10 @@ def process_item(function: Function, data: bytes, arguments: bytes) -> tuple[San
 def _fork(
     control: socket.socket,
     function: Function,
-    memory_bytes: int,
-    prctl: Prctl | None,
+    limits: Callable[[], list[str]],
     children: set[int],
 ) -> None:
     child_end, parent_end = socket.socketpair()
-    zygote = os.getpid()
     with child_end, parent_end:
         try:
             child = os.fork()
@@ -123,18 +121,18 @@ def _fork(
             control.sendall(CONTROL_REPLY.pack(-(error.errno or 1)))
             return
         if child == 0:
-            _run_child(child_end.fileno(), function, memory_bytes, zygote, prctl)
+            _run_child(child_end.fileno(), function, limits)
         children.add(child)
         socket.send_fds(control, [CONTROL_REPLY.pack(child)], [parent_end.fileno()])
 
 
-def _run_child(channel: int, function: Function, memory_bytes: int, zygote: int, prctl: Prctl | None) -> None:
+def _run_child(channel: int, function: Function, limits: Callable[[], list[str]]) -> None:
     """Run a child until its process ends; never return."""
     status = 1
     try:
         close_all_but(channel)
         connection = socket.socket(fileno=channel)
-        serve(connection, function, confine(memory_bytes, zygote, prctl))
+        serve(connection, function, limits())
         status = 0
     finally:
         os._exit(status)

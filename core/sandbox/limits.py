@@ -114,13 +114,14 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def confine(memory_bytes: int, parent: int, prctl: Prctl | None) -> list[str]:
+def confine(memory_bytes: int, parent: int, prctl: Prctl | None, *, has_threads: bool = False) -> list[str]:
     """Remove the rights of this process that an item does not need; return the names of limits that were not set.
 
     Args:
         memory_bytes: memory beyond what the process has now.
         parent: process id of the parent; this process ends with it.
         prctl: from `find_prctl`.
+        has_threads: the function opens files and starts threads, so only memory and the end of the process are set.
     """
     missing: list[str] = []
     with _recorded("prctl", missing):
@@ -143,9 +144,11 @@ def confine(memory_bytes: int, parent: int, prctl: Prctl | None) -> list[str]:
         os.close(file)
         _limit(resource.RLIMIT_AS, address_space + memory_bytes)
     # No new descriptor: no file, no socket, no network. Open ones stay open. No new process either.
-    for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_NOFILE"):
+    for name in ("RLIMIT_CORE", *(() if has_threads else ("RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_NOFILE"))):
         with _recorded(name, missing):
             _limit(getattr(resource, name), 0)
+    if has_threads:
+        return missing
     # Last, since the filter refuses most of the calls above.
     with _recorded("seccomp", missing):
         if prctl is None or _MACHINE is None:

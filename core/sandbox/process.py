@@ -36,6 +36,13 @@ MAX_MESSAGE_BYTES: Final = 8_192
 START_SECONDS: Final = 30.0
 """Seconds that a forked child may take until it is ready."""
 
+NETWORK_SECONDS: Final = 120.0
+NETWORK_BYTES: Final = 16 * 2**30
+"""Time of an answer of a network, and of the processor for it, and address space of its process.
+
+The first answer includes the load. Weights of 2 GB take a third of either.
+"""
+
 FIRST_BYTES: Final = 2**16
 """Bytes of a reply that are read at once."""
 

@@ -38,15 +38,21 @@ _log = logging.getLogger(__name__)
 
 
 class Zygote:
-    """Forks and kills children that run ``module:function`` of the project's folder; threads may share it."""
+    """Forks and kills children that run ``module:function`` of the project's folder; threads may share it.
+
+    Children of a zygote that `has_threads` may open files and start threads (`core.sandbox.limits.confine`).
+    """
 
     def __init__(
         self,
         function: str,
         jitter: Jitter = random.uniform,
         clock: Clock = CLOCK,
+        *,
+        has_threads: bool = False,
     ) -> None:
         self._function, self._jitter, self._clock = function, jitter, clock
+        self._options = ["threads"] if has_threads else []
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._close: Callable[[], object] = lambda: None
@@ -143,7 +149,7 @@ class Zygote:
         with zygote_end:
             # Without this environment, which may hold keys.
             process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(zygote_end.fileno()), self._function],
+                [sys.executable, "-c", _PROGRAM, str(zygote_end.fileno()), self._function, *self._options],
                 cwd=ROOT,
                 env={},
                 stdin=subprocess.DEVNULL,

@@ -144,7 +144,7 @@ def _messages() -> dict[str, str]:
             key=f"{JOB}/x.jpg",
             submitted_at=NOW,
             attempt=1,
-            crashes=2,
+            suspect=True,
             model=SOME_LABELS.requested,
             traceparent=TRACEPARENT,
         ).to_json(),

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,8 +16,9 @@ import pytest
 import requests
 
 from app_tier.bundle import DEMO_BUNDLE
+from app_tier.pipeline import MAX_RECEIVES
 from core.images import FORMATS
-from core.messages import Heartbeat
+from core.messages import Heartbeat, RequestMessage
 from fleetsight_client.api import UploadResult
 from localcloud.launch import REGION
 from scripts.client import FleetClient
@@ -299,7 +301,7 @@ def hold_and_drain(deployed: Deployed) -> None:
 
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:
-    """Retry the image whose request became a dead letter; the other failed one is no longer stored."""
+    """Retry the image whose request was received too often; the other failed one is no longer stored."""
     answer = deployed.request("POST", f"/jobs/{job_id}/retry")
     answer.raise_for_status()
     assert (answer.json()["sent"], len(answer.json()["gone"])) == (1, 1), answer.text
@@ -321,9 +323,10 @@ def cancel_and_resume(deployed: Deployed, idle: str) -> None:
 
 
 def lose_requests(deployed: Deployed, idle: str) -> str:
-    """Remove requests from the queue: one returns as a dead letter, the others must be sent again.
+    """Remove requests from the queue: one returns as a dead letter, another one must be sent again.
 
-    And of an image that is requested still, take the image away. Return the job's id.
+    The third one was received so often that its image fails, and so was a message that is no request. And of an image
+    that is requested still, take the image away. Return the job's id.
     """
     deployed.pause(idle)
     job_id = deployed.api.create_job("lost", keep=True)
@@ -338,9 +341,21 @@ def lose_requests(deployed: Deployed, idle: str) -> str:
     release(deployed, [each.receipt for each in taken])
     taken.clear()
     wait_until(took_all, "they are visible again, and taken")
-    deployed.requests.delete([each.receipt for each in taken])
-    assert deployed.dead_letters.send([OutgoingMessage("dead", taken[0].body)]) == []
-    wait_until(lambda: deployed.api.status(job_id)["failed"] == 1, "a dead letter is a failed result")
+    dead, lost, worn_out = taken
+    deployed.requests.delete([dead.receipt, lost.receipt])
+    deployed.requests.change_visibility([worn_out.receipt], 0)
+    assert deployed.requests.send([OutgoingMessage("none", "is no request")]) == []
+    receives: dict[str, int] = {}
+
+    def are_worn_out() -> bool:
+        batch = deployed.requests.receive(wait_seconds=0)
+        receives.update({each.id: each.receive_count for each in batch})
+        deployed.requests.change_visibility([each.receipt for each in batch], 0)
+        return len(receives) == 2 and min(receives.values()) >= MAX_RECEIVES
+
+    wait_until(are_worn_out, "two messages are received often")
+    old = RequestMessage.from_json(dead.body).model_copy(update={"submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})
+    assert deployed.dead_letters.send([OutgoingMessage("dead", old.to_json())]) == []
     deployed.upload(job_id, signs(1, 5))
     newest = max(keys_in(deployed.inputs, job_id))
     deployed.inputs.delete(newest)

@@ -138,10 +138,10 @@ class ResultPath:
         return JobCanceller(self.store, self.recovery, self.inputs, self.tenure, **options)
 
     def reconciler(
-        self, dead_letters: Queue, max_receives: int, metrics: ControllerMetrics | None = None, **options: Any
+        self, dead_letters: Queue, requests: Queue, metrics: ControllerMetrics | None = None, **options: Any
     ) -> Reconciler:
         """Return a reconciler that consumes these dead letters."""
-        metrics = metrics or ControllerMetrics()
-        letters = DeadLetterConsumer(dead_letters, self.recovery, max_receives, self.tenure, metrics)
-        parts = (self.store, self.recovery, letters)
+        metrics, clock = metrics or ControllerMetrics(), options.get("clock", CLOCK)
+        letters = DeadLetterConsumer(dead_letters, requests, self.recovery, self.tenure, clock, metrics)
+        parts = (self.store, self.recovery, letters, requests)
         return Reconciler(*parts, inputs=self.inputs, tenure=self.tenure, metrics=metrics, **options)

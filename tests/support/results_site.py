@@ -24,7 +24,6 @@ from tests.support.result_path import ResultPath
 from web_tier.autoscaler.liveness import WorkerRegistry
 
 LOST_AFTER = 60.0
-MAX_RECEIVES = 5
 
 
 def done(ref: ImageRef) -> ClassificationResult:
@@ -86,8 +85,7 @@ class ResultsSite:
         self.canceller = path.canceller(clock=ManualClock(60.0))
         self.reconciler = path.reconciler(
             self.letters,
-            MAX_RECEIVES,
-            requests=self.requests,
+            self.requests,
             responses=self.responses,
             reconcile_seconds=10.0,
             lost_after_seconds=LOST_AFTER,

@@ -17,6 +17,7 @@ from PIL import Image
 from app_tier.bundle import Bundle
 from app_tier.engines import Engine, LoadedModel, Possible, of_possible
 from app_tier.models import ModelOpener, ModelPlace
+from app_tier.network_process import IsolatedNetworks
 from app_tier.task import Delivery, Task
 from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
 from core.ids import ImageRef, new_id
@@ -40,11 +41,9 @@ class WallClock(ManualClock):
         time.sleep(min(seconds, 0.01))
 
 
-def worker_queue(clock: ManualClock, *, fifo: bool = False, max_receive_count: int = 5) -> MemorySQS:
+def worker_queue(clock: ManualClock, *, fifo: bool = False) -> MemorySQS:
     """Return a queue's client of which a long poll that finds nothing lets its wait pass on the clock."""
-    return MemorySQS(
-        clock, fifo, dead=MemorySQS(clock, fifo), max_receive_count=max_receive_count, wait=clock.advance
-    )
+    return MemorySQS(clock, fifo, dead=MemorySQS(clock, fifo), wait=clock.advance)
 
 
 class FakeBucket(MemoryBucket):
@@ -66,12 +65,14 @@ class ColourEngine:
     """Answers which of red, green and blue an image has most of.
 
     Attributes:
+        kind: of the errors that it raises by itself.
         errors: raised by the next calls.
         is_broken: whether every call raises.
         poison: a colour that no image of a batch may have; None for none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Exception] = RuntimeError) -> None:
+        self.kind = kind
         self.batches: list[int] = []
         self.errors: list[Exception] = []
         self.is_broken = False
@@ -82,9 +83,9 @@ class ColourEngine:
         if self.errors:
             raise self.errors.pop(0)
         if self.is_broken:
-            raise RuntimeError("the engine is broken")
+            raise self.kind("the engine is broken")
         if self.poison and (self._brightest(batch) == COLOURS.index(self.poison)).any():
-            raise RuntimeError(f"cannot bear {self.poison}")
+            raise self.kind(f"cannot bear {self.poison}")
         means = batch.mean(axis=(2, 3))
         return of_possible(np.asarray(means / means.sum(axis=1, keepdims=True), np.float32), possible)
 
@@ -139,8 +140,22 @@ class ColourOpener(ModelOpener):
         self.loads.append(bundle.name)
         return colour_model(self.engines.setdefault(bundle.name, ColourEngine()), bundle)
 
+    def isolated(self) -> IsolatedNetworks:
+        return PlayedNetworks(lambda bundle: ColourEngine())
+
     def memory_bytes(self, bundle: Bundle) -> int:
         return self.bytes_each
+
+
+class PlayedNetworks(IsolatedNetworks):
+    """Networks in this process instead of a child; `start_child` returns the engine of a new one."""
+
+    def __init__(self, start_child: Callable[[Bundle], Engine]) -> None:
+        super().__init__("openvino", 1)
+        self._start_child = start_child
+
+    def _start(self, bundle: Bundle) -> Engine:
+        return self._start_child(bundle)
 
 
 def requested(place: str, bundle: Bundle) -> RequestedModel:
@@ -183,7 +198,7 @@ def delivery(
 ) -> Delivery:
     wanted = request or new_request()
     received = ReceivedMessage(f"m{number:03}", f"m{number:03}#{count}", wanted.to_json(), count, sent, first, group)
-    return Delivery(received, wanted)
+    return Delivery(received, wanted, wanted.suspect or count > 1)
 
 
 def deliveries(count: int) -> list[Delivery]:

@@ -106,17 +106,16 @@ def controller_loops(
         pool=services.calls,
         ending=services.ending,
     )
-    receives = config.queues.max_receive_count
     reconciler = Reconciler(
         store=store,
         recovery=recovery,
-        dead_letters=DeadLetterConsumer(services.dead_letters, recovery, receives, tenure, metrics),
+        dead_letters=DeadLetterConsumer(services.dead_letters, services.requests, recovery, tenure, metrics=metrics),
         requests=services.requests,
         responses=services.responses,
         inputs=services.inputs,
         reconcile_seconds=config.controller.reconcile_seconds,
         lost_after_seconds=config.controller.lost_after_seconds,
-        visibility_seconds=visibility_seconds,
+        visibility_seconds=2 * visibility_seconds,
         tenure=tenure,
         fleet=fleet_store,
         registry=registry,

@@ -7,7 +7,8 @@
 |                                               |                                      | the image's page says  |
 | a retried image with an older result          | request or response was lost         | as if it had none      |
 | an accepted image without its object          | it was deleted                       | a failed result        |
-| a dead letter                                 | the image ends every worker it meets | a failed result        |
+| a dead letter                                 | a fault of the system                | requested again, once  |
+|                                               |                                      | an hour                |
 | a job where nothing is missing or added       | it is finished                       | closed, with its file  |
 
 `lost_images` decides when an image counts as lost. While the fleet is paused none does.
@@ -17,7 +18,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
@@ -26,13 +27,13 @@ from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, OpenJob, Resend
 from core.jobs.results import rank
 from core.jobs.store import JobStore
-from core.messages import GONE, ClassificationResult, Failure, RequestMessage, crashed_worker, failed
+from core.messages import GONE, ClassificationResult, Failure, RequestMessage, failed
 from core.tracing import new_traceparent, use_traceparent
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import MessageError
 from services.lease import Tenure
-from services.sqs import Queue, ReceivedMessage
+from services.sqs import OutgoingMessage, Queue, ReceivedMessage
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.lost_images import (
@@ -57,6 +58,9 @@ CLOSE_AFTER = 1
 """A finished job is closed when nothing has been added for so many times `lost_after_seconds`."""
 PAGE = 100
 """Images that are repaired before the reconciler checks whether it may continue."""
+
+LETTER_SECONDS: Final = 3_600
+"""Time from a request of an image until a dead letter of it requests it again."""
 
 MAX_BATCHES = 100
 """Receives from the dead-letter queue in one sweep; the rest waits for the next."""
@@ -116,51 +120,59 @@ class ResultRecovery:
 
 @dataclass(frozen=True)
 class DeadLetterConsumer:
-    """Turns each dead letter, a request that was received too often, into a failed result.
+    """Requests the image of each dead letter again, unless it has a result.
 
-    Attributes:
-        receives: how often a request was received before it became a dead letter: the queue's maxReceiveCount.
+    Workers answer an image that may end them long before its request becomes a dead letter, so that is a fault of the
+    system.
     """
 
     queue: Queue
+    requests: Queue
     recovery: ResultRecovery
-    receives: int
     tenure: Tenure
+    clock: Clock = CLOCK
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
 
     def consume(self) -> None:
-        """Consume the dead letters; each is deleted only after its image has a result."""
+        """Consume the dead letters; each is deleted only after its image has a result or is requested again."""
         for _ in range(MAX_BATCHES):
             messages = self.queue.receive(wait_seconds=0) if self.tenure.active() else []
             if not messages:
                 return
-            self.queue.delete([message.receipt for message in messages if self._try_to_record(message)])
+            self.queue.delete([message.receipt for message in messages if self._try_to_settle(message)])
 
-    def _try_to_record(self, message: ReceivedMessage) -> bool:
-        """Record a result for a dead letter; return False if that failed, so that it is received again."""
+    def _try_to_settle(self, message: ReceivedMessage) -> bool:
+        """Return whether a dead letter is settled; if not, it is received again."""
         try:
-            self._record(message)
+            return self._settle(message)
         except Exception:  # noqa: BLE001 (it is logged)
-            _log.warning("a dead letter could not become a result", extra={"message_id": message.id}, exc_info=True)
+            _log.warning("a dead letter could not be settled", extra={"message_id": message.id}, exc_info=True)
             return False
-        return True
 
-    def _record(self, message: ReceivedMessage) -> None:
+    def _settle(self, message: ReceivedMessage) -> bool:
         try:
             request = RequestMessage.from_json(message.body)
         except MessageError as error:
             _log.warning("dropped a malformed dead letter", extra={"message_id": message.id, "reason": str(error)})
-            return
+            return True
         jobs, accepted, errors = self.recovery.store.find_accepted([request.ref])
         for reason in errors.values():
             raise reason
         if not (jobs and accepted):
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
-        else:
-            tries = request.crashes + self.receives
-            with use_traceparent(request.traceparent):
-                self.recovery.fail(request.ref, crashed_worker(tries), attempt=request.attempt, attempts=tries)
+            return True
+        with use_traceparent(request.traceparent):
+            if (result := self.recovery.result(request.ref, request.attempt)) is not None:
+                self.recovery.results.record([result])
+                return True
+            now = self.clock.utc_now()
+            if (now - request.submitted_at).total_seconds() < LETTER_SECONDS:
+                return False
+            ids = {"job": request.job_id, "image": request.image_id}
+            _log.error("workers received a request too often; requested again", extra=ids)
             self.metrics.repairs.labels("dead_letter").inc()
+            again = request.model_copy(update={"submitted_at": now})
+            return not self.requests.send([OutgoingMessage(message.id, again.to_json(), message.group)])
 
 
 @dataclass
@@ -207,7 +219,7 @@ class Reconciler:
 
     Attributes:
         lost_after_seconds: time without a result before an image may count as lost.
-        visibility_seconds: how long a request is hidden after a worker that ended had received it.
+        visibility_seconds: how long a request is hidden, at most, after a worker that ended had received it.
         fleet: while it is paused, requests wait for as long as operators want.
         registry: knows how many messages of the response queue may be heartbeats, at most.
         users: loops that use open jobs.

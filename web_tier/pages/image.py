@@ -19,7 +19,7 @@ from core.format import clock, duration, milliseconds, plural
 from core.ids import ImageRef, received_at
 from core.images import thumbnail_type
 from core.jobs.models import Job, Resend
-from core.messages import CRASHED_WORKER, ClassificationResult
+from core.messages import ClassificationResult
 from core.sandbox.process import PoolUnavailableError
 from services.errors import NotFoundError, ObjectTooLargeError
 from web_tier.auth.job_access import bulkhead_caller, user_jobs
@@ -273,8 +273,6 @@ def _received(response: ClassificationResult) -> TimelineStep:
         times = f" {TIMES}{response.attempts}"
         note = f"last by worker {response.worker}; the time is that of the first"
         note += f". {_unanswered(response.attempts - 1)}"
-    if response.error and response.error.code == CRASHED_WORKER and waited is None:
-        note = _unanswered(response.attempts)  # a dead letter, to which the controller responded
     at = None
     if response.queued_at is not None and waited is not None:
         at = response.queued_at + timedelta(milliseconds=waited)

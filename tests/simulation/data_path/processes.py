@@ -36,6 +36,7 @@ from core.model_catalog import ModelCatalog, ModelVersion, with_model
 from services.errors import FleetsightError
 from services.lease import Lease, Tenure
 from services.s3 import UploadForm
+from services.sqs import BATCH
 from services.table import CLOUD_ERRORS
 from tests.simulation.data_path.billing import Billing
 from tests.simulation.data_path.scheduler import EPOCH, KilledError, Process, Scheduler, TaskLock
@@ -44,6 +45,7 @@ from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.result_path import InlineExecutor, ResultPath
 from tests.support.results_site import PausedFleet
 from tests.support.unsandboxed import inspect
+from tests.support.worker import PlayedNetworks
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
@@ -66,7 +68,7 @@ LIMITS = ImageLimits()
 MAX_STEP_SECONDS = 1_000.0
 LOST_AFTER_SECONDS = 60.0
 UNKEPT_LIFETIME = timedelta(days=7)
-MAX_RECEIVE_COUNT = 5
+MAX_RECEIVE_COUNT = 100
 IDLE_SECONDS = 1e12
 FORM_SECONDS: Final = 3_600
 """Lifetime of a form for an upload into the bucket."""
@@ -229,9 +231,8 @@ class Controller:
         )
         reconciler = path.reconciler(
             dead_letters,
-            MAX_RECEIVE_COUNT,
+            requests,
             METRICS,
-            requests=requests,
             responses=responses,
             reconcile_seconds=5.0,
             lost_after_seconds=LOST_AFTER_SECONDS,
@@ -359,7 +360,8 @@ class Worker:
         scheduler, clock = world.scheduler, world.clock_of(process)
         requests = world.requests.queue(scheduler.sleep)
         buckets = InputBucket(world.inputs), OutputBucket(world.outputs)
-        services = Services(requests, world.responses.queue(scheduler.sleep), *buckets)
+        letters, responses = world.dead_letters.queue(scheduler.sleep), world.responses.queue(scheduler.sleep)
+        services = Services(requests, letters, responses, *buckets)
         self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY_SECONDS, clock)
         self.lifetime = VirtualLifetime(self.in_flight, scheduler)
         self.backoff = WorkerBackoff(_most)
@@ -389,17 +391,14 @@ class Worker:
             LIMITS,
             recovery,
             decoder=self._square,
-            max_tries=MAX_RECEIVE_COUNT,
+            isolated=PlayedNetworks(lambda _: Engine(self)),
         )
         self.receiver = Receiver(
             requests,
-            self.in_flight,
-            self.extender,
-            self.lifetime,
-            self.backoff,
+            letters,
+            recovery,
             self._submit,
             idle_seconds=IDLE_SECONDS,
-            clock=clock,
         )
         scheduler.spawn(process, f"{process.name} receive", self._receive)
         scheduler.spawn(process, f"{process.name} extender", self._keep)
@@ -408,8 +407,7 @@ class Worker:
         while not self.lifetime.over:
             if pause := self.backoff.pause_seconds():
                 self.world.scheduler.sleep(pause)
-            self.receiver._start_held()
-            if room := self.in_flight.wait_for_room(self.receiver._max_messages(), 0):
+            if room := self.in_flight.wait_for_room(BATCH, 0):
                 self.receiver._receive_once(room)
             self.world.scheduler.sleep(1.0)
         self.extender.give_back(self.in_flight.everything())

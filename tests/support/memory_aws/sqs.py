@@ -78,7 +78,7 @@ class MemorySQS:
     random: Random = field(default_factory=lambda: Random(1))
     call: Call = run_effect
     dead: "MemorySQS | None" = None
-    max_receive_count: int = 5
+    max_receive_count: int = 100
     wait: Callable[[float], None] = lambda _seconds: None
     habits: Habits = field(default_factory=Habits)
     leave: Leave = leave_none

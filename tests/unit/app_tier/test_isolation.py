@@ -1,40 +1,48 @@
-"""Redelivered images, several models and loads of any length: what is alone, what is delayed, and what loses a try.
+"""Images that end what classifies them, among others, with several models, loads, drains and kills.
 
 The receiver, the models and the pipeline are the product's own. A test runs them in one thread: each step of a stage
 and each load is an action, and a seed decides their order. A load is a greenlet, which may wait for room.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from greenlet import getcurrent, greenlet
-from hypothesis import given
-from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from app_tier import visibility
+from app_tier.bundle import Bundle
 from app_tier.classify import Classifier
+from app_tier.engines import Possible
 from app_tier.lifecycle import Lifetime
 from app_tier.models import LoadedModels
-from app_tier.pipeline import Pipeline, Services
+from app_tier.network_process import NetworkEndedError
+from app_tier.pipeline import MAX_RECEIVES, Pipeline, Services
 from app_tier.receiver import Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.sizing import HostResources, sized
 from app_tier.stages import Channel
 from app_tier.task import Task
-from app_tier.visibility import InFlightMessages, VisibilityExtender
+from app_tier.visibility import MANY_RECEIVES, InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.messages import ClassificationResult, RequestMessage
+from core.messages import CRASHED_ALONE, ClassificationResult, RequestMessage, crashed_worker
 from tests.conftest import shipped_values
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
+    COLOURS,
+    ColourEngine,
     ColourOpener,
     FakeBucket,
+    PlayedNetworks,
     colour_bundle,
     colour_model,
     new_request,
@@ -48,7 +56,6 @@ OWN = colour_bundle("own")
 BUNDLES = {name: colour_bundle(name) for name in "abc"}
 CONFIG = parse_config(shipped_values())
 SIZING = replace(sized(CONFIG.worker, HostResources(cores=1, memory_bytes=2**32), input_size=8), batch_wait_seconds=0)
-MAX_TRIES = CONFIG.queues.max_receive_count
 MAX_LIVES = 200
 DRAINED = "asked to drain"
 MAX_ACTIONS = 100_000
@@ -62,38 +69,61 @@ class Violation(BaseException):
     """A rule was broken; the receiver and the stages, which go on after other errors, pass it on."""
 
 
+class Network(ColourEngine):
+    """Ends its process at a blue image, and the whole worker at a green one.
+
+    Attributes:
+        is_in_child: whether it has a process of its own.
+    """
+
+    def __init__(self, fleet: "Fleet", *, is_in_child: bool) -> None:
+        super().__init__()
+        self.fleet, self.is_in_child = fleet, is_in_child
+
+    def infer(self, batch: NDArray[np.float32], possible: Possible | None = None) -> NDArray[np.float32]:
+        found = {COLOURS[index] for index in self._brightest(batch) if index >= 0}
+        if "green" in found or ("blue" in found and not self.is_in_child):
+            self.fleet.deaths["green" if "green" in found else "blue"] += 1
+            raise Crash
+        if "blue" in found:
+            raise NetworkEndedError("its process ended")
+        return super().infer(batch, possible)
+
+
 @dataclass
 class Fleet:
-    """Workers, one after the other, each of which dies when it decodes a poison image.
+    """Workers, one after the other.
 
     Args:
         seed: decides the order of actions.
         room: models that fit into a worker, which has two at most.
         load_share: probability that a load goes on before the pipeline does; 0: only if nothing else can go on.
         fifo: the kind of the queues.
-        drains: tells after each submission whether the worker is asked to end.
+        drains: after so many submissions the worker is asked to end.
+        kills: after so many actions the worker is killed.
 
     Attributes:
-        poison: the images with this content kill.
+        deaths: of workers, by cause.
     """
 
     seed: int
     room: int = 2
     load_share: float = 0.1
     fifo: bool = False
-    drains: Iterator[bool] = field(default_factory=lambda: iter(()))
-    poison: bytes = field(default_factory=lambda: picture("blue"))
+    drains: Sequence[int] = ()
+    kills: Sequence[int] = ()
+    deaths: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.random, self.clock = Random(self.seed), ManualClock()
-        self.requests = worker_queue(self.clock, fifo=self.fifo, max_receive_count=MAX_TRIES)
+        self.requests = worker_queue(self.clock, fifo=self.fifo)
         self.requests.shuffle = self.random
         self.responses = worker_queue(self.clock, fifo=self.fifo)
         self.inputs, self.outputs = FakeBucket(), FakeBucket()
-        self.actions = 0
+        self.actions = self.submissions = 0
 
     def submit(self, *models: str | None, colour: str = "red", count: int = 0) -> list[str]:
-        """Ask for an image for each model, which `count` workers have not answered; return their ids."""
+        """Ask for an image for each model, which `count` workers have received; return their ids."""
         wanted = [None if name is None else requested(name, BUNDLES[name]) for name in models]
         requests = [new_request().model_copy(update={"model": model}) for model in wanted]
         for request in requests:
@@ -110,9 +140,15 @@ class Fleet:
 
     @property
     def failed(self) -> set[str]:
-        """The images that failed, or became dead letters, which the controller fails."""
-        dead = {RequestMessage.from_json(body).image_id for body in self.requests.dead_bodies}
-        return dead | {image for image, result in self.results.items() if result.status == "failed"}
+        return {image for image, result in self.results.items() if result.status == "failed"}
+
+    @property
+    def messages(self) -> Counter[str]:
+        """How many messages each image had."""
+        counts: Counter[str] = Counter()
+        for body, count in self.requests.sent.items():
+            counts[RequestMessage.from_json(body).image_id] += count
+        return counts
 
     def run(self) -> None:
         """Run one worker after the other until no request is left."""
@@ -121,8 +157,9 @@ class Fleet:
             try:
                 worker.run()
             except Crash:
-                self.clock.advance(self.random.choice([0.1, 12.0, VISIBILITY_SECONDS + 1]))
+                self.clock.advance(self.random.choice([0.1, 12.0, 2 * VISIBILITY_SECONDS + 1]))
             if not self.requests.messages:
+                assert not self.requests.dead_bodies
                 return
         raise AssertionError("the fleet never comes to an end")
 
@@ -137,17 +174,25 @@ class FleetWorker:
         self.lifetime = Lifetime(on_end=self.in_flight.close)
         requests = fleet.requests.queue()
         self.extender = VisibilityExtender(
-            requests, self.in_flight, VISIBILITY_SECONDS, 900, self.lifetime.fail, clock
+            requests,
+            self.in_flight,
+            VISIBILITY_SECONDS,
+            900,
+            self.lifetime.fail,
+            clock,
+            jitter=fleet.random.randint,
         )
         backoff = FailureBackoff(lambda *_: 0.0)
         recovery = StepRecovery(self.in_flight, self.extender, self.lifetime, backoff, clock, lambda _, most: most)
         opener = ColourOpener({**BUNDLES, "own": OWN}, bytes_each=1)
+        opener.engines = {name: self._network() for name in [*BUNDLES, "own"]}
         opener.sizing = replace(SIZING, model_bytes=fleet.room)
         self.models = LoadedModels(
-            colour_model(bundle=OWN), opener, recovery, lambda load: self.loads.append(greenlet(load))
+            colour_model(self._network(), OWN), opener, recovery, lambda load: self.loads.append(greenlet(load))
         )
+        dead_letters = worker_queue(clock).queue()
         buckets = InputBucket(fleet.inputs), OutputBucket(fleet.outputs)
-        services = Services(requests, fleet.responses.queue(), *buckets)
+        services = Services(requests, dead_letters, fleet.responses.queue(), *buckets)
         self.pipeline = Pipeline(
             SIZING,
             services,
@@ -155,23 +200,19 @@ class FleetWorker:
             self.models,
             CONFIG.web.image_limits,
             recovery,
-            decoder=self._decode,
-            max_tries=MAX_TRIES,
+            decoder=central_crop,
+            isolated=PlayedNetworks(self._child),
         )
-        self.receiver = Receiver(
-            requests,
-            self.in_flight,
-            self.extender,
-            self.lifetime,
-            backoff,
-            self._submit,
-            idle_seconds=5,
-            clock=clock,
-        )
-        self._waits = self.in_flight.wait_for_room, self.in_flight.wait_until_none_started
-        self.in_flight.wait_for_room = self._wait_for_room  # type: ignore[method-assign, assignment]
-        self.in_flight.wait_until_none_started = self._none_started  # type: ignore[method-assign, assignment]
+        self.receiver = Receiver(requests, dead_letters, recovery, self._submit, idle_seconds=5)
+        self._wait_for_room = self.in_flight.wait_for_room
+        self.in_flight.wait_for_room = self._act_until_room  # type: ignore[method-assign, assignment]
         self.in_flight.wait_until_unneeded = self._wait_for_turn  # type: ignore[method-assign, assignment]
+
+    def _network(self) -> Network:
+        return Network(self.fleet, is_in_child=False)
+
+    def _child(self, _bundle: Bundle) -> Network:
+        return Network(self.fleet, is_in_child=True)
 
     def run(self) -> None:
         receive = MemorySQS.receive_message
@@ -180,7 +221,7 @@ class FleetWorker:
             self._count()
             self.extender.check()
             self._act_some()
-            while not (self.fleet.requests.visible or self.in_flight.held()) and self._act():
+            while not self.fleet.requests.visible and self._act():
                 pass
             return receive(self.fleet.requests, **arguments)
 
@@ -191,34 +232,24 @@ class FleetWorker:
             self.extender.give_back(self.in_flight.everything())
         assert len(self.in_flight) == 0, "a worker that has ended has nothing in flight"
 
-    def _decode(self, data: bytes, owner: str, **settings: Any) -> bytes:
-        if data == self.fleet.poison:
-            raise Crash
-        return central_crop(data, owner, **settings)
-
     def _submit(self, task: Task[None]) -> None:
         self.pipeline.submit(task)
-        if next(self.fleet.drains, False):
+        self.fleet.submissions += 1
+        if self.fleet.submissions in self.fleet.drains:
             self.lifetime.end(DRAINED)
         self._check()
         self._act_some()
 
     # The waits of the receiver and of loads, in which everything else goes on
 
-    def _wait_for_room(self, most: int, _seconds: float) -> int:
-        while not (room := self._waits[0](most, 0)) and not (self.in_flight.held() or self.lifetime.over):
+    def _act_until_room(self, most: int, _seconds: float) -> int:
+        while not (room := self._wait_for_room(most, 0)) and not self.lifetime.over:
             assert self._act(), "there is no room, and nothing goes on"
         return room
 
-    def _none_started(self, _seconds: float) -> bool:
-        while self.in_flight.started and not self.lifetime.over:
-            if self.fleet.random.random() < self.fleet.load_share:
-                self._load()
-            assert self._step(), "the receiver waits for images that are in no stage"
-        return self._waits[1](0)
-
     def _wait_for_turn(self, *_: object) -> None:
         self.fleet.clock.advance(1)
+        self.extender.check()  # which has a thread of its own
         getcurrent().parent.switch()
 
     # Actions
@@ -247,10 +278,12 @@ class FleetWorker:
     def _step(self) -> bool:
         stages = self.pipeline._stages
         inboxes: list[Channel[Any]] = [each.stage.inbox for each in stages]
+        # The later ones have room for all.
+        full = [len(inbox) >= inbox._bound for inbox in inboxes[1:3]]
         ready = [
             stage
-            for stage, inbox, after in zip(stages, inboxes, [*inboxes[1:], None], strict=True)
-            if len(inbox) and (after is None or len(after) < after._bound)
+            for stage, inbox, is_full in zip(stages, inboxes, [*full, False, False, False, False], strict=True)
+            if len(inbox) and not is_full
         ]
         if not ready:
             return False
@@ -262,11 +295,13 @@ class FleetWorker:
 
     def _count(self) -> None:
         self.fleet.actions += 1
+        if self.fleet.actions in self.fleet.kills:
+            self.fleet.deaths["killed"] += 1
+            raise Crash
         if self.fleet.actions > MAX_ACTIONS:
             raise Violation("images go round and round")
 
     def _check(self) -> None:
-        """A redelivered image is alone: in the stages, and by what the receiver knows."""
         inboxes: list[Channel[Task[object]]] = [each.stage.inbox for each in self.pipeline._stages]
         tasks = [task for inbox in inboxes for task in (*inbox._first, *inbox._items)]
         in_stages, loaded = [task.delivery for task in tasks], self.models.digests
@@ -274,57 +309,114 @@ class FleetWorker:
             raise Violation("more models are loaded than there is room for")
         if not {task.assigned.bundle.digest for task in tasks if task.assigned is not None} <= set(loaded):
             raise Violation("a model was released that an image needs")
-        started = [entry.delivery for entry in self.in_flight._in(visibility._State.STARTED)]
+        started = [entry.delivery for entry in self.in_flight._entries.values() if entry.is_started]
         if not {each.receipt for each in in_stages} <= {each.receipt for each in started}:
             raise Violation("an image is in a stage and does not count as started")
-        if len(started) > 1 and any(each.redelivered for each in started):
-            raise Violation("a redelivered image is not alone")
+        batched = self.pipeline._to_classify
+        if any(task.delivery.is_suspect for task in (*batched._first, *batched._items)):
+            raise Violation("a redelivered image is in a batch")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(visibility, "MORE_ROOM_SECONDS", 0)
         patch.setattr("app_tier.pipeline.RESPONSE_WAIT_SECONDS", 0)
         yield
 
 
-IMAGES = st.sampled_from([(None,), (None, "a", "b", "c")]).flatmap(
-    lambda models: st.lists(st.tuples(st.sampled_from(models), st.integers(0, 1)), min_size=2, max_size=40)
-)
+HISTORIES = 200
 
 
-@given(
-    images=IMAGES,
-    poison=st.lists(st.sampled_from([None, "a", "b"]), max_size=5),
-    seed=st.integers(0, 100_000),
-    room=st.integers(1, 2),
-    load_share=st.sampled_from([0.0, 0.1, 0.5]),
-    fifo=st.booleans(),
-    drains=st.lists(st.booleans(), max_size=40),
-)
-def test_only_poison_images_fail_for_any_mix_of_models_loads_and_ends_of_workers(
-    images: list[tuple[str | None, int]],
-    poison: list[str | None],
-    seed: int,
-    room: int,
-    load_share: float,
-    fifo: bool,
-    drains: list[bool],
-) -> None:
-    fleet = Fleet(seed, room, load_share, fifo, iter(drains))
-    # Several poison images may take fresh ones along that a worker holds beside them.
-    first = 1 if len(poison) > 1 else 0
-    good = {
-        image: max(count, first) for model, count in images for image in fleet.submit(model, count=max(count, first))
-    }
-    bad = {image for model in poison for image in fleet.submit(model, colour="blue", count=first)}
+def play(seed: int) -> None:
+    """Play a history of up to 15 poison images, two models, two drains and two kills; check what must hold."""
+    random = Random(seed)
+    models = [None, "a"][: random.randint(1, 2)]
+    poison, good = set[str](), set[str]()
+    colours = ["blue"] * random.randint(0, 15) + ["red"] * random.randint(2, 40)
+    if random.random() < 0.8:
+        random.shuffle(colours)
+    fleet = Fleet(
+        random.randrange(10**6),
+        room=random.randint(1, 2),
+        load_share=random.choice([0.0, 0.1, 0.5]),
+        fifo=random.random() < 0.3,
+        drains=random.sample(range(1, 80), random.randint(0, 2)),
+        kills=random.sample(range(1, 400), random.randint(0, 2)),
+    )
+    for colour in colours:
+        (poison if colour == "blue" else good).update(fleet.submit(random.choice(models), colour=colour))
     fleet.run()
-    assert fleet.failed == bad
-    tries = {image: fleet.results[image].attempts for image in good}
-    assert max(tries.values()) <= MAX_TRIES
-    if not bad and {model for model, _ in images} == {None}:
-        assert tries == {image: count + 1 for image, count in good.items()}, "a drain costs no try"
+    assert fleet.results.keys() == poison | good
+    assert fleet.failed == poison
+    assert {fleet.results[image].error for image in poison} <= {CRASHED_ALONE}
+    assert fleet.deaths["blue"] <= len(poison)
+    assert max(fleet.messages.values()) <= 3
+    if not fleet.deaths:
+        assert {fleet.results[image].attempts for image in good} == {1}
+
+
+@pytest.mark.parametrize("first", range(0, HISTORIES, 50))
+def test_only_poison_images_fail_for_any_mix_of_models_loads_and_ends_of_workers(first: int) -> None:
+    """`python -m tests.unit.app_tier.test_isolation 2000` plays more histories."""
+    for seed in range(first, first + 50):
+        play(seed)
+
+
+GOOD = ["b", "a", "b", "a", "a", "b", None, "b", None, "a", "a", "a"]
+BAD = ["a", "a", "a", None, None]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("order", ["poison last", "poison first", "alternating", *range(20)])
+def test_five_poison_images_take_no_innocent_one_along_in_any_order(order: str | int, count: int) -> None:
+    images = [(model, "red") for model in GOOD] + [(model, "blue") for model in BAD]
+    match order:
+        case "poison first":
+            images.reverse()
+        case "alternating":
+            pairs = zip(images[:5], images[12:], strict=True)
+            images = [*chain.from_iterable(pairs), *images[5:12]]
+        case int():
+            Random(order).shuffle(images)
+    fleet = Fleet(100_000 if isinstance(order, str) else order, load_share=0.0, drains=[1])
+    if isinstance(order, str):
+        fleet.requests.shuffle = None
+    poison = {image for model, colour in images for image in fleet.submit(model, colour=colour, count=count)
+              if colour == "blue"}  # fmt: skip
+    fleet.run()
+    assert (len(fleet.results), fleet.failed) == (len(images), poison)
+    assert fleet.deaths["blue"] <= len(poison)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_image_that_ends_whole_workers_fails_at_its_sixth_receive(seed: int) -> None:
+    fleet = Fleet(seed)
+    (image,) = fleet.submit(None, colour="green")
+    fleet.run()
+    assert fleet.results[image].error == crashed_worker(MAX_RECEIVES)
+    assert fleet.deaths == {"green": MAX_RECEIVES}
+
+
+def test_fresh_images_end_no_worker_that_holds_a_message_of_many_receives() -> None:
+    fleet = Fleet(0)
+    fleet.requests.shuffle = None
+    [waits] = fleet.submit("a", count=MANY_RECEIVES - 1)
+    [poison] = fleet.submit(None, colour="blue")
+    worker = FleetWorker(fleet)
+    worker._load = lambda: poison in fleet.results and FleetWorker._load(worker)  # type: ignore[method-assign]
+    worker.run()
+    assert (fleet.results[poison].error, fleet.results[waits].status) == (CRASHED_ALONE, "done")
+
+
+@pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
+def test_an_image_that_may_have_ended_a_worker_stays_alone_when_it_is_given_back(fifo: bool) -> None:
+    fleet = Fleet(0, fifo=fifo, drains=[1, 5, 9])
+    poison = fleet.submit(*[None] * 10, colour="blue", count=1)
+    fleet.run()
+    assert {fleet.results[image].error for image in poison} == {CRASHED_ALONE}
+    assert max(fleet.messages.values()) > 1
+    assert fleet.deaths == {}
 
 
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
@@ -343,14 +435,9 @@ def test_loads_do_not_delay_images_of_a_loaded_model_when_redelivered_ones_wait(
     assert {fleet.results[image].attempts for image in others} == {1, 3}
 
 
-def test_a_redelivered_image_that_waits_for_its_model_loses_no_try_to_another_one() -> None:
-    fleet = Fleet(0)
-    fleet.requests.shuffle = None
-    [waits] = fleet.submit("a", count=3)
-    [kills] = fleet.submit(None, colour="blue", count=3)
-    worker = FleetWorker(fleet)
-    worker._load = lambda: False  # type: ignore[method-assign]
-    with pytest.raises(Crash):
-        worker.run()
-    messages = [(RequestMessage.from_json(each.body), each.receive_count) for each in fleet.requests.messages]
-    assert {each.image_id: each.crashes + count for each, count in messages} == {waits: 3, kills: 4}
+if __name__ == "__main__":
+    import sys
+
+    visibility.MORE_ROOM_SECONDS = 0
+    for number in range(int(sys.argv[1])):
+        play(number)

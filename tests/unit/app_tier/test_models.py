@@ -16,6 +16,7 @@ from app_tier.bundle import DEMO_BUNDLE, EngineError, load_bundle
 from app_tier.lifecycle import Lifetime
 from app_tier.models import (
     FIRST_PAUSE_SECONDS,
+    MAX_BREAKDOWNS,
     MAX_PAUSE_SECONDS,
     MAX_REFUSALS,
     LoadedModels,
@@ -25,14 +26,14 @@ from app_tier.models import (
     classify_load_error,
 )
 from app_tier.receiver import parse_messages
-from app_tier.recovery import FailureBackoff, FatalError, StepRecovery
+from app_tier.recovery import At, FailureBackoff, Fault, StepRecovery
 from app_tier.sizing import HostResources, sized
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.bundle_facts import MANIFEST_NAME
 from core.bundle_manifest import BundleDigestError, BundleFormatError, BundleMissingError
 from core.config import parse_config
-from core.messages import MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
+from core.messages import MODEL_BROKEN, MODEL_GONE, MODEL_REFUSED, Failure, RequestedModel
 from tests.conftest import shipped_values
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
@@ -84,7 +85,6 @@ class Bench:
             900,
             self.lifetime.fail,
             self.clock,
-            jitter=lambda least, _most: least,
         )
         recovery = StepRecovery(
             self.in_flight, self.extender, self.lifetime, FailureBackoff(), self.clock, lambda _least, most: most
@@ -108,8 +108,6 @@ class Bench:
     def redeliver(self) -> list[Task[None]]:
         """Return the images of visible requests, in flight."""
         deliveries = self.in_flight.hold(parse_messages(self.sqs.queue().receive(10, 0)), self.clock())
-        for each in deliveries:
-            self.in_flight.start(each)
         return [new_task(each) for each in deliveries]
 
     def admit(self, *names: str | None) -> list[Task[None] | None]:
@@ -122,8 +120,7 @@ class Bench:
 
     def finish(self) -> None:
         """End every image that is in flight."""
-        for each in self.in_flight.everything():
-            self.in_flight.remove(each)
+        self.in_flight.remove(self.in_flight.everything())
         self.sqs.messages.clear()
 
     @property
@@ -133,10 +130,9 @@ class Bench:
         return [by_digest[digest] for digest in self.models.digests]
 
     @property
-    def tries(self) -> list[int]:
-        """How often each visible request counts as tried."""
-        found = parse_messages(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
-        return [delivery.tries - 1 for delivery in found]
+    def receives(self) -> list[int]:
+        """How often each visible message was received."""
+        return [message.receive_count for message in self.sqs.visible]
 
 
 @pytest.fixture
@@ -170,7 +166,7 @@ def test_a_load_delays_no_image_of_a_loaded_model_and_others_follow_it() -> None
     assert own is not None
     hangs.set()
     wait_until(lambda: models_of(bench.resumed) == ["a"], "the first model is loaded")
-    bench.in_flight.remove(bench.resumed[0].delivery)
+    bench.in_flight.remove([bench.resumed[0].delivery])
     wait_until(lambda: models_of(bench.resumed) == ["a", "b"], "the second model replaces it")
     wait_until(lambda: not bench.models.is_loading, "the thread has ended")
     assert bench.names == ["own", "b"]
@@ -207,12 +203,12 @@ def test_two_models_with_room_for_one_take_turns_though_each_is_needed_all_the_t
         wait_until(lambda: bench.models._closing, "a load waits for room")
         before = len(bench.resumed)
         assert bench.admit(needed) == [None]
-        bench.in_flight.remove(first.delivery)
+        bench.in_flight.remove([first.delivery])
         wait_until(lambda: len(bench.resumed) > before, "the other model has its turn")  # noqa: B023 (awaited here)
         assert bench.resumed[before].model.bundle.name == (other or "own")
         # The images of the first model have the next turn.
         wait_until(lambda: bench.models._closing, "they wait for room")
-        bench.in_flight.remove(bench.resumed[before].delivery)
+        bench.in_flight.remove([bench.resumed[before].delivery])
         wait_until(lambda: len(bench.resumed) > before + 1, "they have their turn")  # noqa: B023 (awaited here)
         assert bench.resumed[-1].model.bundle.name == (needed or "own")
     bench.finish()
@@ -230,7 +226,7 @@ def test_an_image_with_a_fetch_that_is_tried_again_holds_no_model_while_it_waits
     wait_until(lambda: bench.models._closing, "a load waits for room")
     assert bench.models.admit(task) is None
     wait_until(lambda: models_of(bench.resumed)[:1] == ["a"], "the other model is loaded")
-    bench.in_flight.remove(bench.resumed[0].delivery)
+    bench.in_flight.remove([bench.resumed[0].delivery])
     wait_until(lambda: models_of(bench.resumed) == ["a", "own"], "the image goes on")
 
 
@@ -271,7 +267,7 @@ def test_images_fail_after_an_hour_of_refusals_by_any_worker_but_not_in_an_outag
             bench.clock.advance(1)
             worker.extender.check()
     assert [failure for _, failure in worker.refused] == ([] if seconds is None else [MODEL_REFUSED])
-    assert task.delivery.tries == 1
+    assert task.delivery.receives == 1
     if seconds is not None:
         assert task.delivery.request.refusals == MAX_REFUSALS - 1
         assert seconds < bench.clock() - began < 1.1 * seconds
@@ -288,12 +284,18 @@ def test_images_in_flight_during_a_pause_do_not_block_images_of_other_models() -
     assert bench.admit(None) != [None]
 
 
-def test_a_model_that_the_engine_cannot_run_costs_its_images_a_try_each_time(bench: Bench) -> None:
-    bench.opener.errors["a"] = [EngineError("cannot run")]
+def test_images_fail_by_their_model_after_five_loads_that_no_engine_survives(bench: Bench) -> None:
+    bench.opener.errors["a"] = [EngineError("it ends the process that loads it")]
     bench.admit("a")
+    for breakdowns in range(1, MAX_BREAKDOWNS):
+        bench.load()
+        bench.clock.advance(MAX_PAUSE_SECONDS)
+        assert (bench.refused, bench.receives) == ([], [0])
+        [task] = bench.redeliver()
+        assert task.delivery.request.refusals == breakdowns
+        bench.models.admit(task)
     bench.load()
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    assert bench.tries == [1]
+    assert [failure for _, failure in bench.refused] == [MODEL_BROKEN]
     assert not bench.lifetime.over
 
 
@@ -319,14 +321,14 @@ def test_a_worker_reports_the_model_that_it_cannot_load_until_it_can_or_nobody_w
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_images_that_arrive_in_the_pause_after_a_failed_load_lose_no_try(fifo: bool) -> None:
+def test_images_that_arrive_in_the_pause_after_a_failed_load_are_given_back(fifo: bool) -> None:
     bench = Bench(fifo=fifo)
     bench.opener.errors["a"] = [EngineError("cannot run")]
     for failures in range(1, 9):
         bench.admit("a")  # the one with which the load is tried
         bench.load()
         assert len(bench.opener.fetches) == failures
-        bench.sqs.messages.clear()
+        bench.finish()
         pause = min(FIRST_PAUSE_SECONDS * 2 ** (failures - 1), MAX_PAUSE_SECONDS)
         bench.admit("a", "a")
         for _ in range(int(pause)):
@@ -334,7 +336,7 @@ def test_images_that_arrive_in_the_pause_after_a_failed_load_lose_no_try(fifo: b
             bench.extender.check()
             bench.clock.advance(1)
         bench.extender.check()
-        assert (bench.tries, len(bench.in_flight)) == ([0, 0], 0)
+        assert (bench.receives, len(bench.in_flight)) == ([0, 0], 0)
         bench.sqs.messages.clear()
 
 
@@ -345,9 +347,9 @@ def test_a_worker_that_ends_gives_back_at_once_what_waits_for_the_end_of_a_pause
     bench.load()
     bench.lifetime.end("Spot notice: terminate")
     bench.extender.give_back(bench.in_flight.outside())
-    assert (bench.tries, len(bench.in_flight)) == ([0], 0)
+    assert (bench.receives, len(bench.in_flight)) == ([0], 0)
     bench.admit("a")
-    assert (bench.tries, len(bench.in_flight)) == ([0], 0), "what arrives in the pause as well"
+    assert (bench.receives, len(bench.in_flight)) == ([0, 0], 0), "what arrives in the pause as well"
 
 
 def test_a_hanging_load_ends_the_worker_while_any_image_waits() -> None:
@@ -371,7 +373,7 @@ def test_a_hanging_load_ends_the_worker_while_any_image_waits() -> None:
     bench.load()
     bench.extender.give_back(bench.in_flight.outside())
     bench.clock.advance(VISIBILITY_SECONDS)
-    assert sorted(bench.tries) == [0, 1], "one of them may be the cause"
+    assert sorted(bench.receives) == [0, 1], "one of them may be the cause"
 
 
 @pytest.mark.parametrize("fifo", [False, True])
@@ -383,7 +385,7 @@ def test_row_10_a_worker_without_room_for_a_model_gives_back_its_images_and_ends
     bench.load()
     assert bench.lifetime.status == 1
     assert "no room left" in bench.lifetime.reason
-    assert (bench.refused, bench.tries, len(bench.in_flight)) == ([], [0, 0], 0)
+    assert (bench.refused, bench.receives, len(bench.in_flight)) == ([], [0, 0], 0)
 
 
 def test_a_worker_ends_when_its_own_bundle_has_been_replaced_and_fails_no_image(bench: Bench) -> None:
@@ -396,17 +398,17 @@ def test_a_worker_ends_when_its_own_bundle_has_been_replaced_and_fails_no_image(
     assert bench.lifetime.status == 1
     assert "its own model is gone" in bench.lifetime.reason
     bench.clock.advance(VISIBILITY_SECONDS / 2)
-    assert (bench.refused, bench.tries) == ([], [0])
+    assert (bench.refused, bench.receives) == ([], [0])
 
 
-def test_without_another_thread_the_images_are_left_to_their_queue(bench: Bench) -> None:
+def test_without_another_thread_the_images_are_given_back(bench: Bench) -> None:
     def no_thread(_load: object) -> None:
         raise RuntimeError("can't start new thread")
 
     bench.models._start_thread = no_thread
     bench.admit("a")
-    bench.clock.advance(VISIBILITY_SECONDS / 2)
-    assert bench.tries == [1]
+    bench.clock.advance(MAX_PAUSE_SECONDS)
+    assert bench.receives == [0]
     assert not bench.models.is_loading
 
 
@@ -484,7 +486,9 @@ def test_only_a_bundle_that_is_not_there_fails_images(error: Exception, place: s
 )
 @pytest.mark.parametrize("place", [HERE, IN_S3])
 def test_a_fault_of_the_machine_is_no_fault_of_the_place(error: Exception, place: str) -> None:
-    assert isinstance(classify_load_error(error, place), FatalError)
+    fault = classify_load_error(error, place)
+    assert isinstance(fault, Fault)
+    assert fault.at is At.WORKER
 
 
 # Bundles on this machine
@@ -534,10 +538,10 @@ def test_only_waiting_images_fail_when_their_model_is_gone_and_count_as_started(
     bench.admit("a")
     bench.extender.give_back(bench.in_flight.outside())
     bench.load()
-    assert (bench.refused, len(bench.in_flight), bench.tries) == ([], 0, [0])
+    assert (bench.refused, len(bench.in_flight), bench.receives) == ([], 0, [0])
     bench.sqs.messages.clear()
     bench.clock.advance(MAX_PAUSE_SECONDS)
     bench.admit("a")
     bench.load()
     assert len(bench.refused) == 1
-    assert not bench.in_flight.wait_until_none_started(0)
+    assert bench.in_flight.started == 1

@@ -7,8 +7,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier.lifecycle import Lifetime
-from app_tier.receiver import POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages
-from app_tier.recovery import FailureBackoff
+from app_tier.receiver import MALFORMED_RECEIVES, POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages
+from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.ids import ImageRef, new_id
@@ -43,17 +43,15 @@ class Bench:
         self.extender = VisibilityExtender(
             sqs.queue(), self.in_flight, VISIBILITY_SECONDS, 900, self.lifetime.fail, self.clock
         )
+        self.dead_letters = worker_queue(self.clock)
         self.submitted: list[str] = []
         self._submit = submit or self.answer
         self.receiver = Receiver(
             sqs.queue(),
-            self.in_flight,
-            self.extender,
-            self.lifetime,
-            self.backoff,
+            self.dead_letters.queue(),
+            StepRecovery(self.in_flight, self.extender, self.lifetime, self.backoff, self.clock),
             self._note_and_submit,
             idle_seconds=IDLE,
-            clock=self.clock,
         )
 
     def _note_and_submit(self, task: Task[None]) -> None:
@@ -62,7 +60,7 @@ class Bench:
 
     def answer(self, one: Delivery) -> None:
         self.sqs.queue().delete([one.receipt])
-        self.in_flight.remove(one)
+        self.in_flight.remove([one])
 
     def run(self) -> None:
         self.receiver.run()
@@ -132,17 +130,15 @@ def test_an_idle_protected_worker_checks_again_after_each_idle_time_and_receives
     assert waits.count(0) == 2, "since the image was sent: a standby does not poll more often than any other"
 
 
-def test_what_the_extender_gives_back_before_it_is_started_is_not_started() -> None:
-    def give_back_the_others(one: Delivery) -> None:
-        if len(bench.submitted) == 2:
-            bench.extender.give_back(bench.in_flight.held())
+def test_what_is_received_as_the_worker_ends_is_given_back() -> None:
+    def end(one: Delivery) -> None:
+        bench.lifetime.end("SIGTERM")
         bench.answer(one)
 
-    bench = Bench(sqs_with(4), submit=give_back_the_others)
+    bench = Bench(sqs_with(4), submit=end)
     bench.run()
-    assert bench.lifetime.reason == "idle for 5 s"
-    assert len(bench.submitted) == 4
-    assert bench.sqs.messages == []
+    assert len(bench.submitted) == 1
+    assert [message.receive_count for message in bench.sqs.visible] == [0] * 3
 
 
 def test_a_worker_with_something_in_hand_is_not_idle() -> None:
@@ -178,13 +174,21 @@ def test_never_more_than_the_capacity_is_received() -> None:
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[1]"])
-def test_a_message_that_is_no_request_is_left_for_the_dead_letter_queue(body: str) -> None:
+def test_a_message_that_is_no_request_is_a_dead_letter_at_its_fifth_receive(body: str) -> None:
     sqs = sqs_with(1)
     sqs.add(body)
+    for receives in range(1, MALFORMED_RECEIVES):
+        Bench(sqs).run()
+        assert (sqs.bodies, sqs.messages[0].receive_count) == ([body], receives)
+        sqs.messages[0].visible_at = 0
+    bench = Bench(sqs)
+    bench.dead_letters.errors["send"] = [refusal("AccessDenied")]
+    bench.run()
+    assert sqs.bodies == [body], "it stays until it is a dead letter"
+    sqs.messages[0].visible_at = 0
     bench = Bench(sqs)
     bench.run()
-    assert len(bench.submitted) == 1
-    assert sqs.bodies == [body]
+    assert (sqs.bodies, bench.dead_letters.bodies, bench.submitted) == ([], [body], [])
 
 
 def test_a_request_for_the_key_of_another_image_is_not_understood() -> None:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from app_tier.lifecycle import Lifetime
 from app_tier.receiver import parse_messages
@@ -15,16 +13,12 @@ from app_tier.recovery import (
     MAX_FAILURES,
     MAX_OUTAGE_SECONDS,
     MAX_SECONDS,
-    FailureAction,
+    At,
     FailureBackoff,
-    FatalError,
-    LocalFault,
-    ServiceFault,
     Step,
     StepRecovery,
-    UnknownFault,
     classify_error,
-    decide,
+    is_tried_again,
 )
 from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
@@ -82,20 +76,19 @@ class Bench:
         return [new_task(delivery) for delivery in deliveries]
 
     @property
-    def tries(self) -> list[int]:
-        """How often each request counts as tried that is no longer in flight."""
-        found = parse_messages(self.sqs.queue().receive(10, 0)) if self.sqs.visible else []
-        return [delivery.tries - 1 for delivery in found]
+    def receives(self) -> list[int]:
+        """How often each visible message was received."""
+        return [message.receive_count for message in self.sqs.visible]
 
 
-def test_a_service_that_stays_away_ends_the_worker_and_costs_no_try() -> None:
+def test_a_service_that_stays_away_ends_the_worker_and_counts_no_receive() -> None:
     bench = Bench(errors=[refusal("SlowDown")] * 1_000)
     bench.step(bench.receive(3))
     assert bench.lifetime.status == 1
     assert "test does not work" in bench.lifetime.reason
     assert "SlowDown" in bench.lifetime.reason
     assert MAX_OUTAGE_SECONDS <= bench.clock() - 1000 <= MAX_OUTAGE_SECONDS + MAX_SECONDS
-    assert bench.tries == [0, 0, 0]
+    assert bench.receives == [0, 0, 0]
 
 
 def test_an_error_of_a_batch_is_tried_again_image_by_image() -> None:
@@ -106,13 +99,13 @@ def test_an_error_of_a_batch_is_tried_again_image_by_image() -> None:
     assert bench.passed == tasks
 
 
-def test_an_unknown_error_of_every_image_ends_the_worker_and_the_try_counts() -> None:
+def test_an_unknown_error_of_every_image_ends_the_worker_and_the_receive_counts() -> None:
     bench = Bench(errors=[RuntimeError("a bug")] * 100)
     bench.step(bench.receive(1))
     assert bench.lifetime.status == 1
     assert len(bench.sizes) == MAX_FAILURES
     bench.clock.advance(VISIBILITY_SECONDS)
-    assert bench.tries == [1]
+    assert bench.receives == [1]
 
 
 def test_failures_of_another_kind_count_anew() -> None:
@@ -131,28 +124,34 @@ def test_a_worker_that_ends_does_not_wait_for_a_service_and_gives_back() -> None
     bench.step(tasks)
     assert len(bench.sizes) == 1
     assert bench.lifetime.status == 0
-    assert bench.tries == [0]
+    assert bench.receives == [0]
 
 
-FAULTS = st.sampled_from([ServiceFault("s"), LocalFault("l"), UnknownFault("u")])
-
-
-@given(FAULTS, st.integers(1, 100), st.floats(0, 10_000), st.booleans())
-def test_a_fault_of_the_system_costs_no_try_while_it_hits_all_images(
-    fault: ServiceFault | LocalFault | UnknownFault, failures: int, seconds: float, works: bool
-) -> None:
-    decision = decide(fault, failures, seconds, works_for_others=works)
-    if not works and not isinstance(fault, UnknownFault):
-        assert decision not in {FailureAction.LEAVE, FailureAction.END_AND_LEAVE}
-    if works:
-        assert decision not in {FailureAction.END_AND_GIVE_BACK, FailureAction.END_AND_LEAVE}
-
-
-@pytest.mark.parametrize("fault", [ServiceFault("s"), LocalFault("l"), UnknownFault("u")])
 @pytest.mark.parametrize("works", [False, True])
-def test_no_fault_is_tried_again_for_ever(fault: ServiceFault | LocalFault | UnknownFault, works: bool) -> None:
-    decision = decide(fault, 1_000, 2 * MAX_OUTAGE_SECONDS, works_for_others=works)
-    assert decision is not FailureAction.TRY_AGAIN
+@pytest.mark.parametrize(
+    ("error", "receives"), [(refusal("SlowDown"), 0), (PoolUnavailableError("none"), 0), (RuntimeError("a bug"), 1)]
+)
+def test_a_fault_ends_no_worker_that_works_for_others_and_only_an_unknown_one_counts(
+    error: Exception, receives: int, works: bool
+) -> None:
+    bench = Bench()
+
+    def fail(tasks: Sequence[Task[None]]) -> None:
+        if works:
+            bench.step._passed += 1  # another thread has passed the step
+        raise error
+
+    bench.step._do = fail
+    bench.step(bench.receive(1))
+    assert bench.lifetime.over != works
+    bench.clock.advance(2 * VISIBILITY_SECONDS)
+    assert bench.receives == [receives]
+
+
+@pytest.mark.parametrize("at", [At.SERVICE, At.LOCAL, At.UNKNOWN])
+@pytest.mark.parametrize("works", [False, True])
+def test_no_fault_is_tried_again_for_ever(at: At, works: bool) -> None:
+    assert not is_tried_again(at, 1_000, 2 * MAX_OUTAGE_SECONDS, works_for_others=works)
 
 
 def test_pauses_double_up_to_a_bound() -> None:
@@ -193,7 +192,7 @@ def skewed(code: str, words: str) -> ClientError:
 )
 def test_what_no_image_can_help_ends_the_worker_with_its_reason(error: Exception, said: str) -> None:
     fault = classify_error(error)
-    assert isinstance(fault, FatalError)
+    assert fault.at is At.WORKER
     assert said in fault.reason
 
 
@@ -207,9 +206,9 @@ def test_what_no_image_can_help_ends_the_worker_with_its_reason(error: Exception
     ],
 )
 def test_a_service_that_does_not_answer_is_no_fault_of_image_or_worker(error: Exception) -> None:
-    assert isinstance(classify_error(error), ServiceFault)
+    assert classify_error(error).at is At.SERVICE
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), OSError(errno.EIO, "I/O error")])
 def test_any_other_error_has_no_known_cause(error: Exception) -> None:
-    assert isinstance(classify_error(error), UnknownFault)
+    assert classify_error(error).at is At.UNKNOWN

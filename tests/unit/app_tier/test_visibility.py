@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app_tier.receiver import parse_messages
 from app_tier.task import Delivery
-from app_tier.visibility import MAX_SECONDS, InFlightMessages, VisibilityExtender
+from app_tier.visibility import InFlightMessages, VisibilityExtender
 from services.sqs import OutgoingMessage
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
@@ -22,16 +22,6 @@ from tests.support.worker import delivery, new_request, send_requests, worker_qu
 
 def in_flight(clock: ManualClock, capacity: int = 10) -> InFlightMessages:
     return InFlightMessages(capacity, VISIBILITY_SECONDS, clock)
-
-
-def test_the_timeout_counts_from_when_the_receive_began() -> None:
-    clock = ManualClock()
-    held = in_flight(clock)
-    one = delivery()
-    asked_at = clock()
-    clock.advance(VISIBILITY_SECONDS / 2)
-    held.hold([one], asked_at)
-    assert held.expiring() == [one]
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "a", "a", "b", None]), max_size=10), max_size=8))
@@ -65,7 +55,7 @@ def test_closing_ends_the_waits_of_those_who_want_more() -> None:
     held.close()
     waiting.join(DEADLINE_SECONDS)
     assert answers == [0]
-    assert not held.wait_until_none_started(NEVER_SECONDS)
+    assert not held.start(held.everything()[0])
 
 
 STEP_SECONDS = 400.0
@@ -107,7 +97,7 @@ def test_a_message_is_hidden_for_long_only_once_a_heartbeat_has_named_it() -> No
         assert bench.sqs.visible == [], "its worker lives"
     hidden = [message.visible_at - bench.clock() for message in bench.sqs.messages]
     assert (hidden[0] >= VISIBILITY_SECONDS / 2, hidden[1]) == (True, 4)
-    assert len(bench.sqs.called("visibility")) == 12, "one is extended ten times, the other twice"
+    assert 11 <= len(bench.sqs.called("visibility")) <= 12, "one is extended ten times, the other once or twice"
     bench.clock.advance(5)  # the worker was killed
     assert [message.body for message in bench.sqs.visible] == [unnamed.request.to_json()]
 
@@ -128,7 +118,7 @@ def test_images_given_back_with_a_delay_are_visible_after_it_also_if_a_send_fail
     bench.extender.give_back([sent, refused], 5)
     assert bench.sqs.visible == []
     bench.clock.advance(5)
-    assert sorted(each.tries for each in bench.receive_again(2)) == [1, 2]
+    assert sorted(each.receives for each in bench.receive_again(2)) == [1, 2]
 
 
 def test_what_was_given_back_keeps_its_message_group() -> None:
@@ -159,7 +149,7 @@ def test_a_request_that_cannot_be_sent_anew_is_made_visible_itself() -> None:
     again = bench.receive_again(2)
     bench.extender.give_back(again)
     assert len(bench.sqs.visible) == len(bench.sqs.messages) == 2
-    assert [each.tries for each in bench.receive_again(2)] == [3, 2]
+    assert [each.receives for each in bench.receive_again(2)] == [3, 1]
 
 
 def test_what_has_come_back_by_itself_is_not_sent_a_second_time() -> None:
@@ -214,7 +204,7 @@ def test_what_is_no_longer_ours_does_not_stop_the_extension_of_the_rest() -> Non
     bench.sqs.refuse = {lost.receipt}
     bench.clock.advance(VISIBILITY_SECONDS / 2)
     bench.extender.check()
-    bench.clock.advance(VISIBILITY_SECONDS * 0.75)
+    bench.clock.advance(VISIBILITY_SECONDS * 0.5)
     assert [message.id for message in bench.sqs.visible] == [lost.received.id]
 
 
@@ -241,7 +231,7 @@ def test_an_image_that_never_ends_its_step_is_given_up_and_ends_the_worker() -> 
         bench.clock.advance(1)
         bench.extender.check()
     assert bench.in_flight.everything() == [waiting]
-    assert bench.sqs.calls == [], "it comes back by itself, and the try counts"
+    assert bench.sqs.calls == [], "it is received again, and not for the first time"
     assert hung.request.image_id in bench.hung[0]
 
 
@@ -254,16 +244,6 @@ def test_an_image_that_is_tried_again_and_again_for_hours_does_not_hang() -> Non
             bench.extender.check()
     assert bench.hung == []
     assert len(bench.in_flight) == 10
-
-
-def test_what_sqs_would_return_after_twelve_hours_is_given_back_before() -> None:
-    bench = Bench()
-    bench.receive(1)
-    for _ in range(MAX_SECONDS // 20 + 1):
-        bench.clock.advance(20)
-        bench.extender.check()
-    assert len(bench.in_flight) == 0
-    assert [each.tries for each in bench.receive_again(1)] == [1]
 
 
 def test_the_extender_runs_by_itself_until_it_is_stopped() -> None:
@@ -280,3 +260,15 @@ def test_the_extender_runs_by_itself_until_it_is_stopped() -> None:
     assert checked.acquire(timeout=DEADLINE_SECONDS)
     assert checked.acquire(timeout=DEADLINE_SECONDS)
     extender.stop()
+
+
+def test_an_extended_timeout_is_random_between_one_and_two_visibility_timeouts() -> None:
+    timeouts = set()
+    for _ in range(30):
+        bench = Bench()
+        bench.in_flight.mark_named([each.receipt for each in bench.receive(1)])
+        bench.clock.advance(VISIBILITY_SECONDS / 2)
+        bench.extender.check()
+        timeouts.add(bench.sqs.messages[0].visible_at - bench.clock())
+    assert len(timeouts) > 1
+    assert VISIBILITY_SECONDS <= min(timeouts) <= max(timeouts) <= 2 * VISIBILITY_SECONDS

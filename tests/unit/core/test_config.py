@@ -72,7 +72,7 @@ def test_the_automatic_maximum_of_workers_is_that_of_the_machine(
             1_023,
             ["queues.max_message_bytes = 1023", "1,024 to 1,048,576", "set 1048576"],
         ),
-        ("queues", "max_receive_count", 2, ["queues.max_receive_count = 2", "must be at least 3", "set 5"]),
+        ("queues", "max_receive_count", 2, ["queues.max_receive_count = 2", "must be at least 10", "set 100"]),
         ("names", "input_bucket", "My_Bucket", ["names.input_bucket = 'My_Bucket'", "pattern"]),
         ("names", "model_bucket", "fleetsight-input", ["names.model_bucket = 'fleetsight-input'", "their images"]),
         ("web", "cors_origins", ["photos.example.org"], ["web.cors_origins.0 = 'photos.example.org'", "pattern"]),

@@ -168,7 +168,9 @@ def test_requests_and_heartbeats_fit_into_the_smallest_messages(
 ) -> None:
     at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
     model = RequestedModel(digest="f" * 64, place=place.removesuffix("\n"))
-    request = RequestMessage.about(REF, key, at, number, model=model).model_copy(update={"crashes": number})
+    request = RequestMessage.about(REF, key, at, number, model=model).model_copy(
+        update={"suspect": True, "refusals": number}
+    )
     heartbeat = Heartbeat(
         worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate,
         models=("f" * 64,) * MAX_REPORTED_MODELS, failed_model="f" * 64,

@@ -9,17 +9,17 @@ from core.jobs.figures import JobFigures
 from core.jobs.keys import output_key, parse_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job, Resend
-from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage, crashed_worker
+from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage
 from services.sqs import OutgoingMessage
 from tests.support.jobs import put_results, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.support.results_site import LOST_AFTER, MAX_RECEIVES, ResultsSite, done, message, refused
+from tests.support.results_site import LOST_AFTER, ResultsSite, done, message, refused
 from web_tier.autoscaler.metrics import total_of
 from web_tier.controller import reconciler
-from web_tier.controller.reconciler import CLOSE_AFTER
+from web_tier.controller.reconciler import CLOSE_AFTER, LETTER_SECONDS
 
 HOUR = 3_600.0
 
@@ -230,25 +230,21 @@ def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: R
 # Dead letters
 
 
-def test_a_dead_letter_that_comes_twice_gives_one_failed_result(site: ResultsSite) -> None:
-    ref, _ = site.add_job(2, request=False)
-    for _ in range(2):
-        site.letters.send([message(site.store.image(ref))])
-        site.reconciler.tick()
-    result = site.result(ref)
-    assert result.error == crashed_worker(MAX_RECEIVES)
-    assert result.error.message == "could not be classified after 5 tries: the worker stopped or failed each time"
-    assert site.stored(ref).status == "failed"
-    counts = JobFigures(site.store.table).counts(ref.job_id)
-    assert (counts.done, counts.failed, site.letters.messages) == (0, 1, [])
-
-
-def test_the_failure_of_a_dead_letter_counts_the_tries_that_earlier_requests_had(site: ResultsSite) -> None:
+def test_row_9_a_dead_letter_requests_its_image_again_once_an_hour(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
-    request = RequestMessage.from_json(message(site.store.image(ref)).body).model_copy(update={"crashes": 2})
-    site.letters.send([OutgoingMessage(ref.image_id, request.to_json())])
-    site.reconciler.tick()
-    assert (site.result(ref).error, site.result(ref).attempts) == (crashed_worker(MAX_RECEIVES + 2), MAX_RECEIVES + 2)
+    letters = site.reconciler.dead_letters
+    site.letters.send([site.store.image(ref).request(site.clock.utc_now(), "user")])
+    for requests in range(1, 4):
+        site.clock.now += LETTER_SECONDS - 60
+        letters.consume()
+        assert (len(site.requests.sent), len(site.letters.messages)) == (requests - 1, 1)
+        site.clock.now += 120
+        letters.consume()
+        assert (len(site.requests.sent), site.letters.messages) == (requests, [])
+        assert site.requests.sent[-1].group == "user"
+        site.letters.send(site.requests.sent[-1:])
+    assert total_of(site.reconciler.metrics.repairs, {"dead_letter"}) == 3
+    assert site.outputs.objects == {}
 
 
 def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: ResultsSite) -> None:
@@ -277,8 +273,7 @@ def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSi
 
 
 def test_every_image_that_is_given_up_is_reported_as_that_however_it_is_known(site: ResultsSite) -> None:
-    buried, answered, lost, damaged = site.add_job(4, request=False)
-    site.letters.send([message(site.store.image(buried))])
+    answered, lost, damaged = site.add_job(3, request=False)
     worker = refused(answered)
     site.responses.send([OutgoingMessage("answer", worker.to_json())])
     site.store_output(refused(lost))
@@ -287,8 +282,8 @@ def test_every_image_that_is_given_up_is_reported_as_that_however_it_is_known(si
     )
     site.collector.tick()
     site.pass_time(LOST_AFTER)
-    assert [site.result(ref).status for ref in (buried, answered, lost, damaged)] == ["failed"] * 4
-    assert site.given_up == {lost, answered, buried}
+    assert [site.result(ref).status for ref in (answered, lost, damaged)] == ["failed"] * 3
+    assert site.given_up == {lost, answered}
 
 
 # One job at a time
@@ -313,8 +308,7 @@ def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> 
     site.pass_time(LOST_AFTER / 2)
     table.items[key] = {"pk": key[0], "sk": key[1], "status": "done", "response": "not JSON"}
     site.letters.send([message(site.store.image(ref)) for ref in (broken, others[0])])
-    site.pass_time(LOST_AFTER)
-    assert site.result(others[0]).status == "failed"
+    site.pass_time(LETTER_SECONDS)
     assert len(site.letters.messages) == 1, "the dead letter of the broken image is received again"
     assert total_of(site.reconciler.dead_letters.metrics.repairs, {"dead_letter"}) == 1
-    assert [image_id for image_id, _ in site.requests.requests()] == [others[1].image_id]
+    assert {image_id for image_id, _ in site.requests.requests()} == {ref.image_id for ref in others}

@@ -53,7 +53,6 @@ def dead_letters_page() -> str:
         before=before,
         next_before=page.next_before,
         note=note,
-        tries=current_backend().config.queues.max_receive_count,
     )
 
 

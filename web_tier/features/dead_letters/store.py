@@ -1,4 +1,4 @@
-"""Dead letters: images that the system gave up, because workers received them too often without an answer.
+"""Dead letters: images that the system gave up, because they ended the processes that classified them.
 
 | pk            | sk                              | put by     | deleted by |
 | ------------- | ------------------------------- | ---------- | ---------- |

@@ -170,7 +170,7 @@ def test_an_empty_page_has_an_explanation_and_is_in_the_area_of_the_fleet(desk: 
     page = desk.client.get("/dead-letters").text
     assert 'aria-current="page">Fleet<' in page
     assert "There are no dead letters." in page
-    assert "if workers received it 5 times and stopped or failed each time" in page
+    assert "if it ended each process that classified it" in page
     assert "Redrive all" not in page
 
 
