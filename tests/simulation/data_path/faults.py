@@ -56,7 +56,6 @@ class Faults:
     armed: list[tuple[str, str, Fault]] = field(default_factory=list)
     writes_left: dict[str, int] = field(default_factory=dict)
     met: int = 0
-    freezes: int = 0
     _is_partial: bool = False
 
     def leave(self, entries: int) -> int:
@@ -141,7 +140,6 @@ class Faults:
 
     def _freeze(self, process: Process) -> None:
         """Freeze a process in the middle of a call; return when it resumes."""
-        self.freezes += 1
         self.freeze(process)
         self.scheduler.stand_still()
 

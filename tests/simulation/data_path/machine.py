@@ -346,7 +346,7 @@ class History(RuleBasedStateMachine):
             kills=self.world.kills,
             images=sum(file.acknowledged is not None for file in self.world.clients.files.values()),
             redriven=self.world.clients.redriven.total(),
-            freezes=self.world.faults.freezes,
+            freezes=self.world.freezes,
             cancelled=len(self.world.clients.cancelled),
             **self.world.used_as_it_expires,
         )

@@ -126,7 +126,7 @@ class World:
         self.web_processes: list[Web] = []
         self.frozen: dict[Process, float] = {}
         self.started: Counter[str] = Counter()
-        self.kills = 0
+        self.kills = self.freezes = 0
         self.clients, self.checks = Clients(self), Checks(self)
         ids._ids = VirtualIds(self, Random(seed + 4))  # type: ignore[assignment]
         self._fill()
@@ -201,6 +201,7 @@ class World:
 
     def freeze(self, process: Process) -> None:
         """Stop a process, as SIGSTOP does; another takes its place."""
+        self.freezes += 1
         if (worker := self.workers.get(process)) is not None:
             self.deaths.update(each.request.image_id for each in worker.in_flight.everything())
         process.frozen = True
