@@ -157,7 +157,7 @@ def play_many(seeds: range) -> Counter[str]:
         tally.update(
             histories=1,
             faults=world.faults.met,
-            freezes=world.faults.freezes,
+            freezes=world.freezes,
             kills=world.kills,
             images=sum(image is not None for sent in world.clients.sent for image in sent.images.values()),
             children=world.children.total(),

@@ -86,7 +86,7 @@ class World:
         self.started: Counter[str] = Counter()
         self.in_turn: dict[Process, tuple[str, int]] = {}
         self.deaths, self.children, self.interrupted = (Counter[tuple[str, int]]() for _ in range(3))
-        self.failed_workers, self.kills = 0, 0
+        self.failed_workers = self.kills = self.freezes = 0
         self.last_reading: dict[str, int] = {}
         self.clients, self.checks = Clients(self), Checks(self)
         self._fill()
@@ -102,6 +102,7 @@ class World:
 
     def freeze(self, process: Process) -> None:
         """Stop a process, as SIGSTOP does; another one takes its place."""
+        self.freezes += 1
         self._interrupt(process)
         process.frozen = True
         self.frozen[process] = self.scheduler.now
