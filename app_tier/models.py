@@ -21,11 +21,11 @@ next turn after the new model. So each model makes progress.
 A model is loaded in a child process first (`app_tier.network_process`), so one that ends its process ends no worker.
 
 Until a pause is over, the model is not loaded again. Further images of a model that is gone fail. Others are given
-back until then. A FIFO queue cannot delay a message. There, the
-images stay in hand until the pause is over, and are given back then (`VisibilityExtender.give_back`).
+back until then. A FIFO queue cannot delay a message. There, the images stay in hand until the pause is over, and are
+given back then (`VisibilityExtender.give_back`).
 
-A refusal may pass, as while somebody repairs a policy. So its request carries how often an image was refused, by any
-worker, and each time the image is delayed for longer. No worker can refuse it for good in less than an hour.
+A refusal may pass, as while an operator repairs a policy. So its request carries how often an image was refused, by
+any worker, and each time the image is delayed for longer. No worker can refuse it for good in less than an hour.
 """
 
 import logging

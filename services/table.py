@@ -76,7 +76,7 @@ class ConditionsFailedError(FleetsightError):
     """Raised when conditions of a transaction did not hold, so that it wrote nothing.
 
     Attributes:
-        indexes: positions of the writes whose conditions did not hold.
+        indexes: positions of the writes with a condition that did not hold.
     """
 
     def __init__(self, indexes: Sequence[int]) -> None:

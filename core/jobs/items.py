@@ -40,7 +40,7 @@ COUNTED_FIGURES = ("done", "failed", "cancelled", "system_retried", "resends")
 """Attributes of `COUNTED` that are sums over results and resends, as in `Counts`."""
 
 RUN = "run_"
-"""Begins the attributes of `COUNTED` for the results of workers in a billing period, whose number follows."""
+"""Begins an attribute of `COUNTED`, before the number of a billing period: the results of workers in it."""
 
 IMAGE, RESULT, RESENT, TRUTH = "IMAGE#", "RESULT#", "RESENT#", "TRUTH#"
 

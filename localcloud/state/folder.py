@@ -1,8 +1,8 @@
 """The folder of a state: the database of a local cloud, its owner's key and other private files, logs, and a lock.
 
 A folder is a state if it has the file `DATABASE`. Every command holds the lock while it uses the folder, so that two
-systems never write one state, and a state in use is neither copied nor removed. The kernel releases the lock at the
-end of the last process that has inherited it: of a command that is killed, the local cloud that it started.
+systems never write one state. The kernel releases the lock at the end of the last process that has inherited it: of a
+command that is killed, the local cloud that it started.
 """
 
 import fcntl

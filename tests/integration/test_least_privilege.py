@@ -301,7 +301,7 @@ def hold_and_drain(deployed: Deployed) -> None:
 
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:
-    """Retry the image whose request was received too often; the other failed one is no longer stored."""
+    """Retry the image with a request that was received too often; the other failed one is no longer stored."""
     answer = deployed.request("POST", f"/jobs/{job_id}/retry")
     answer.raise_for_status()
     assert (answer.json()["sent"], len(answer.json()["gone"])) == (1, 1), answer.text

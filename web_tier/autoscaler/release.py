@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class RequestReleaser:
-    """Makes the requests visible that workers held whose instances have ended.
+    """Makes the requests visible that were held by workers of instances that have ended.
 
     Attributes:
         visibility_seconds: visibility timeout of the requests.

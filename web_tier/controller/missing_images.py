@@ -38,7 +38,7 @@ class MissingImages:
     def search(self, store: JobStore, job_id: str, state: object, now: float, since: float) -> None:
         """Read some pages; images that were not known as missing are, from the time `since`.
 
-        A job whose `state` has not changed since the last search of all its images is not read again.
+        A job is not read again while its `state` is that of the last search of all its images.
         """
         for _ in range(REST_PAGES if state == self._state else BUSY_PAGES):
             begins = not self._after

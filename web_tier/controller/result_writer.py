@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.ids import ImageRef
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.models import Resend
-from core.jobs.results import GuardedWrite, JobResends, JobResults, best_by_image, in_transactions
+from core.jobs.results import GuardedWrite, JobResends, JobResults, best_by_image, in_transactions, weight
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, is_given_up
 from services.backoff import pause_seconds
@@ -283,7 +283,7 @@ def packed(groups: Iterable[JobResults]) -> list[list[JobResults]]:
     """Return groups of results of different jobs in lists for one transaction each."""
     lists, left = list[list[JobResults]](), 0
     for group in groups:
-        size = 3 + sum(2 if each.attempts > 1 else 1 for each in group.results)
+        size = 3 + sum(map(weight, group.results))
         if size > left:
             lists.append([])
             left = MAX_TRANSACTION_ITEMS

@@ -19,7 +19,7 @@ WHERE json_extract(named.value, '$[0]') NOT IN (SELECT number FROM contents)
 
 
 def check(folder: Path) -> Counter[str]:
-    """Return the numbers of objects, items and messages in a state whose rows and contents are all right."""
+    """Check all rows and contents of a state; return the numbers of its objects, items and messages."""
     path, numbers = folder / DATABASE, Counter[str]()
     with closing(connect(path, mode="ro")) as connection:
         check_head(connection, path)

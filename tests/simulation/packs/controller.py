@@ -168,7 +168,7 @@ class Controller:
             self.cloud.letters.delete(delivery.id)
 
     def _release_messages(self) -> None:
-        """Make visible what workers held whose instances have ended."""
+        """Make visible what was held by workers of instances that have ended."""
         for name in sorted(self.cloud.ended if self.cloud.has(Guard.DEATHS_ARE_KNOWN) else ()):
             for message in self.cloud.heartbeats.get(name, []):
                 self.cloud.requests.make_visible(message)
@@ -217,7 +217,7 @@ class Controller:
         return True
 
     def _close(self, job: str) -> None:
-        """Close a job whose images are all answered, as it was read before all its items were."""
+        """Close a job of which all images are answered, as it was read before all its items were."""
         self._sweep(job)
         seen = self.cloud.table.get(job, "JOB")
         if not seen or seen["done"] + seen["failed"] != seen["accepted"] or not seen["is_open"]:

@@ -133,7 +133,7 @@ def a_holder_stands_still_and_its_message_has_another_one(world: World) -> None:
 
 @scene(Guard.FAILURES_ARE_READ_AGAIN)
 def a_label_is_stored_after_its_image_failed_and_not_answered(world: World) -> None:
-    """A worker fails an image whose source was refused; another one, which stood still, stores the label and dies."""
+    """A worker fails an image since its source was refused; another, which stood still, stores the label and dies."""
     job = world.clients.new_job(source=[("good", 1)])
     world.faults.armed.append(("worker", "outputs.put", "frozen before"))
     world.run(20, 4)

@@ -75,7 +75,7 @@ class Table:
         self.call("TransactWriteItems", apply)
 
     def expire(self) -> None:
-        """Delete the items whose time is over; it is the table that does so, without a call."""
+        """Delete the items that have expired; it is the table that does so, without a call."""
         for key in [key for key, item in self.items.items() if item.get("expires_at", self.clock()) < self.clock()]:
             del self.items[key]
 

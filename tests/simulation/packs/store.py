@@ -13,7 +13,7 @@ from tests.simulation.packs.rules import ALL, SLOT, Guard, Guards, Lines, Reques
 from tests.simulation.packs.services import Bucket, Item, Queue, RefusedError, Table, Write
 
 TRIES: Final = 8
-"""Tries of a call whose outcome is unknown, or of a read and a conditional write, before its caller gives up."""
+"""Tries of a call with an unknown outcome, or of a read and a conditional write, before its caller gives up."""
 TRANSACTION_PACKS: Final = 2
 """Packs of one transaction; 99 in the product, since DynamoDB allows 100 items."""
 
@@ -39,7 +39,7 @@ class Cloud:
 
     Attributes:
         heartbeats: the messages that each worker holds, by its name, as of its last heartbeat.
-        ended: the names of the workers whose instances have ended.
+        ended: the names of the workers of instances that have ended.
     """
 
     table: Table

@@ -95,7 +95,7 @@ def _claim(cloud: Cloud, job: str, key: str, mine: Item) -> Item:
 
 
 def _renew(cloud: Cloud, job: str, key: str, claim: Item, refused: Sequence[int]) -> Item:
-    """Replace in a claim the packs whose objects were too old to be accepted; return the claim that holds then."""
+    """Replace in a claim the packs with objects too old to be accepted; return the claim that holds then."""
     packs = {pack: item for pack, item in claim["packs"].items() if pack not in refused}
     ids = {pack: cloud.new_id() for pack in refused}
     fresh = {new: {**claim["packs"][pack], "key": f"{job}/{new}.tar"} for pack, new in ids.items()}
