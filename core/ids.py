@@ -2,6 +2,10 @@
 
 Both ids are ULIDs: 26 characters, ordered by time, with a random tail (https://github.com/ulid/spec). The ids of
 images with a position are ordered by it.
+
+Images are carried in packs (`core/jobs/packs.py`), and the id of an image names its pack. After the 48 bits of the
+time come 32 bits: the position of the pack's first image in the job, or a random number, times `PLACES`, plus the
+place of the image in its pack. The id of a pack is that of its first image, at the place 0.
 """
 
 import os
@@ -21,6 +25,11 @@ MAX_AHEAD_MILLISECONDS = 20_000
 """How far the last id may be ahead of the clock: twice the error of two clocks that agree (`services/clock.py`)."""
 MAX_POSITION = 9_999_999
 """Highest position of an image in its job."""
+
+PLACES = 64
+"""Places of a pack that ids can tell apart."""
+_TAIL_BITS = 48
+_PLACE_MASK = (PLACES - 1) << _TAIL_BITS
 
 FIRST_ID = "0"
 """Sorts before every id."""
@@ -47,7 +56,8 @@ class _Ids:
         self._last = self._now()
 
     def _now(self) -> ULID:
-        return ULID.from_timestamp(epoch_seconds())
+        # Without its place; and without the first bit of its tail, so that no successor has a place.
+        return ULID.from_int(int(ULID.from_timestamp(epoch_seconds())) & ~(_PLACE_MASK | 1 << (_TAIL_BITS - 1)))
 
     def next(self) -> ULID:
         with self._lock:
@@ -62,24 +72,42 @@ _ids = _Ids()
 
 
 def new_id() -> str:
-    """Return a new ULID for a job, an image or a process, greater than any earlier one unless the clock was wrong."""
+    """Return a new ULID for a job, a pack or a process, greater than any earlier one unless the clock was wrong."""
     return str(_ids.next())
 
 
+def image_id_at(pack_id: str, place: int) -> str:
+    """Return the id of the image at `place`, 0 to `PLACES` - 1, of a pack."""
+    return str(ULID.from_int(int(ULID.from_str(pack_id)) | place << _TAIL_BITS)) if place else pack_id
+
+
+def pack_of(image_id: str) -> str:
+    """Return the id of the pack that an image is in."""
+    return str(ULID.from_int(int(ULID.from_str(image_id)) & ~_PLACE_MASK))
+
+
+def place_of(image_id: str) -> int:
+    """Return the place of an image in its pack."""
+    return (int(ULID.from_str(image_id)) & _PLACE_MASK) >> _TAIL_BITS
+
+
 def positioned_id(job_id: str, position: int) -> str:
-    """Return a new id for the image at `position`, 0 to `MAX_POSITION`, of a job.
+    """Return a new id for the pack with the image at `position`, 0 to `MAX_POSITION`, of a job as its first one.
 
     It has the time of its job, then the position, so the images of a job are in the order of their positions and
     before those without one.
     """
-    start = ULID.from_str(job_id).bytes[:6]
-    return str(ULID.from_bytes(start + position.to_bytes(4, "big") + os.urandom(6)))
+    return _positioned(job_id, position, os.urandom(6))
 
 
 def listed_id(job_id: str, position: int) -> str:
     """Return the id of the image at `position` of a job from S3: always the same, ordered as by `positioned_id`."""
-    tail = sha256(f"{job_id} {position}".encode()).digest()[:6]
-    return str(ULID.from_bytes(ULID.from_str(job_id).bytes[:6] + position.to_bytes(4, "big") + tail))
+    return _positioned(job_id, position, sha256(f"{job_id} {position}".encode()).digest()[:6])
+
+
+def _positioned(job_id: str, position: int, tail: bytes) -> str:
+    start = ULID.from_str(job_id).bytes[:6]
+    return str(ULID.from_bytes(start + (PLACES * position).to_bytes(4, "big") + tail))
 
 
 def received_at(ref: ImageRef) -> datetime | None:

@@ -40,6 +40,8 @@ SETTLE_POLLS: Final = 15
 """Polls, one a second, for images of a slice that the server has begun to accept."""
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PLACES: Final = 64
+"""Places of an image in its pack: ids have the position of the pack, times this number, plus the place."""
 
 
 class JobClosedError(FleetsightClientError):
@@ -312,12 +314,13 @@ def read_unchanged(file: ListedFile, max_bytes: int) -> bytes | RejectedFile:
 def first_id(job_id: str, position: int) -> str:
     """Return the lowest id of an image at `position` of a job: the job's time, the position, and zeros."""
     time = _number(job_id) >> 80
-    return _ulid((time << 80) | (position << 48))
+    return _ulid((time << 80) | (_PLACES * position << 48))
 
 
 def position_of(image_id: str) -> int:
     """Return the position in the id of an image that was sent with one."""
-    return (_number(image_id) >> 48) & 0xFFFF_FFFF
+    first, place = divmod((_number(image_id) >> 48) & 0xFFFF_FFFF, _PLACES)
+    return first + place
 
 
 def _number(ulid: str) -> int:

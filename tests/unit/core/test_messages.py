@@ -12,7 +12,19 @@ from pydantic import ValidationError
 
 from core.config import MIN_MESSAGE_BYTES
 from core.fleet.models import HistoryBlock, JournalEntry, LaunchJournal, points_since
-from core.ids import ImageRef, first_id_of, is_id, new_id
+from core.ids import (
+    MAX_POSITION,
+    PLACES,
+    ImageRef,
+    first_id_of,
+    image_id_at,
+    is_id,
+    listed_id,
+    new_id,
+    pack_of,
+    place_of,
+    positioned_id,
+)
 from core.jobs.keys import input_key, output_key, parse_key
 from core.messages import (
     MAX_REPORTED_MODELS,
@@ -291,6 +303,19 @@ def test_the_first_id_of_a_moment_parts_earlier_ids_from_later_ones() -> None:
     assert is_id(first)
     assert before < first < first_id_of(moment + timedelta(milliseconds=1))
     assert new_id() < first_id_of(datetime.now(UTC) + timedelta(seconds=5))
+
+
+@given(st.sampled_from(["new", "positioned", "listed"]), st.integers(0, MAX_POSITION), st.integers(0, PLACES - 1))
+def test_the_id_of_an_image_names_its_pack_and_its_place(kind: str, position: int, place: int) -> None:
+    pack_id = {"new": lambda _job, _at: new_id(), "positioned": positioned_id, "listed": listed_id}[kind](
+        ID, position
+    )
+    image_id = image_id_at(pack_id, place)
+    assert is_id(image_id)
+    assert (pack_of(image_id), place_of(image_id)) == (pack_id, place)
+    assert pack_id <= image_id
+    if kind != "new" and position < MAX_POSITION:
+        assert image_id < positioned_id(ID, position + 1)
 
 
 def test_keys_lead_back_to_their_image() -> None:

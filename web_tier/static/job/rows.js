@@ -2,23 +2,26 @@
 
 import { ORDERS } from "./orders.js";
 
-// The id of an image with a place that the upload chose: the time of its job, then the place (core/ids.py), in base 32.
+// The id of an image with a position that the upload chose, in base 32: the time of its job, then the position of its
+// pack and its place in that (core/ids.py).
 const DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const TIME_DIGITS = 10;
-const PLACE_DIGITS = 7; // 35 bits, of which the first 32 are the place
+const POSITION_DIGITS = 7; // 35 bits: 26 for the position of the pack, 6 for the place, 3 of what follows
+const PLACES = 64;
 
-/** Return the place of an image in the upload of its job, or null if the upload chose none. */
+/** Return the position of an image in the upload of its job, or null if the upload chose none. */
 function positionOf(id, jobId) {
     if (!id.startsWith(jobId.slice(0, TIME_DIGITS))) return null;
-    const digits = [...id.slice(TIME_DIGITS, TIME_DIGITS + PLACE_DIGITS)];
-    return Math.floor(digits.reduce((sum, digit) => 32 * sum + DIGITS.indexOf(digit), 0) / 8);
+    const digits = [...id.slice(TIME_DIGITS, TIME_DIGITS + POSITION_DIGITS)];
+    const field = Math.floor(digits.reduce((sum, digit) => 32 * sum + DIGITS.indexOf(digit), 0) / 8);
+    return Math.floor(field / PLACES) + (field % PLACES);
 }
 
-/** Return an id for the row of a file at a place of the upload; it sorts as the image's id will. */
+/** Return an id for the row of a file at a position of the upload; it sorts as the image's id will. */
 function idAt(position, jobId) {
-    let rest = 8 * position;
+    let rest = 8 * PLACES * position;
     let digits = "";
-    for (let count = 0; count < PLACE_DIGITS; count += 1) {
+    for (let count = 0; count < POSITION_DIGITS; count += 1) {
         digits = DIGITS[rest % 32] + digits;
         rest = Math.floor(rest / 32);
     }
