@@ -5,7 +5,8 @@ nothing. A response that cannot be recorded delays no other: it alone is given b
 `MAX_RECEIVES` it is dropped, and the reconciler reads its result from the output bucket.
 
 On AWS each call takes some milliseconds. So a round takes many messages while many wait, and its calls are made side
-by side. While messages of a round are deleted, those of the next one are received and recorded.
+by side. While the messages of a round are recorded, those of the next one are received, and those of the last one are
+deleted.
 """
 
 import logging
@@ -61,7 +62,8 @@ class Collector:
         outputs: the output bucket, with the predictions of responses that were too large for the queue.
         registry: records the heartbeats of the workers.
         pool: receives side by side; None: one after another.
-        ending: deletes the messages of a round beside the next one; None: before it.
+        beside: receives the messages of the next round and deletes those of the last one, both during a round; None:
+            one after another.
     """
 
     responses: Queue
@@ -70,9 +72,11 @@ class Collector:
     tenure: Tenure
     registry: WorkerRegistry = field(default_factory=WorkerRegistry)
     pool: Executor | None = None
-    ending: Executor | None = None
+    beside: Executor | None = None
     _ended: "Future[None] | None" = field(default=None, init=False)
     """The end of the last round."""
+    _next: "Future[tuple[float, list[ReceivedMessage]]] | None" = field(default=None, init=False)
+    """What `_receive` returns for the next round, while many messages wait."""
     _empty_polls: list[float] = field(default_factory=list, init=False)
     _counted_at: float = field(default=float("-inf"), init=False)
     _received: int = field(default=0, init=False)
@@ -80,12 +84,18 @@ class Collector:
 
     def tick(self) -> float:
         """Collect the messages; return the seconds until the next round: 0, since receiving waits."""
-        asked_at = self.registry.clock.monotonic()
-        messages = self._receive()
-        if not self.tenure.active():
+        received, self._next = self._next, None
+        asked_at, messages = self._receive() if received is None else received.result()
+        if self.tenure.active():
+            if self.beside is not None and len(messages) > BATCH:
+                self._next = self.beside.submit(self._receive)
+            self._collect(messages)
+        else:
             self._return_to_next_holder(messages)
+        if not self.tenure.active():
+            if self._next is not None:
+                self._return_to_next_holder(self._next.result()[1])
             return 0.0
-        self._collect(messages)
         if (until := self._received_until(asked_at, is_empty=not messages)) is not None:
             self.registry.mark_read_until(until)
         return 0.0
@@ -94,18 +104,20 @@ class Collector:
         """Make messages visible now, so that the next holder of the lease receives them at once."""
         self.responses.change_visibility([message.receipt for message in messages], 0)
 
-    def _receive(self) -> list[ReceivedMessage]:
-        """Return the messages of a round: of one receive, or of several at once while many messages wait.
+    def _receive(self) -> tuple[float, list[ReceivedMessage]]:
+        """Return the messages of a round, and when they were asked for.
 
-        A receive may bring fewer messages than wait, so the number of the last round counts, too.
+        They are those of one receive, or of several at once while many messages wait. A receive may bring fewer
+        messages than wait, so the number of the last round counts, too.
         """
+        asked_at = self.registry.clock.monotonic()
         messages = self.responses.receive(wait_seconds=POLL_SECONDS)
         waiting = max(len(messages), self._received) if messages else 0
         further = min(MAX_BATCHES - 1, 2 * waiting // BATCH)
         for batch in side_by_side(self.pool, self._receive_more, range(further)):
             messages += batch
         self._received = len(messages)
-        return messages
+        return asked_at, messages
 
     def _receive_more(self, _number: int) -> list[ReceivedMessage]:
         try:
@@ -131,10 +143,10 @@ class Collector:
         before, self._ended = self._ended, None
         if before is not None:
             before.result()
-        if self.ending is None or not messages:
+        if self.beside is None or not messages:
             end()
         else:
-            self._ended = self.ending.submit(end)
+            self._ended = self.beside.submit(end)
 
     def _end(self, messages: Sequence[ReceivedMessage], failed: Collection[str]) -> None:
         """Delete messages, but give back those with `failed` receipts: for longer each time, and not for ever."""

@@ -104,7 +104,7 @@ def controller_loops(
         tenure,
         registry=registry,
         pool=services.calls,
-        ending=services.ending,
+        beside=services.beside,
     )
     reconciler = Reconciler(
         store=store,

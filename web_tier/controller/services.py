@@ -37,7 +37,7 @@ class ControllerServices:
         sources: the buckets from which jobs take images, and to which results are copied.
         clients: of AWS's services.
         calls: makes calls for results side by side. Nothing else uses it, so that results wait for no other work.
-        ending: ends rounds of the collector, which wait for calls of `calls`.
+        beside: receives for the next round of the collector and ends the last one; both wait for calls of `calls`.
         signals: of new requests, from other processes of this machine.
         metrics: what all loops of this process count, over its tenures.
     """
@@ -55,7 +55,7 @@ class ControllerServices:
     signals: DemandListener
     clients: Clients
     calls: Executor = field(default_factory=lambda: ThreadPoolExecutor(CALLS, thread_name_prefix="calls"))
-    ending: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="ending"))
+    beside: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="beside"))
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
 
     @classmethod
@@ -95,7 +95,7 @@ class ControllerServices:
     def close(self) -> None:
         """Drop the calls that have not begun, and export the spans that wait, so that the process can end."""
         SPANS.stop()
-        for pool in (self.calls, self.ending):
+        for pool in (self.calls, self.beside):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -12,13 +12,13 @@ from core.jobs.keys import output_key
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Heartbeat, Prediction, StoredResult
 from services.lease import Tenure
-from services.sqs import OutgoingMessage
+from services.sqs import BATCH, OutgoingMessage
 from tests.support.autoscaler import Clock
 from tests.support.jobs import statuses_of
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
-from tests.support.result_path import IMAGES, JOBS, REFS, ResultPath, done, figures, stored_jobs
+from tests.support.result_path import IMAGES, JOBS, REFS, InlineExecutor, ResultPath, done, figures, stored_jobs
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.controller.collector import (
     COUNT_AGE_SECONDS,
@@ -200,10 +200,12 @@ def test_without_the_lease_every_message_is_returned_at_once_and_nothing_written
     assert site.registry.read_until is None
 
 
+@pytest.mark.parametrize("number", [1, 100], ids=["alone", "with those received for the next round"])
 def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     site = Site()
+    monkeypatch.setattr(site.collector, "beside", InlineExecutor())
     store_each = site.writer.store_each
 
     def lose_lease(
@@ -214,10 +216,24 @@ def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder
         return stored
 
     monkeypatch.setattr(site.writer, "store_each", lose_lease)
-    site.send(done(REFS[0]), beat("i-2"))
+    site.send(done(REFS[0]), *[beat("i-2")] * number)
     site.tick()
     assert statuses_of(site.store, ONE) == {REFS[0].image_id: "done"}
-    assert site.queue.counts().visible == 2
+    assert site.queue.counts().visible == 1 + number
+
+
+def test_messages_are_received_beside_a_round_and_the_queue_counts_as_read_since_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site()
+    monkeypatch.setattr(site.collector, "beside", InlineExecutor())
+    site.send(*[beat(f"i-{number}") for number in range(2 * BATCH)])
+    begun = site.clock.now
+    site.tick(EMPTY_POLLS)
+    assert len(site.registry.statuses()) == 2 * BATCH
+    assert site.registry.read_until == begun - COUNT_AGE_SECONDS, "by the count of the queue"
+    site.tick()
+    assert site.registry.read_until == begun, "the first empty poll was made beside the first round"
 
 
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
