@@ -11,6 +11,8 @@ from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
 from app_tier.engines import Batch, LoadedModel, Possible
 from app_tier.task import Task, refuse
+from core.ids import place_of
+from core.jobs.keys import input_key
 from core.label_sets import classes_in
 from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
 from services.clock import CLOCK
@@ -64,9 +66,10 @@ class Classifier:
                 probabilities = shares_of(row)
             best, labels = probabilities[possible], tuple(labels[each] for each in possible)
         top = top_labels(best, labels, self.top_k)
+        ref, request = task.delivery.ref, task.delivery.request
         prediction = Prediction(
-            job_id=task.delivery.request.job_id,
-            image_id=task.delivery.request.image_id,
+            job_id=ref.job_id,
+            image_id=ref.image_id,
             status="done",
             label=top[0].label,
             score=top[0].score,
@@ -76,8 +79,8 @@ class Classifier:
             model=Model(name=bundle.name, digest=bundle.digest),
             worker=self.worker,
             attempts=task.delivery.receives,
-            attempt=task.delivery.request.attempt,
-            key=task.delivery.request.key,
+            attempt=request.attempt,
+            key=input_key(ref, request.extensions[place_of(ref.image_id)]),
             queued_at=task.delivery.queued_at,
             timings=task.timings,
             traceparent=task.traceparent,

@@ -302,7 +302,7 @@ class LoadedModels:
             if not (has_ended or is_pausing):
                 self._waiting.setdefault(place, []).append(task)
                 # An earlier try of its fetch may have needed the model that now makes room for another one.
-                self._recovery.in_flight.wait_for_model(task.delivery)
+                self._recovery.in_flight.set_aside([task.delivery])
                 needs_thread = not self.is_loading
                 self.is_loading = True
         if has_ended:

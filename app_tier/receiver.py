@@ -1,14 +1,13 @@
 """The receiver: long polls for no more messages than can be held."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.recovery import At, StepRecovery, classify_error
 from app_tier.task import Delivery, Task, new_task
-from core.jobs.buckets import check_key
 from core.messages import RequestMessage
 from services.errors import MessageError
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS, OutgoingMessage, Queue, ReceivedMessage
@@ -23,9 +22,6 @@ A message that is delivered to a poll of a worker that has gone stays invisible 
 is always waited for, and it must not make a stop wait. A second costs at most `idle_seconds` requests before the
 worker ends itself, and still asks all of SQS's servers, as every long poll does.
 """
-
-WAIT_SECONDS = 60.0
-"""Longest wait for room, after which the receiver waits again."""
 
 MALFORMED_RECEIVES = 5
 """Receives after which a message that is no request becomes a dead letter."""
@@ -67,7 +63,7 @@ class Receiver:
         while not self._lifetime.over:
             if (pause := self._backoff.pause_seconds()) and self._lifetime.wait(pause):
                 break
-            if room := self._in_flight.wait_for_room(min(BATCH, self._in_flight.capacity), WAIT_SECONDS):
+            if room := self._in_flight.wait_for_room(min(BATCH, self._in_flight.capacity)):
                 self._receive_once(room)
 
     def _receive_once(self, room: int) -> None:
@@ -84,8 +80,8 @@ class Receiver:
         self._failing_since = None
         self._backoff.succeeded(RECEIVE)
         if received:
-            deliveries = parse_messages(received)
-            self._bury(received, deliveries)
+            deliveries, malformed = parse_messages(received)
+            self._bury(malformed)
             for delivery in self._in_flight.hold(deliveries, asked_at):
                 if self._lifetime.over:
                     self._extender.give_back([delivery])
@@ -109,18 +105,15 @@ class Receiver:
         except (BotoCoreError, ClientError) as error:
             _log.warning("could not read the counts of the request queue", extra={"error": str(error)})
             return False
-        starved = counts.visible > 0 and counts.in_flight >= MAX_IN_FLIGHT / 2
-        if starved:
+        if starved := counts.visible > 0 and counts.in_flight >= MAX_IN_FLIGHT / 2:
             _log.warning("too many messages are in flight; the worker waits", extra=asdict(counts))
         return starved
 
-    def _bury(self, received: Sequence[ReceivedMessage], deliveries: Iterable[Delivery]) -> None:
+    def _bury(self, malformed: Iterable[ReceivedMessage]) -> None:
         """Move messages that are no requests to the dead letters, once they were received often enough."""
-        requests = {delivery.receipt for delivery in deliveries}
-        malformed = (message for message in received if message.receipt not in requests)
-        old = [message for message in malformed if message.receive_count >= MALFORMED_RECEIVES]
+        old = (message for message in malformed if message.receive_count >= MALFORMED_RECEIVES)
+        letters = [OutgoingMessage(message.receipt, message.body, message.group) for message in old]
         try:
-            letters = [OutgoingMessage(message.receipt, message.body, message.group) for message in old]
             kept = {letter.id for letter in self._dead_letters.send(letters)}
             self._queue.delete([letter.id for letter in letters if letter.id not in kept])
         except (BotoCoreError, ClientError) as error:  # they come again
@@ -143,15 +136,20 @@ class Receiver:
         self._backoff.failed(RECEIVE)
 
 
-def parse_messages(received: Iterable[ReceivedMessage]) -> list[Delivery]:
-    """Return the deliveries of the messages that are requests; the others name no image that could be answered."""
-    deliveries = []
+def parse_messages(received: Iterable[ReceivedMessage]) -> tuple[list[Delivery], list[ReceivedMessage]]:
+    """Return the deliveries of the requests of one image, and the other messages, which cannot be answered."""
+    deliveries, malformed = list[Delivery](), list[ReceivedMessage]()
     for message in received:
         try:
             request = RequestMessage.from_json(message.body)
-            check_key(request)
-            deliveries.append(Delivery(message, request, request.suspect or message.receive_count > 1))
         except MessageError as error:
-            more = {"message_id": message.id, "receive_count": message.receive_count, "error": str(error)}
-            _log.warning("not a request", extra=more)
-    return deliveries
+            reason = str(error)
+        else:
+            if len(request.places) == 1:
+                deliveries.append(Delivery(message, request, request.suspect or message.receive_count > 1))
+                continue
+            reason = f"it asks for {len(request.places)} images: send a request for each"
+        malformed.append(message)
+        more = {"message_id": message.id, "receive_count": message.receive_count, "error": reason}
+        _log.warning("not a request", extra=more)
+    return deliveries, malformed

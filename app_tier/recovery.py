@@ -213,11 +213,8 @@ class Step(Generic[T]):
         deliveries = [task.delivery for task in tasks]
         at: At | None = None
         failures, since, passed_before = 0, 0.0, 0
-        while (error := self._attempt(tasks)) is not None:
-            fault = self._classify(error, tasks)
-            if fault.failure is not None:
-                self._refuse_all(tasks, fault.failure)
-                return
+        while (failed := self._attempt(tasks)) is not None:
+            error, fault = failed
             if fault.at is At.WORKER:
                 self._recovery.lifetime.fail(fault.reason)
                 extender.give_back(deliveries)
@@ -245,21 +242,20 @@ class Step(Generic[T]):
             (in_flight.remove if is_left else extender.give_back)(deliveries)
             return
 
-    def _attempt(self, tasks: Sequence[Task[T]]) -> Exception | None:
-        """Do the step once; return its exception, or None."""
+    def _attempt(self, tasks: Sequence[Task[T]]) -> tuple[Exception, Fault] | None:
+        """Do the step once; return its error and the fault, or None if each task was passed on or refused."""
         try:
             with self._recovery.in_flight.step(lambda: [task.delivery for task in tasks]):
                 self._do(tasks)
         except Exception as error:  # noqa: BLE001 (the edge: the next image must get its turn)
-            return error
+            fault = self._classify(error, tasks)
+            if fault.failure is None:
+                return error, fault
+            _log.info("cannot be classified", extra={"images": _images(tasks), "code": fault.failure.code})
+            for task in tasks:
+                self._refuse(task, fault.failure)
         self._pass()
         return None
-
-    def _refuse_all(self, tasks: Sequence[Task[T]], failure: Failure) -> None:
-        self._pass()
-        _log.info("cannot be classified", extra={"images": _images(tasks), "code": failure.code})
-        for task in tasks:
-            self._refuse(task, failure)
 
     def _pass(self) -> None:
         self._passed += 1
@@ -280,4 +276,4 @@ class Step(Generic[T]):
 
 
 def _images(tasks: Sequence[Task[object]]) -> list[str]:
-    return [task.delivery.request.image_id for task in tasks]
+    return [task.delivery.ref.image_id for task in tasks]

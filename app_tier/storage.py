@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from app_tier.task import Delivery, Task
 from core.images import ImageLimits, too_large
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.messages import ClassificationResult, Prediction, response_within
+from core.messages import ClassificationResult, Prediction, Response, response_within
 from services.clock import CLOCK, Clock
 from services.errors import ObjectTooLargeError
 from services.recent_dict import RecentDict
@@ -37,7 +37,7 @@ def answered_before(task: Task[None], outputs: OutputBucket) -> Task[Classificat
 
     The image may have been deleted since, as soon as its label was stored, while this delivery was on its way.
     """
-    earlier = outputs.prediction(task.delivery.request.ref)
+    earlier = outputs.prediction(task.delivery.ref)
     return _repeat(task, earlier) if earlier is not None and earlier.status == "done" else None
 
 
@@ -59,13 +59,12 @@ def respond(tasks: Sequence[Task[ClassificationResult]], responses: Queue) -> li
 
     A response that is too large for the queue loses its last labels, or refers to the stored prediction.
     """
-    fitting = [response_within(task.payload, responses.max_message_bytes) for task in tasks]
-    messages = [
-        OutgoingMessage(each.image_id, each.to_json(), task.delivery.received.group)
-        for task, each in zip(tasks, fitting, strict=True)
-    ]
-    refused = set(responses.send(messages))
-    return [task.delivery for task, message in zip(tasks, messages, strict=True) if message not in refused]
+    messages = []
+    for task in tasks:
+        response = response_within(Response(results=(task.payload,)), responses.max_message_bytes)
+        messages.append(OutgoingMessage(task.delivery.receipt, response.to_json(), task.delivery.received.group))
+    refused = {message.id for message in responses.send(messages)}
+    return [task.delivery for task in tasks if task.delivery.receipt not in refused]
 
 
 def delete(answered: Sequence[Delivery], requests: Queue) -> None:
@@ -83,15 +82,15 @@ def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult
 
 
 def fetch(task: Task[None], inputs: InputBucket, limits: ImageLimits, clock: Clock = CLOCK) -> Task[bytes]:
-    """Return the task with the object that its request names.
+    """Return the task with its image.
 
     Raises:
-        NotFoundError: the object is gone.
+        NotFoundError: the object of its pack is gone.
         ImageRejectedError: it is larger than an image may be, and was not read.
     """
     before = clock.monotonic()
     try:
-        data = inputs.original(task.delivery.request, limits.max_bytes)
+        data = inputs.requested(task.delivery.request, task.delivery.ref, limits.max_bytes)
     except ObjectTooLargeError as error:
         raise too_large(error.size, limits) from error
     took = (clock.monotonic() - before) * 1000

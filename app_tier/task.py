@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from app_tier.engines import LoadedModel
+from core.ids import ImageRef
 from core.messages import Failure, ImageContent, Prediction, RequestMessage, Timings, failed
 from services.clock import epoch_seconds
 from services.sqs import ReceivedMessage
@@ -30,6 +31,11 @@ class Delivery:
     request: RequestMessage
     is_suspect: bool = False
     has_priority: bool = False
+
+    @property
+    def ref(self) -> ImageRef:
+        """Its image: workers take requests of one."""
+        return self.request.refs[0]
 
     @property
     def receipt(self) -> str:
@@ -113,12 +119,7 @@ def new_task(delivery: Delivery) -> Task[None]:
 
 def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction]:
     """Return the task with the result of an image that cannot be classified."""
-    delivery = task.delivery
-    attempts, attempt = delivery.receives, delivery.request.attempt
-    prediction = failed(delivery.request.ref, failure, worker=worker, attempts=attempts, attempt=attempt)
-    more = {
-        "timings": task.timings,
-        "queued_at": delivery.queued_at,
-        "traceparent": task.traceparent,
-    }
+    delivery, attempt = task.delivery, task.delivery.request.attempt
+    prediction = failed(delivery.ref, failure, worker=worker, attempts=delivery.receives, attempt=attempt)
+    more = {"timings": task.timings, "queued_at": delivery.queued_at, "traceparent": task.traceparent}
     return task.with_payload(prediction.model_copy(update=more))

@@ -4,7 +4,7 @@ import logging
 import math
 import random
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,7 +33,6 @@ MAX_POSTPONED: Final = 1_000
 """Postponed deliveries for which there is room besides the others: they take little memory, and keep no worker from
 images of other models. SQS allows all workers together 120,000."""
 
-
 MANY_RECEIVES: Final = 3
 """Receives from which on a message must not be endangered by images that no worker has tried yet."""
 
@@ -47,7 +46,7 @@ class _Entry:
     is_named: bool = False
     is_started: bool = True
     model: str | None = None
-    postponed_until: float | None = None
+    postponed_until: float = math.inf
 
 
 class InFlightMessages:
@@ -59,11 +58,8 @@ class InFlightMessages:
     `first_seconds` is the visibility timeout of a message that no heartbeat has named yet.
     """
 
-    def __init__(
-        self, capacity: int, visibility_seconds: int, clock: Clock = CLOCK, first_seconds: int | None = None
-    ) -> None:
-        self.capacity, self._visibility_seconds, self._clock = capacity, visibility_seconds, clock
-        self.first_seconds = min(first_seconds or visibility_seconds, visibility_seconds)
+    def __init__(self, capacity: int, first_seconds: int, clock: Clock = CLOCK) -> None:
+        self.capacity, self.first_seconds, self._clock = capacity, first_seconds, clock
         self._entries: dict[str, _Entry] = {}
         self._steps: dict[int, tuple[float, Callable[[], Sequence[Delivery]]]] = {}
         self._changed = threading.Condition()
@@ -83,8 +79,7 @@ class InFlightMessages:
     @property
     def is_endangered(self) -> bool:
         """Whether a message is in flight that was received `MANY_RECEIVES` times."""
-        with self._changed:
-            return any(entry.delivery.receives >= MANY_RECEIVES for entry in self._entries.values())
+        return bool(self._where(lambda entry: entry.delivery.receives >= MANY_RECEIVES))
 
     def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> list[Delivery]:
         """Add deliveries, which are started, and return them, each with priority or without.
@@ -107,8 +102,8 @@ class InFlightMessages:
                 has_priority = has_noisy_group and is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
                 with_priority += has_priority
                 ours = replace(delivery, has_priority=has_priority)
-                hidden_until, hidden_seconds = asked_at + self.first_seconds, self.first_seconds
-                self._entries[ours.receipt] = _Entry(ours, hidden_until, self._clock.monotonic(), hidden_seconds)
+                hidden_until, held_since = asked_at + self.first_seconds, self._clock.monotonic()
+                self._entries[ours.receipt] = _Entry(ours, hidden_until, held_since, self.first_seconds)
                 held.append(ours)
         return held
 
@@ -133,23 +128,23 @@ class InFlightMessages:
             self._changed.notify_all()
         return [each for each, entry in found if entry and (entry.hidden_until > now or not only_hidden)]
 
-    def postpone(self, deliveries: Sequence[Delivery], until: float) -> bool:
-        """Keep `deliveries` invisible until `until`, when they are `due`; return False if the worker ends."""
+    def set_aside(self, deliveries: Sequence[Delivery], until: float = math.inf) -> bool:
+        """Note that `deliveries` leave the pipeline, and need no loaded model; return False if the worker ends.
+
+        They wait until their model is loaded, or are postponed until `until`, when they are `due`.
+        """
         with self._changed:
-            if self._closed:
-                return False
             for delivery in deliveries:
                 if (entry := self._entries.get(delivery.receipt)) is not None:
                     entry.delivery, entry.postponed_until = delivery, until
                     entry.is_started, entry.model = False, None
             self._changed.notify_all()
-            return True
+            return not self._closed
 
     def due(self) -> list[Delivery]:
         """Return the postponed deliveries with a time that has come."""
         now = self._clock.monotonic()
-        with self._changed:
-            return [each.delivery for each in self._entries.values() if (each.postponed_until or math.inf) <= now]
+        return self._where(lambda entry: entry.postponed_until <= now)
 
     # Models
 
@@ -158,13 +153,6 @@ class InFlightMessages:
         with self._changed:
             if (entry := self._entries.get(delivery.receipt)) is not None:
                 entry.model = model
-
-    def wait_for_model(self, delivery: Delivery) -> None:
-        """Note that `delivery` leaves the pipeline until its model is loaded, and needs no loaded model yet."""
-        with self._changed:
-            if (entry := self._entries.get(delivery.receipt)) is not None:
-                entry.is_started, entry.model = False, None
-                self._changed.notify_all()
 
     def holds(self, delivery: Delivery) -> bool:
         """Return whether `delivery` is in flight."""
@@ -182,28 +170,24 @@ class InFlightMessages:
 
     def outside(self) -> list[Delivery]:
         """Return the deliveries that are in no stage of the pipeline."""
-        with self._changed:
-            return [entry.delivery for entry in self._entries.values() if not entry.is_started]
+        return self._where(lambda entry: not entry.is_started)
 
     def everything(self) -> list[Delivery]:
         """Return all deliveries in flight."""
-        with self._changed:
-            return [entry.delivery for entry in self._entries.values()]
+        return self._where(lambda _: True)
 
     # Names
 
     def has_unnamed(self, seconds: float) -> bool:
         """Return whether a delivery has been in flight for `seconds`, and no heartbeat has named it."""
         before = self._clock.monotonic() - seconds
-        with self._changed:
-            return any(not each.is_named and each.held_since <= before for each in self._entries.values())
+        return bool(self._where(lambda entry: not entry.is_named and entry.held_since <= before))
 
     def mark_named(self, receipts: Iterable[str]) -> None:
         """Note that a heartbeat has named the deliveries of `receipts`, so that they may be hidden for longer."""
         with self._changed:
-            for receipt in receipts:
-                if (entry := self._entries.get(receipt)) is not None:
-                    entry.is_named = True
+            for receipt in self._entries.keys() & receipts:
+                self._entries[receipt].is_named = True
 
     # Time
 
@@ -212,20 +196,12 @@ class InFlightMessages:
         with self._changed:
             return 0.0 if self._entries else self._clock.monotonic() - self._busy_until
 
-    def expiring(self) -> list[Delivery]:
-        """Return the deliveries that have used half of their visibility timeout or more."""
+    def expiring(self, *, is_named: bool) -> list[Delivery]:
+        """Return the deliveries, named or not, that have used half of their visibility timeout or more."""
         now = self._clock.monotonic()
-        with self._changed:
-            return [
-                entry.delivery
-                for entry in self._entries.values()
-                if entry.hidden_until <= now + entry.hidden_seconds / 2
-            ]
-
-    def is_named(self, delivery: Delivery) -> bool:
-        """Return whether a heartbeat has named `delivery`, so that it may be hidden for longer."""
-        with self._changed:
-            return (entry := self._entries.get(delivery.receipt)) is not None and entry.is_named
+        return self._where(
+            lambda entry: entry.is_named == is_named and entry.hidden_until <= now + entry.hidden_seconds / 2
+        )
 
     def extended(self, deliveries: Sequence[Delivery], asked_at: float, seconds: int) -> None:
         """Note that the visibility timeout of `deliveries` was set to `seconds` at `asked_at`."""
@@ -256,7 +232,7 @@ class InFlightMessages:
 
     # Waiting
 
-    def wait_for_room(self, most: int, seconds: float) -> int:
+    def wait_for_room(self, most: int, seconds: float | None = None) -> int:
         """Return how many more can be held, up to `most`; 0 if none can after `seconds`, or when closed.
 
         Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
@@ -277,8 +253,12 @@ class InFlightMessages:
             self._closed = True
             self._changed.notify_all()
 
+    def _where(self, condition: Callable[[_Entry], bool]) -> list[Delivery]:
+        with self._changed:
+            return [entry.delivery for entry in self._entries.values() if condition(entry)]
+
     def _room(self) -> int:
-        postponed = sum(entry.postponed_until is not None for entry in self._entries.values())
+        postponed = sum(entry.postponed_until < math.inf for entry in self._entries.values())
         return max(0, self.capacity - len(self._entries) + min(MAX_POSTPONED, postponed))
 
 
@@ -329,16 +309,13 @@ class VisibilityExtender:
         """Extend the timeouts that end soon; drop what hangs; give back what was postponed until now."""
         # Their timeouts end, so they are received again: one may be the cause.
         for delivery in self._in_flight.remove(self._in_flight.stuck(self._max_step_seconds)):
-            image = delivery.request.image_id
+            image = delivery.ref.image_id
             _log.error("gave up an image that hangs", extra={"image_id": image})
             self._on_hung(f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs")
         with self._calling:
-            expiring = defaultdict[bool, list[Delivery]](list)
-            for delivery in self._in_flight.expiring():
-                expiring[self._in_flight.is_named(delivery)].append(delivery)
-            self._extend(expiring[False], self._in_flight.first_seconds)
+            self._extend(self._in_flight.expiring(is_named=False), self._in_flight.first_seconds)
             seconds = self._jitter(self._visibility_seconds, 2 * self._visibility_seconds)
-            self._extend(expiring[True], min(seconds, MAX_VISIBILITY_SECONDS))
+            self._extend(self._in_flight.expiring(is_named=True), min(seconds, MAX_VISIBILITY_SECONDS))
         self.give_back(self._in_flight.due())
 
     def give_back(self, deliveries: Sequence[Delivery], delay_seconds: int = 0) -> None:
@@ -351,8 +328,8 @@ class VisibilityExtender:
         deleted. If the worker dies in between, there are two messages, which are answered alike. If SQS refuses the
         send, the message itself is made visible; if SQS does not answer, it becomes visible when its timeout ends.
         """
-        is_delayed = delay_seconds and self._queue.fifo
-        if is_delayed and self._in_flight.postpone(deliveries, self._clock.monotonic() + delay_seconds):
+        until = self._clock.monotonic() + delay_seconds
+        if delay_seconds and self._queue.fifo and self._in_flight.set_aside(deliveries, until):
             return
         for batch in in_batches(deliveries, BATCH):
             with self._calling:
@@ -376,17 +353,12 @@ class VisibilityExtender:
         except ClientError as error:
             _log.warning("could not send requests again", extra={"messages": len(ours), "error": str(error)})
             refused = {copy.id for copy in copies}
-        sent = [delivery.receipt for delivery in ours if delivery.receipt not in refused]
         try:
-            self._queue.delete(sent)
+            self._queue.change_visibility(sorted(refused), delay_seconds)
+            self._queue.delete([copy.id for copy in copies if copy.id not in refused])
         except (BotoCoreError, ClientError) as error:
-            # They come back when their visibility timeout ends, and are answered a second time.
-            _log.warning("could not delete what was sent again", extra={"messages": len(sent), "error": str(error)})
-        try:
-            self._queue.change_visibility([copy.id for copy in copies if copy.id in refused], delay_seconds)
-        except (BotoCoreError, ClientError) as error:
-            # They come back by themselves when their visibility timeout ends.
-            _log.warning("could not give back", extra={"messages": len(refused), "error": str(error)})
+            # They come back when their visibility timeout ends; what was sent again is answered a second time.
+            _log.warning("could not give back", extra={"messages": len(ours), "error": str(error)})
 
     def _extend(self, expiring: Sequence[Delivery], seconds: int) -> None:
         asked_at = self._clock.monotonic()

@@ -59,7 +59,7 @@ class Worker:
         self._drain_seconds = config.worker.drain_seconds
         self._started = {"worker": classifier.worker, "model": model.bundle.name, "digest": model.bundle.digest}
         visibility = config.queues.visibility_timeout_seconds
-        self._in_flight = InFlightMessages(sizing.in_flight, visibility, first_seconds=FIRST_SECONDS)
+        self._in_flight = InFlightMessages(sizing.in_flight, min(FIRST_SECONDS, visibility))
         self.lifetime = Lifetime(on_end=self._in_flight.close, is_protected=is_protected)
         max_step_seconds = MAX_CALLS_SECONDS + TRIES * HANG_FACTOR * config.worker.decode_seconds
         self._extender = VisibilityExtender(
@@ -123,7 +123,7 @@ class Worker:
         self._pipeline.give_back_waiting()
         if not self._in_flight.wait_until_empty(self._drain_seconds):
             left = self._in_flight.everything()
-            _log.warning("given back unfinished", extra={"images": [each.request.image_id for each in left]})
+            _log.warning("given back unfinished", extra={"images": [each.ref.image_id for each in left]})
             self._extender.give_back(left)
         self._extender.stop()
         return self._pipeline.stop()

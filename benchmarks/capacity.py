@@ -30,7 +30,7 @@ from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, LabelScore, Model, Timings
+from core.messages import ClassificationResult, LabelScore, Model, Response, Timings
 from localcloud.clients import ControlClient
 from localcloud.launch import LocalCloud
 from scripts.run.system import ROOT
@@ -133,12 +133,11 @@ def recording(samples: Sequence[CapacitySample]) -> Recording:
 
 def answer_body(image: ImageRecord) -> str:
     """Return a worker's response about an image: five labels of ImageNet, and a digest of its own."""
-    return ClassificationResult(
+    result = ClassificationResult(
         job_id=image.ref.job_id,
         image_id=image.ref.image_id,
         status="done",
         key=image.key,
-        sha256=image.ref.image_id.encode().hex().ljust(64, "0"),
         queued_at=datetime.now(UTC),
         label=TOP[0].label,
         score=TOP[0].score,
@@ -147,7 +146,8 @@ def answer_body(image: ImageRecord) -> str:
         worker="i-0123456789abcdef0",
         attempts=1,
         timings=Timings(queued=812.3, fetched=21.4, decoded=7.8, inferred=11.2, stored=24.9),
-    ).to_json()
+    )
+    return Response(results=(result,)).to_json()
 
 
 class CapacityBench:

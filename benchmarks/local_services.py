@@ -10,7 +10,7 @@ from core.ids import ImageRef, new_id
 from core.images import FORMATS
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
-from core.messages import ClassificationResult, parse_worker_message
+from core.messages import ClassificationResult, Response, parse_worker_message
 from core.provision import provision
 from localcloud.clients import ControlClient
 from localcloud.launch import LocalCloud
@@ -65,8 +65,9 @@ class LocalServices:
         """Yield the responses that wait, each with the moment at which it was sent (epoch seconds)."""
         while received := self.responses.receive(wait_seconds=0):
             self.responses.delete([each.receipt for each in received])
-            parsed = ((each.sent_at, parse_worker_message(each.body)) for each in received)
-            yield from ((sent_at, each) for sent_at, each in parsed if isinstance(each, ClassificationResult))
+            for message in received:
+                if isinstance(response := parse_worker_message(message.body), Response):
+                    yield from ((message.sent_at, each) for each in response.results)
 
 
 @contextmanager

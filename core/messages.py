@@ -8,9 +8,8 @@ ignored, so that an older reader understands a newer writer.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
@@ -24,11 +23,24 @@ from pydantic import (
 )
 
 from core.copying_model import CopyingModel
-from core.ids import ULID_PATTERN, ImageRef
+from core.ids import PLACES, ULID_PATTERN, ImageRef, image_id_at, pack_of, place_of
 from core.images import MAX_THUMBNAIL_BYTES
 from core.label_sets import MAX_SET_CHARACTERS, SET_PATTERN
 from core.tracing import parse_traceparent
 from services.errors import MessageError
+
+
+def _check_pack_id(pack_id: str) -> str:
+    if place_of(pack_id):
+        raise ValueError(f"{pack_id} is the id of no pack")
+    return pack_id
+
+
+def _check_order(places: tuple[int, ...]) -> tuple[int, ...]:
+    if list(places) != sorted(set(places)):
+        raise ValueError("places are in order, each once")
+    return places
+
 
 Id = Annotated[str, Field(pattern=ULID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -88,17 +100,24 @@ class WireModel(CopyingModel):
             raise MessageError(f"not a {cls.__name__}: {where}: {first['msg']}") from error
 
 
-class _ImageMessage(WireModel):
-    """A message about one image."""
+Extension = Annotated[str, Field(pattern=r"^[a-z0-9]{1,8}$")]
+Size = Annotated[int, Field(ge=0)]
+PackId = Annotated[Id, AfterValidator(_check_pack_id)]
+Place = Annotated[int, Field(ge=0, lt=PLACES)]
+"""The place of an image in its pack."""
+Places = Annotated[tuple[Place, ...], Field(min_length=1), AfterValidator(_check_order)]
 
-    version: Literal[1] = 1
+
+class _PackMessage(WireModel):
+    """A message about images of one pack."""
+
+    version: Literal[2] = 2
     job_id: Id
-    image_id: Id
+    pack_id: PackId
 
-    @property
-    def ref(self) -> ImageRef:
-        """The image of the message."""
-        return ImageRef(self.job_id, self.image_id)
+    def ref_at(self, place: int) -> ImageRef:
+        """Return the image at a place of the pack."""
+        return ImageRef(self.job_id, image_id_at(self.pack_id, place))
 
 
 class RequestedModel(WireModel):
@@ -122,18 +141,23 @@ class RequestedModel(WireModel):
         return self.digest if self.only is None else self.only.partition(" ")[0]
 
 
-class RequestMessage(_ImageMessage):
-    """The request to classify the object at `key` of the input bucket.
+class RequestMessage(_PackMessage):
+    """The request to classify images of a pack, whose object is in the input bucket.
 
     Attributes:
+        extensions: of the images of the pack, by place.
+        sizes: of all these images, in bytes.
+        positions: places of the images to classify; None for all.
         attempt: 0 for the first request of an image; each retry by its user has the next number.
-        suspect: whether its image may have ended a worker, as far as those knew that gave it back.
+        suspect: whether one of the images may have ended a worker, as far as those knew that gave it back.
         refusals: how often earlier messages of this request were given back because its model was not loaded.
         model: to classify with; None for the worker's own bundle (`worker.bundle`).
         traceparent: of the web tier's request that it follows from, or of the controller's repair.
     """
 
-    key: str = Field(max_length=100)
+    extensions: tuple[Extension, ...] = Field(min_length=1, max_length=PLACES)
+    sizes: tuple[Size, ...]
+    positions: Places | None = None
     submitted_at: AwareDatetime
     attempt: int = Field(default=0, ge=0)
     suspect: bool = False
@@ -141,27 +165,28 @@ class RequestMessage(_ImageMessage):
     model: RequestedModel | None = None
     traceparent: Traceparent = None
 
-    @classmethod
-    def about(
-        cls,
-        ref: ImageRef,
-        key: str,
-        submitted_at: datetime,
-        attempt: int = 0,
-        *,
-        model: RequestedModel | None = None,
-        traceparent: str | None = None,
-    ) -> Self:
-        """Return the request to classify the image `ref`, stored at `key`, with `model`."""
-        return cls(
-            job_id=ref.job_id,
-            image_id=ref.image_id,
-            key=key,
-            submitted_at=submitted_at,
-            attempt=attempt,
-            model=model,
-            traceparent=traceparent,
-        )
+    @model_validator(mode="after")
+    def _each_place_has_an_extension_and_a_size(self) -> Self:
+        if len(self.sizes) != len(self.extensions):
+            raise ValueError("a pack has as many sizes as extensions")
+        if self.places[-1] >= len(self.extensions):
+            raise ValueError(f"a pack of {len(self.extensions)} images has no place {self.places[-1]}")
+        return self
+
+    def asking_for(self, places: Sequence[int]) -> Self:
+        """Return the request for the images at these places."""
+        is_whole = len(places) == len(self.extensions)
+        return self.model_copy(update={"positions": None if is_whole else tuple(places)})
+
+    @property
+    def places(self) -> Sequence[int]:
+        """The places of the images to classify."""
+        return range(len(self.extensions)) if self.positions is None else self.positions
+
+    @property
+    def refs(self) -> list[ImageRef]:
+        """The images to classify."""
+        return [self.ref_at(place) for place in self.places]
 
 
 class LabelScore(WireModel):
@@ -198,8 +223,8 @@ class Failure(WireModel):
     message: str
 
 
-class ClassificationResult(_ImageMessage):
-    """The result of one image, in the response queue and in the job table.
+class ClassificationResult(WireModel):
+    """The result of one image.
 
     Attributes:
         key: of the classified object in the input bucket; absent if it was not read.
@@ -212,6 +237,9 @@ class ClassificationResult(_ImageMessage):
         traceparent: of the request; the job table does not have it.
     """
 
+    version: Literal[1] = 1
+    job_id: Id
+    image_id: Id
     status: Status
     key: str | None = Field(default=None, max_length=100)
     queued_at: AwareDatetime | None = None
@@ -229,6 +257,11 @@ class ClassificationResult(_ImageMessage):
     error: Failure | None = None
     traceparent: Traceparent = None
 
+    @property
+    def ref(self) -> ImageRef:
+        """The image."""
+        return ImageRef(self.job_id, self.image_id)
+
     @model_validator(mode="after")
     def _done_has_a_label_and_failed_has_an_error(self) -> Self:
         if self.status == "done" and (self.label is None or self.score is None):
@@ -238,39 +271,62 @@ class ClassificationResult(_ImageMessage):
         return self
 
 
-class StoredResult(_ImageMessage):
-    """The response for a result that is too large for the response queue: the prediction object has it.
+class Response(WireModel):
+    """The results of images of one pack, in the response queue and in the job table."""
+
+    version: Literal[2] = 2
+    results: Annotated[tuple[ClassificationResult, ...], Field(min_length=1)]
+
+
+class StoredResults(_PackMessage):
+    """The response with results that are too large for the response queue: the prediction objects have them.
 
     Attributes:
+        places: of the images.
         attempt: attempt of the request that it answers.
-        repeated: as in the response.
+        repeated: those of `places` with a result that is repeated.
         traceparent: of the request.
     """
 
-    kind: Literal["stored"]
+    kind: Literal["stored"] = "stored"
+    places: Places
     attempt: int = Field(default=0, ge=0)
-    repeated: bool = False
+    repeated: tuple[Place, ...] = ()
     traceparent: Traceparent = None
 
+    def result(self, place: int, prediction: "Prediction") -> ClassificationResult:
+        """Return the result of the image at a place, which has this prediction."""
+        own = {"attempt": max(prediction.attempt, self.attempt), "repeated": place in self.repeated}
+        return prediction.response().model_copy(update=own)
 
-def response_within(response: ClassificationResult, max_bytes: int) -> ClassificationResult | StoredResult:
-    """Return the response in at most `max_bytes` of JSON: with as many of its best labels in `top` as fit.
 
-    If it is too large even without `top`, the controller must read the prediction object.
+def response_within(response: Response, max_bytes: int) -> Response | StoredResults:
+    """Return the response in at most `max_bytes` of JSON: with as many best labels in each `top` as fit.
+
+    If it is too large even without them, the controller must read the prediction objects.
     """
     if len(response.to_json().encode()) <= max_bytes:
         return response
 
-    def with_top(count: int) -> ClassificationResult:
-        return response.model_copy(update={"top": response.top[:count]})
+    def with_top(count: int) -> Response:
+        return Response(results=tuple(each.model_copy(update={"top": each.top[:count]}) for each in response.results))
 
     def is_too_large(count: int) -> bool:
         return len(with_top(count).to_json().encode()) > max_bytes
 
-    fitting = bisect_left(range(len(response.top)), x=True, key=is_too_large) - 1
-    if fitting < 0:
-        return StoredResult.copied_from(response, kind="stored")
-    return with_top(fitting)
+    longest = max(len(each.top) for each in response.results)
+    fitting = bisect_left(range(longest), x=True, key=is_too_large) - 1
+    if fitting >= 0:
+        return with_top(fitting)
+    first, places = response.results[0], {place_of(each.image_id): each for each in response.results}
+    return StoredResults(
+        job_id=first.job_id,
+        pack_id=pack_of(first.image_id),
+        places=tuple(sorted(places)),
+        attempt=min(each.attempt for each in response.results),
+        repeated=tuple(sorted(place for place, each in places.items() if each.repeated)),
+        traceparent=first.traceparent,
+    )
 
 
 class ImageContent(WireModel):
@@ -345,17 +401,17 @@ class Heartbeat(WireModel):
         return self.model_copy(update={"receipts": tuple(fitting)})
 
 
-def parse_worker_message(body: str | bytes) -> ClassificationResult | StoredResult | Heartbeat:
+def parse_worker_message(body: str | bytes) -> Response | StoredResults | Heartbeat:
     """Return the response or heartbeat of a message of the response queue.
 
     Raises:
         MessageError: it is neither; the message describes the fault of it as a response.
     """
     try:
-        return ClassificationResult.from_json(body)
+        return Response.from_json(body)
     except MessageError as error:
         # Most messages are such responses, so they are tried first.
-        for kind in (Heartbeat, StoredResult):
+        for kind in (Heartbeat, StoredResults):
             with suppress(MessageError):
                 return kind.from_json(body)
         raise error from None

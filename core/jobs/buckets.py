@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
-from core.ids import ImageRef
+from core.ids import ImageRef, place_of
 from core.images import FORMATS, ImageFormat, thumbnail_type
-from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, parse_key
+from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, pack_key
+from core.jobs.packs import member
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
 from services.errors import FleetsightError, MessageError, NotFoundError
@@ -42,16 +43,6 @@ _log = logging.getLogger(__name__)
 
 class PredictionConflictError(FleetsightError):
     """Raised when a prediction could not be stored because others were stored repeatedly; try again later."""
-
-
-def check_key(request: RequestMessage) -> None:
-    """Check that a request names the object of its own image.
-
-    Raises:
-        MessageError: it does not.
-    """
-    if parse_key(request.key) != request.ref:
-        raise MessageError(f"its key {request.key!r} is not that of its image {request.image_id}")
 
 
 class _JobBucket:
@@ -87,7 +78,7 @@ class InputBucket(_JobBucket):
         """Copy the object of a source to be an image, as `SourceBuckets.copy` does."""
         sources.copy(bucket, key, self._bucket, image.key, image.content_type, _tags(is_kept))
 
-    def original(self, image: "ImageRecord | RequestMessage", max_bytes: int) -> bytes:
+    def original(self, image: "ImageRecord", max_bytes: int) -> bytes:
         """Return an image as its user sent it.
 
         Raises:
@@ -95,6 +86,11 @@ class InputBucket(_JobBucket):
             ObjectTooLargeError: it has more than `max_bytes`; it was not read.
         """
         return self._bucket.get(image.key, max_bytes)
+
+    def requested(self, request: RequestMessage, ref: ImageRef, max_bytes: int) -> bytes:
+        """Return an image of a requested pack; it raises what `original` raises, about the object of the pack."""
+        data = self._bucket.get(pack_key(request.job_id, request.pack_id, request.extensions), max_bytes)
+        return member(request, data, place_of(ref.image_id))
 
     def has_original(self, image: "ImageRecord") -> bool:
         """Return whether an image is stored."""

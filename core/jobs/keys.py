@@ -5,17 +5,19 @@ neighbours in the order of keys, where S3 takes 3,500 puts/s until it has split 
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html).
 """
 
-import re
+from collections.abc import Sequence
 
-from core.ids import ImageRef, is_id
-from services.errors import MessageError
-
-_KEY = re.compile(r"^(?P<job>[0-9A-Z]{26})/(?P<image>[0-9A-Z]{26})\.[a-z0-9]{1,8}$")
+from core.ids import ImageRef
 
 
 def input_key(ref: ImageRef, extension: str) -> str:
     """Return the key of an image in the input bucket; `extension` is without the dot."""
     return f"{ref.job_id}/{ref.image_id}.{extension}"
+
+
+def pack_key(job_id: str, pack_id: str, extensions: Sequence[str]) -> str:
+    """Return the key of the object of a pack in the input bucket: of one image, that of this image."""
+    return input_key(ImageRef(job_id, pack_id), extensions[0] if len(extensions) == 1 else "tar")
 
 
 def form_key(ref: ImageRef, extension: str) -> str:
@@ -36,15 +38,3 @@ def merged_key(job_id: str) -> str:
 def cancelled_key(job_id: str) -> str:
     """Return the key of the tombstone of a cancelled job in the input bucket; no image has it."""
     return f"{job_id}/cancelled"
-
-
-def parse_key(key: str) -> ImageRef:
-    """Return the image of an input or output key.
-
-    Raises:
-        MessageError: `key` has another form.
-    """
-    match = _KEY.fullmatch(key)
-    if match is None or not (is_id(match["job"]) and is_id(match["image"])):
-        raise MessageError(f"{key!r} is not a key of the form JOB/IMAGE.EXTENSION")
-    return ImageRef(match["job"], match["image"])

@@ -188,8 +188,15 @@ class ImageRecord:
         or the job if the user is unknown.
         """
         traceparent = self.traceparent or current_traceparent() or new_traceparent()
-        message = RequestMessage.about(
-            self.ref, self.key, submitted_at, self.attempt, model=self.model, traceparent=traceparent
+        message = RequestMessage(
+            job_id=self.ref.job_id,
+            pack_id=self.ref.image_id,
+            extensions=(self.key.rpartition(".")[2],),
+            sizes=(self.size,),
+            submitted_at=submitted_at,
+            attempt=self.attempt,
+            model=self.model,
+            traceparent=traceparent,
         )
         return OutgoingMessage(self.ref.image_id, message.to_json(), group or self.owner or self.ref.job_id)
 

@@ -1,11 +1,11 @@
 """The judge of a campaign: after all faults have ended, every image, object and repair must be accounted for."""
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -17,11 +17,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
 from core.jobs.buckets import OutputBucket
-from core.jobs.keys import parse_key
 from core.jobs.put_intents import PutIntents
 from scripts.run.system import System
 from services.ec2 import Fleet
-from services.errors import MessageError
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
@@ -192,11 +190,14 @@ def _check_predictions(system: System, visible: dict[str, list[dict[str, Any]]],
                 verdict.add("disagreeing", found)
 
 
+_KEY = re.compile(r"([0-9A-Z]{26})/([0-9A-Z]{26})\.[a-z0-9]+")
+
+
 def refs_of(keys: Iterable[str]) -> Iterator[ImageRef]:
     """Yield the images of the keys of a bucket; other objects are files with all results of a job."""
     for key in keys:
-        with suppress(MessageError):
-            yield parse_key(key)
+        if match := _KEY.fullmatch(key):
+            yield ImageRef(*match.groups())
 
 
 def _check_objects(system: System, known: set[ImageRef], kept: set[ImageRef]) -> Iterator[str]:

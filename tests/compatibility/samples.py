@@ -39,7 +39,7 @@ from core.fleet.models import (
     WorkerLimits,
 )
 from core.fleet.store import FleetStore
-from core.ids import ImageRef
+from core.ids import ImageRef, pack_of
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.listings import ListedPage, ListingStore, SourceObject
@@ -69,6 +69,7 @@ from core.messages import (
     Model,
     Prediction,
     RequestMessage,
+    Response,
     Timings,
     crashed_worker,
     failed,
@@ -140,8 +141,9 @@ def _messages() -> dict[str, str]:
     return {
         "request": RequestMessage(
             job_id=JOB,
-            image_id=WAITING.image_id,
-            key=f"{JOB}/x.jpg",
+            pack_id=pack_of(WAITING.image_id),
+            extensions=("jpg",),
+            sizes=(1234,),
             submitted_at=NOW,
             attempt=1,
             suspect=True,
@@ -150,8 +152,8 @@ def _messages() -> dict[str, str]:
         ).to_json(),
         "prediction": done.to_json(),
         "failed prediction": failed(FAILED, GONE, worker="i-0123456789abcdef0", attempts=1, attempt=1).to_json(),
-        "response": done.response().to_json(),
-        "stored response": response_within(done.response(), 100).to_json(),
+        "response": (response := Response(results=(done.response(),))).to_json(),
+        "stored response": response_within(response, 100).to_json(),
         "heartbeat": heartbeat.to_json(),
     }
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.jobs.buckets import OutputBucket
 from core.jobs.items import partition
-from core.jobs.keys import input_key, parse_key
+from core.jobs.keys import input_key
 from services.s3 import Bucket
 from web_tier.auth.guard import safe_redirect
 
@@ -39,7 +39,7 @@ clients.s3()
 # ruleid: item-or-object-outside-the-store
 partition(job_id)
 # ruleid: item-or-object-outside-the-store
-inputs.get(parse_key(key))
+inputs.get(input_key(ref, "jpg"))
 # ruleid: item-or-object-outside-the-store
 Bucket.named(clients, config.names.output_bucket)
 # ruleid: item-or-object-outside-the-store

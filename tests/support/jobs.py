@@ -14,7 +14,8 @@ from core.jobs.items import ACCEPTED, COUNTED, COUNTED_FIGURES, RUN, counts_part
 from core.jobs.models import Counts, ImageRecord, Job, MinScores, Resend
 from core.jobs.results import JobResends, JobResults, in_transactions
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Failure, LabelScore, Model, Status
+from core.messages import ClassificationResult, Failure, LabelScore, Model, Response, Status
+from services.sqs import OutgoingMessage
 from services.table import Item
 
 UNKNOWN_ID = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
@@ -134,3 +135,8 @@ def picture(form: str = "JPEG", size: tuple[int, int] = (16, 12), shade: int = 0
 def move_border(store: JobStore, job_id: str, scores: MinScores, at: datetime = NOW) -> None:
     """Give a job these scores below which labels are unsure."""
     store.change_min_scores(store.job(job_id), lambda _: scores, at)
+
+
+def response_of(*results: ClassificationResult) -> OutgoingMessage:
+    """Return the message with which a worker answers a request of these images."""
+    return OutgoingMessage(new_id(), Response(results=results).to_json())

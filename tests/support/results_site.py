@@ -16,6 +16,7 @@ from services.lease import Tenure
 from services.sqs import OutgoingMessage
 from tests.support.autoscaler import Clock
 from tests.support.clocks import ManualClock
+from tests.support.jobs import response_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -104,7 +105,7 @@ class ResultsSite:
 
     def respond(self, *responses: ClassificationResult) -> None:
         """Send responses, as workers do, and let the collector record them."""
-        self.responses.send([OutgoingMessage(new_id(), response.to_json()) for response in responses])
+        self.responses.send([response_of(response) for response in responses])
         self.collector.tick()
 
     def add_job(

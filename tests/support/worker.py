@@ -21,7 +21,7 @@ from app_tier.network_process import IsolatedNetworks
 from app_tier.task import Delivery, Task
 from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
 from core.ids import ImageRef, new_id
-from core.jobs.keys import input_key
+from core.jobs.keys import pack_key
 from core.messages import RequestedModel, RequestMessage
 from services.sqs import OutgoingMessage, ReceivedMessage
 from tests.support.clocks import ManualClock
@@ -180,7 +180,13 @@ def picture(colour: str) -> bytes:
 
 
 def request_for(ref: ImageRef) -> RequestMessage:
-    return RequestMessage.about(ref, input_key(ref, "png"), datetime.now(UTC))
+    return RequestMessage(
+        job_id=ref.job_id, pack_id=ref.image_id, extensions=("png",), sizes=(100,), submitted_at=datetime.now(UTC)
+    )
+
+
+def key_of(request: RequestMessage) -> str:
+    return pack_key(request.job_id, request.pack_id, request.extensions)
 
 
 def new_request() -> RequestMessage:
@@ -206,5 +212,5 @@ def deliveries(count: int) -> list[Delivery]:
 
 
 def send_requests(sqs: MemorySQS, requests: Sequence[RequestMessage]) -> None:
-    sqs.queue().send([OutgoingMessage(request.image_id, request.to_json()) for request in requests])
+    sqs.queue().send([OutgoingMessage(request.pack_id, request.to_json()) for request in requests])
     sqs.calls.clear()

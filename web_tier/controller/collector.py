@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
 from core.jobs.buckets import OutputBucket
-from core.messages import ClassificationResult, Heartbeat, StoredResult, parse_worker_message
+from core.messages import ClassificationResult, Heartbeat, Response, StoredResults, parse_worker_message
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
@@ -167,27 +167,29 @@ class Collector:
     def _read(self, messages: Sequence[ReceivedMessage]) -> tuple[list[_Received], list[ReceivedMessage]]:
         """Return the messages with a result or a heartbeat, and those with a prediction that could not be read."""
         received, unread = list[_Received](), list[ReceivedMessage]()
-        stored = list[tuple[ReceivedMessage, StoredResult]]()
+        stored = list[tuple[ReceivedMessage, StoredResults, int]]()
         for message in messages:
             try:
                 content = parse_worker_message(message.body)
             except MessageError as error:
                 _log.warning("dropped a malformed response", extra={"message_id": message.id, "reason": str(error)})
                 continue
-            if isinstance(content, StoredResult):
-                stored.append((message, content))
-            else:
-                received.append((message, content))
-        for (message, each), prediction in outcomes(
-            self.pool, lambda pair: self.outputs.prediction(pair[1].ref), stored
+            match content:
+                case StoredResults():
+                    stored += ((message, content, place) for place in content.places)
+                case Response():
+                    received += ((message, each) for each in content.results)
+                case Heartbeat():
+                    received.append((message, content))
+        for (message, each, place), prediction in outcomes(
+            self.pool, lambda found: self.outputs.prediction(found[1].ref_at(found[2])), stored
         ):
             if isinstance(prediction, Exception):
-                extra = {"job": each.job_id, "image": each.image_id}
+                extra = {"job": each.job_id, "image": each.ref_at(place).image_id}
                 _log.warning("a prediction could not be read", extra=extra, exc_info=prediction)
                 unread.append(message)
             elif prediction is not None:  # if there is none, its job has been deleted
-                own = {"attempt": max(prediction.attempt, each.attempt), "repeated": each.repeated}
-                received.append((message, prediction.response().model_copy(update=own)))
+                received.append((message, each.result(place, prediction)))
         return received, unread
 
     def _record(

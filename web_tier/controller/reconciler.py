@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from core.fleet.store import FleetStore
-from core.ids import ImageRef
+from core.ids import ImageRef, place_of
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, OpenJob, Resend
@@ -155,23 +155,25 @@ class DeadLetterConsumer:
         except MessageError as error:
             _log.warning("dropped a malformed dead letter", extra={"message_id": message.id, "reason": str(error)})
             return True
-        jobs, accepted, errors = self.recovery.store.find_accepted([request.ref])
+        jobs, accepted, errors = self.recovery.store.find_accepted(request.refs)
         for reason in errors.values():
             raise reason
         if not (jobs and accepted):
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
             return True
         with use_traceparent(request.traceparent):
-            if (result := self.recovery.result(request.ref, request.attempt)) is not None:
-                self.recovery.results.record([result])
+            results = {ref: self.recovery.result(ref, request.attempt) for ref in request.refs if ref in accepted}
+            if found := [result for result in results.values() if result is not None]:
+                self.recovery.results.record(found)
+            if not (unanswered := [ref.image_id for ref, result in results.items() if result is None]):
                 return True
             now = self.clock.utc_now()
             if (now - request.submitted_at).total_seconds() < LETTER_SECONDS:
                 return False
-            ids = {"job": request.job_id, "image": request.image_id}
+            ids = {"job": request.job_id, "images": unanswered}
             _log.error("workers received a request too often; requested again", extra=ids)
             self.metrics.repairs.labels("dead_letter").inc()
-            again = request.model_copy(update={"submitted_at": now})
+            again = request.asking_for([*map(place_of, unanswered)]).model_copy(update={"submitted_at": now})
             return not self.requests.send([OutgoingMessage(message.id, again.to_json(), message.group)])
 
 

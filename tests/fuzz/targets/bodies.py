@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import UnprocessableEntity
 
 from core.config import parse_config
+from core.ids import ImageRef
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, LabelScore, RequestMessage
@@ -86,7 +87,7 @@ class _AnsweringQueue(Queue):
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         requests = [RequestMessage.from_json(message.body) for message in messages]
-        put_results(_STORE, *map(_answer, requests))
+        put_results(_STORE, *(_answer(ref) for request in requests for ref in request.refs))
         return []
 
 
@@ -103,11 +104,11 @@ class _ForgetfulBucket(Bucket):
         return True
 
 
-def _answer(request: RequestMessage) -> ClassificationResult:
+def _answer(ref: ImageRef) -> ClassificationResult:
     top = (LabelScore(label="stop sign", score=0.9),)
     return ClassificationResult(
-        job_id=request.job_id,
-        image_id=request.image_id,
+        job_id=ref.job_id,
+        image_id=ref.image_id,
         status="done",
         label="stop sign",
         score=0.9,

@@ -4,26 +4,29 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from core.fleet.models import BillingPeriod, FleetPause, FleetSnapshot, LimitsOverride
-from core.ids import ImageRef
+from core.ids import ImageRef, pack_of
+from core.messages import Failure as ErrorOfImage
 from core.messages import (
-    ClassificationResult,
     Heartbeat,
     LabelScore,
     Model,
     Prediction,
     RequestedModel,
     RequestMessage,
+    Response,
+    StoredResults,
     Timings,
     WireModel,
     failed,
     parse_worker_message,
+    response_within,
 )
-from core.messages import Failure as ErrorOfImage
 from services.errors import MessageError
 
 KINDS: tuple[type[WireModel], ...] = (
     RequestMessage,
-    ClassificationResult,
+    Response,
+    StoredResults,
     Prediction,
     Heartbeat,
     FleetPause,
@@ -35,6 +38,8 @@ WORDS = (
     *(b'"version":1', b'"job_id":"', b'"image_id":"', b'"status":"done"', b'"status":"failed"', b'"score":', b"NaN"),
     *(b"Infinity", b"1e999", b"null", b"true", b'"2026-03-01T12:00:00Z"', b'"top":[', b'"timings":{', b'"error":{'),
     *(
+        b'"pack_id":"',
+        b'"results":[',
         b'"attempts":',
         b'"\\ud800"',
         b'"probabilities":[',
@@ -83,8 +88,18 @@ def seeds() -> Iterator[bytes]:
     failure = failed(_REF, ErrorOfImage(code="truncated", message="it ends early"), worker="i-0f3a", attempts=2)
     digest = "4b1e" * 16
     heartbeat = Heartbeat(worker="i-0f3a", at=_AT, state="busy", images=7, in_hand=2, models=(digest,))
-    request = RequestMessage.about(_REF, "key", _AT, model=RequestedModel(digest=digest, place="s3://models/demo"))
-    messages = (request, done.response(), done, heartbeat, FleetPause(since=_AT))
+    model = RequestedModel(digest=digest, place="s3://models/demo")
+    pack = RequestMessage(
+        job_id=_REF.job_id,
+        pack_id=pack_of(_REF.image_id),
+        extensions=("jpg", "png"),
+        sizes=(1, 2),
+        submitted_at=_AT,
+        model=model,
+    )
+    response = Response(results=(done.response(), failure.response()))
+    stored = response_within(response, 1)
+    messages = (pack, pack.asking_for([1]), response, stored, done, heartbeat, FleetPause(since=_AT))
     for message in (*messages, LimitsOverride(min_workers=0, max_workers=5, since=_AT), snapshot, failure):
         kind = KINDS.index(type(message))
         yield bytes([kind]) + message.to_json().encode()

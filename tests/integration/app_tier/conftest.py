@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ import pytest
 
 from core.config import Config
 from core.ids import ImageRef, new_id
-from core.jobs.keys import input_key, output_key
+from core.jobs.keys import output_key
 from core.messages import (
     ClassificationResult,
     Heartbeat,
     Prediction,
     RequestedModel,
-    RequestMessage,
-    StoredResult,
+    Response,
+    StoredResults,
     parse_worker_message,
 )
 from core.provision import provision
@@ -33,6 +32,7 @@ from services.sqs import OutgoingMessage, Queue
 from tests.conftest import ConfigMaker, write_config
 from tests.support.forked import ForkedPython
 from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.worker import key_of, request_for
 
 ROOT = Path(__file__).parents[3]
 NOWHERE = "http://127.0.0.1:9/"
@@ -85,9 +85,8 @@ class Site:
         messages = []
         for data in images:
             ref = ImageRef(job_id, new_id())
-            key = input_key(ref, "jpg")
-            self.inputs.put(key, data, "image/jpeg")
-            request = RequestMessage.about(ref, key, datetime.now(UTC), model=model)
+            request = request_for(ref).model_copy(update={"model": model})
+            self.inputs.put(key_of(request), data, "image/jpeg")
             messages.append(OutgoingMessage(ref.image_id, request.to_json(), "alice"))
             refs.append(ref)
         assert self.requests.send(messages) == []
@@ -124,19 +123,21 @@ class Site:
             messages = self.responses.receive(wait_seconds=1)
             for message in messages:
                 parsed = parse_worker_message(message.body)
-                if isinstance(parsed, ClassificationResult):
-                    found.setdefault(parsed.image_id, []).append(parsed)
+                for result in parsed.results if isinstance(parsed, Response) else ():
+                    found.setdefault(result.image_id, []).append(result)
             self.responses.delete([message.receipt for message in messages])
         assert len(found) == count, (
             f"{len(found)} of {count} answered; {[w.log_path.read_text() for w in self.workers]}"
         )
         return found
 
-    def left(self) -> Iterator[ClassificationResult | StoredResult | Heartbeat]:
-        """Take everything out of the response queue."""
+    def left(self) -> Iterator[ClassificationResult | StoredResults | Heartbeat]:
+        """Take everything out of the response queue: the results of responses one by one."""
         while messages := self.responses.receive(wait_seconds=0):
             self.responses.delete([message.receipt for message in messages])
-            yield from (parse_worker_message(message.body) for message in messages)
+            for message in messages:
+                parsed = parse_worker_message(message.body)
+                yield from parsed.results if isinstance(parsed, Response) else (parsed,)
 
     def heartbeats(self) -> list[Heartbeat]:
         """Take everything out of the response queue; return the heartbeats."""

@@ -18,9 +18,9 @@ from core.jobs.models import ImageRecord, Job
 from core.messages import ClassificationResult
 from core.provision import provision
 from services.clients import Clients
-from services.sqs import OutgoingMessage
 from tests.conftest import ConfigMaker, write_config
 from tests.support.forked import ForkedPython
+from tests.support.jobs import response_of
 from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.controller.services import ControllerServices
 
@@ -97,9 +97,7 @@ class Scene:
 
     def respond(self, responses: list[ClassificationResult]) -> None:
         """Send responses, as workers do."""
-        assert not self.wiring.responses.send(
-            [OutgoingMessage(new_id(), response.to_json()) for response in responses]
-        )
+        assert not self.wiring.responses.send([response_of(response) for response in responses])
 
     def workers(self) -> int:
         """Return how many instances of the fleet are pending or running."""

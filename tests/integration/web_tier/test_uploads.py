@@ -69,7 +69,7 @@ def received_images(web: WebTier, clients: Clients, job: str) -> list[str]:
     found = []
     while batch := queue.receive(wait_seconds=0):
         found += [RequestMessage.from_json(message.body) for message in batch]
-    return [message.image_id for message in found if message.job_id == job]
+    return [ref.image_id for message in found for ref in message.refs if ref.job_id == job]
 
 
 def upload(

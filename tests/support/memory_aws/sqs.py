@@ -360,7 +360,7 @@ class MemoryQueue(Queue):
     def requests(self) -> list[tuple[str, int]]:
         """Return image and attempt of each request that was sent."""
         sent = [RequestMessage.from_json(body) for body in self.bodies]
-        return [(request.image_id, request.attempt) for request in sent]
+        return [(ref.image_id, request.attempt) for request in sent for ref in request.refs]
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         """Send messages."""

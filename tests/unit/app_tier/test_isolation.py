@@ -32,7 +32,7 @@ from app_tier.task import Task
 from app_tier.visibility import MANY_RECEIVES, InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.messages import CRASHED_ALONE, ClassificationResult, RequestMessage, crashed_worker
+from core.messages import CRASHED_ALONE, ClassificationResult, RequestMessage, Response, crashed_worker
 from tests.conftest import shipped_values
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
@@ -45,6 +45,7 @@ from tests.support.worker import (
     PlayedNetworks,
     colour_bundle,
     colour_model,
+    key_of,
     new_request,
     picture,
     requested,
@@ -127,16 +128,16 @@ class Fleet:
         wanted = [None if name is None else requested(name, BUNDLES[name]) for name in models]
         requests = [new_request().model_copy(update={"model": model}) for model in wanted]
         for request in requests:
-            self.inputs.objects[request.key] = picture(colour)
+            self.inputs.objects[key_of(request)] = picture(colour)
         send_requests(self.requests, requests)
         for message in self.requests.messages[len(self.requests.messages) - len(requests) :]:
             message.receive_count = count
-        return [request.image_id for request in requests]
+        return [request.pack_id for request in requests]
 
     @property
     def results(self) -> dict[str, ClassificationResult]:
-        found = [ClassificationResult.from_json(body) for body in self.responses.bodies]
-        return {result.image_id: result for result in found}
+        found = [Response.from_json(body) for body in self.responses.bodies]
+        return {result.image_id: result for response in found for result in response.results}
 
     @property
     def failed(self) -> set[str]:
@@ -147,7 +148,7 @@ class Fleet:
         """How many messages each image had."""
         counts: Counter[str] = Counter()
         for body, count in self.requests.sent.items():
-            counts[RequestMessage.from_json(body).image_id] += count
+            counts[RequestMessage.from_json(body).pack_id] += count
         return counts
 
     def run(self) -> None:
@@ -242,7 +243,7 @@ class FleetWorker:
 
     # The waits of the receiver and of loads, in which everything else goes on
 
-    def _act_until_room(self, most: int, _seconds: float) -> int:
+    def _act_until_room(self, most: int) -> int:
         while not (room := self._wait_for_room(most, 0)) and not self.lifetime.over:
             assert self._act(), "there is no room, and nothing goes on"
         return room

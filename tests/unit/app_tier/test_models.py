@@ -107,7 +107,7 @@ class Bench:
 
     def redeliver(self) -> list[Task[None]]:
         """Return the images of visible requests, in flight."""
-        deliveries = self.in_flight.hold(parse_messages(self.sqs.queue().receive(10, 0)), self.clock())
+        deliveries = self.in_flight.hold(parse_messages(self.sqs.queue().receive(10, 0))[0], self.clock())
         return [new_task(each) for each in deliveries]
 
     def admit(self, *names: str | None) -> list[Task[None] | None]:

@@ -19,10 +19,18 @@ from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.keys import output_key
-from core.messages import ClassificationResult, Failure, Prediction, RequestMessage, response_within
+from core.messages import (
+    ClassificationResult,
+    Failure,
+    Prediction,
+    RequestMessage,
+    Response,
+    StoredResults,
+    response_within,
+)
 from tests.support.clocks import ManualClock
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
-from tests.support.worker import FakeBucket, deliveries, delivery, new_request, worker_queue
+from tests.support.worker import FakeBucket, deliveries, delivery, key_of, new_request, worker_queue
 
 
 @given(st.lists(st.sampled_from(["put", "put first", "get", "drain", "close"]), max_size=30))
@@ -199,7 +207,7 @@ def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_t
 
 def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_stored() -> None:
     s3, task = FakeBucket(), new_task(delivery())
-    ref = task.delivery.request.ref
+    ref = task.delivery.ref
     assert answered_before(task, OutputBucket(s3)) is None
     s3.objects[output_key(ref)] = refuse(task, Failure(code="gone", message="gone"), "i-1").payload.to_json().encode()
     assert answered_before(task, OutputBucket(s3)) is None
@@ -218,7 +226,9 @@ def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_st
     assert again is not None
     assert again.delivery == task.delivery
     assert again.payload == earlier.response().model_copy(update={"repeated": True})
-    assert response_within(again.payload, 100).repeated
+    stored = response_within(Response(results=(again.payload,)), 100)
+    assert isinstance(stored, StoredResults)
+    assert stored.result(0, earlier).repeated
 
 
 # Two workers with the same image at once: FAULTS rows 4 and 47
@@ -244,7 +254,7 @@ def outcome(request: RequestMessage, status: str, worker: str, attempt: int = 0)
     task = new_task(delivery(request=request.model_copy(update={"attempt": attempt})))
     if status == "failed":
         return refuse(task, Failure(code="too_costly", message="it costs too much"), worker)
-    ref = request.ref
+    ref = request.refs[0]
     done = Prediction(
         job_id=ref.job_id,
         image_id=ref.image_id,
@@ -276,7 +286,7 @@ def test_row_4_done_beats_failed_and_is_the_stored_result_of_two_concurrent_work
     if len(answers) == 1:  # the first was finished before the second began
         bucket.number = -1
         bucket.other()
-    stored = Prediction.from_json(bucket.objects[output_key(request.ref)])
+    stored = Prediction.from_json(bucket.objects[output_key(request.refs[0])])
     assert stored.status == ("done" if "done" in [*statuses.split(), there] else "failed")
     assert {answer.label for answer in answers if answer.status == "done"} <= {stored.label}
     best = next((answer for answer in answers if answer.status == "done"), answers[0])
@@ -301,13 +311,13 @@ def test_a_failed_prediction_gives_way_to_a_later_attempt_and_a_done_one_to_none
     outputs = OutputBucket(s3)
     store(outcome(request, stored[0], "old", stored[1]), outputs)
     answer = store(outcome(request, status, "new", attempt), outputs).payload
-    assert Prediction.from_json(s3.objects[output_key(request.ref)]).worker == answer.worker == stands
+    assert Prediction.from_json(s3.objects[output_key(request.refs[0])]).worker == answer.worker == stands
     assert answer.attempt == max(attempt, stored[1] if stands == "old" else 0)
 
 
 def test_an_object_larger_than_the_limit_is_rejected_as_too_large() -> None:
     one, s3 = delivery(), FakeBucket()
-    s3.objects = {one.request.key: bytes(2_500_000)}
+    s3.objects = {key_of(one.request): bytes(2_500_000)}
     with pytest.raises(ImageRejectedError, match=r"2\.5 MB is more than the 2\.0 MB allowed") as refused:
         fetch(new_task(one), InputBucket(s3), ImageLimits(max_bytes=2_000_000))
     assert refused.value.code == "too_large"

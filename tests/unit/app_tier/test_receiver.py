@@ -11,15 +11,12 @@ from app_tier.receiver import MALFORMED_RECEIVES, POLL_SECONDS, UNREACHABLE_SECO
 from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.task import Delivery, Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
-from core.ids import ImageRef, new_id
-from core.jobs.keys import input_key
-from core.messages import RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from tests.support.worker import delivery, new_request, request_for, send_requests, worker_queue
+from tests.support.worker import delivery, new_request, send_requests, worker_queue
 
 IDLE = 5.0
 CAPACITY = 30
@@ -191,10 +188,12 @@ def test_a_message_that_is_no_request_is_a_dead_letter_at_its_fifth_receive(body
     assert (sqs.bodies, bench.dead_letters.bodies, bench.submitted) == ([], [body], [])
 
 
-def test_a_request_for_the_key_of_another_image_is_not_understood() -> None:
-    ref, other = ImageRef(new_id(), new_id()), ImageRef(new_id(), new_id())
-    forged = RequestMessage.about(ref, input_key(other, "png"), request_for(ref).submitted_at)
-    assert parse_messages([delivery(request=forged).received]) == []
+def test_a_request_is_taken_if_it_is_for_one_image_also_of_a_larger_pack() -> None:
+    pack = new_request().model_copy(update={"extensions": ("png", "jpg", "png"), "sizes": (1, 2, 3)})
+    requests = pack.asking_for([2]), pack, pack.asking_for([0, 2])
+    messages = [delivery(request=request).received for request in requests]
+    [taken], refused = parse_messages(messages)
+    assert (taken.ref, refused) == (pack.ref_at(2), messages[1:])
 
 
 # Errors

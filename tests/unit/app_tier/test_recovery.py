@@ -71,7 +71,7 @@ class Bench:
 
     def receive(self, count: int) -> list[Task[None]]:
         send_requests(self.sqs, [new_request() for _ in range(count)])
-        deliveries = parse_messages(self.sqs.queue().receive(10, 0))
+        deliveries, _ = parse_messages(self.sqs.queue().receive(10, 0))
         self.in_flight.hold(deliveries, self.clock())
         return [new_task(delivery) for delivery in deliveries]
 

@@ -67,7 +67,7 @@ class Bench:
     def __init__(self, *, fifo: bool = False, first_seconds: int = VISIBILITY_SECONDS) -> None:
         self.clock = ManualClock()
         self.sqs = worker_queue(self.clock, fifo=fifo)
-        self.in_flight = InFlightMessages(100, VISIBILITY_SECONDS, self.clock, first_seconds)
+        self.in_flight = InFlightMessages(100, first_seconds, self.clock)
         self.hung: list[str] = []
         self.extender = VisibilityExtender(
             self.sqs.queue(), self.in_flight, VISIBILITY_SECONDS, STEP_SECONDS, self.hung.append, self.clock
@@ -81,7 +81,7 @@ class Bench:
         queue, seconds = self.sqs.queue(), self.in_flight.first_seconds
         received = [message for _ in range(0, count, 10) for message in queue.receive(10, 0, seconds)]
         self.sqs.calls.clear()
-        deliveries = parse_messages(received)
+        deliveries, _ = parse_messages(received)
         self.in_flight.hold(deliveries, self.clock())
         return deliveries
 
@@ -114,7 +114,7 @@ def test_no_other_worker_gets_what_takes_longer_than_the_visibility_timeout() ->
 def test_images_given_back_with_a_delay_are_visible_after_it_also_if_a_send_fails() -> None:
     bench = Bench()
     sent, refused = bench.receive(2)
-    bench.sqs.refuse = {refused.request.image_id}
+    bench.sqs.refuse = {refused.request.pack_id}
     bench.extender.give_back([sent, refused], 5)
     assert bench.sqs.visible == []
     bench.clock.advance(5)
@@ -145,7 +145,7 @@ def test_a_request_that_cannot_be_sent_anew_is_made_visible_itself() -> None:
     bench.sqs.errors["send"] = [refusal("AccessDenied")]
     bench.extender.give_back(given)
     assert [message.id for message in bench.sqs.visible] == [each.received.id for each in given]
-    bench.sqs.refuse = {given[0].request.image_id}
+    bench.sqs.refuse = {given[0].request.pack_id}
     again = bench.receive_again(2)
     bench.extender.give_back(again)
     assert len(bench.sqs.visible) == len(bench.sqs.messages) == 2
@@ -232,7 +232,7 @@ def test_an_image_that_never_ends_its_step_is_given_up_and_ends_the_worker() -> 
         bench.extender.check()
     assert bench.in_flight.everything() == [waiting]
     assert bench.sqs.calls == [], "it is received again, and not for the first time"
-    assert hung.request.image_id in bench.hung[0]
+    assert hung.request.pack_id in bench.hung[0]
 
 
 def test_an_image_that_is_tried_again_and_again_for_hours_does_not_hang() -> None:

@@ -33,6 +33,7 @@ from core.messages import (
     Prediction,
     RequestedModel,
     RequestMessage,
+    Response,
     crashed_worker,
 )
 from core.sandbox.process import PoolUnavailableError
@@ -53,6 +54,7 @@ from tests.support.worker import (
     colour_model,
     delivery,
     fetched,
+    key_of,
     new_request,
     picture,
     requested,
@@ -151,7 +153,7 @@ class Bench:
         requests = [new_request().model_copy(update={"model": model}) for model in wanted]
         for request, data in zip(requests, images, strict=True):
             if data is not None:
-                self.inputs.objects[request.key] = data
+                self.inputs.objects[key_of(request)] = data
         send_requests(self.requests, requests)
         return requests
 
@@ -164,11 +166,12 @@ class Bench:
         return ended[0]
 
     def result(self, request: RequestMessage) -> ClassificationResult:
-        (body,) = (body for body in self.responses.bodies if request.image_id in body)
-        return ClassificationResult.from_json(body)
+        (body,) = (body for body in self.responses.bodies if request.pack_id in body)
+        [result] = Response.from_json(body).results
+        return result
 
     def stored(self, request: RequestMessage) -> Prediction:
-        return Prediction.from_json(self.outputs.objects[output_key(request.ref)])
+        return Prediction.from_json(self.outputs.objects[output_key(request.refs[0])])
 
 
 def before(call: Callable[..., Any], action: Callable[[], object]) -> Callable[..., Any]:
@@ -221,7 +224,7 @@ def test_bad_images_fail_alone_each_with_its_reason() -> None:
 def test_a_request_whose_response_was_not_taken_comes_again_and_the_others_end() -> None:
     bench = Bench()
     requests = bench.submit(*[picture("red")] * 5)
-    bench.responses.refuse = {requests[2].image_id}
+    bench.responses.refuse = {requests[2].pack_id}
     bench.run()
     assert bench.requests.bodies == [requests[2].to_json()]
     assert len(bench.responses.messages) == 4
@@ -448,18 +451,18 @@ def test_row_47_a_second_delivery_is_answered_with_the_stored_prediction(
     (request,) = bench.submit(picture("red"))
     assert bench.run()
     first = bench.result(request)
-    stored = bench.outputs.objects[output_key(request.ref)]
+    stored = bench.outputs.objects[output_key(request.refs[0])]
     bench.responses.messages.clear()
     if image != "red":
-        bench.inputs.objects[request.key] = picture("red")[:60]
+        bench.inputs.objects[key_of(request)] = picture("red")[:60]
     if image is None:
-        del bench.inputs.objects[request.key]
+        del bench.inputs.objects[key_of(request)]
     bench.requests.add(request.to_json(), count)
     second = Bench(after=bench, model="another")
     assert second.run()
     again = second.result(request)
     assert (again.label, again.score, again.model) == ("red", first.score, first.model)
-    assert bench.outputs.objects[output_key(request.ref)] == stored
+    assert bench.outputs.objects[output_key(request.refs[0])] == stored
     assert second.requests.messages == []
     if count:
         assert second.engine.batches == [], "it was not classified once more"
@@ -468,7 +471,7 @@ def test_row_47_a_second_delivery_is_answered_with_the_stored_prediction(
 def test_a_prediction_that_cannot_be_read_is_replaced() -> None:
     bench = Bench()
     (request,) = bench.submit(picture("red"))
-    bench.outputs.objects[output_key(request.ref)] = b"{}"
+    bench.outputs.objects[output_key(request.refs[0])] = b"{}"
     bench.requests.messages[0].receive_count = 1
     assert bench.run()
     assert bench.result(request).label == bench.stored(request).label == "red"
@@ -672,7 +675,7 @@ def test_response_prediction_and_line_of_an_image_belong_to_the_trace_of_its_req
     bench, parents = Bench(), [new_traceparent(), new_traceparent(), None]
     requests = [new_request().model_copy(update={"traceparent": each}) for each in parents]
     for request, data in zip(requests, (picture("red"), b"no image", picture("red")), strict=True):
-        bench.inputs.objects[request.key] = data
+        bench.inputs.objects[key_of(request)] = data
     send_requests(bench.requests, requests)
     with caplog.at_level(logging.INFO):
         assert bench.run()
@@ -680,7 +683,7 @@ def test_response_prediction_and_line_of_an_image_belong_to_the_trace_of_its_req
     assert [bench.stored(request).traceparent for request in requests] == parents
     lines = [image for each in caplog.records if each.message == "answered" for image in vars(each)["images"]]
     found = {line["image"]: (line["trace"], line["status"], line["label"]) for line in lines}
-    red, broken, without = [request.image_id for request in requests]
+    red, broken, without = [request.pack_id for request in requests]
     assert found == {
         red: (trace_id(parents[0] or ""), "done", "red"),
         broken: (trace_id(parents[1] or ""), "failed", "not_an_image"),

@@ -1,8 +1,10 @@
 """Messages between the tiers, the values of the fleet, ids, and the keys made of them."""
 
 import json
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -25,7 +27,8 @@ from core.ids import (
     place_of,
     positioned_id,
 )
-from core.jobs.keys import input_key, output_key, parse_key
+from core.jobs.keys import pack_key
+from core.jobs.packs import member
 from core.messages import (
     MAX_REPORTED_MODELS,
     PLACE_PATTERN,
@@ -37,7 +40,8 @@ from core.messages import (
     Prediction,
     RequestedModel,
     RequestMessage,
-    StoredResult,
+    Response,
+    StoredResults,
     Timings,
     WireModel,
     failed,
@@ -66,6 +70,10 @@ PREDICTION = Prediction(
 )
 
 
+PACK = RequestMessage(
+    job_id=REF.job_id, pack_id=REF.image_id, extensions=("jpg", "png", "jpg"), sizes=(1, 2, 3), submitted_at=NOW
+)
+LONE = PACK.model_copy(update={"extensions": ("jpg",), "sizes": (1,)})
 HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2, models=("ab" * 32,))
 BY_IMAGE = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "subnet-1")
 BY_TEMPLATE = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
@@ -84,14 +92,14 @@ JOURNAL = LaunchJournal(
 @pytest.mark.parametrize(
     "model",
     [
-        RequestMessage.about(REF, "a/b.jpg", NOW),
-        RequestMessage.about(
-            REF, "a/b.jpg", NOW, 1, model=RequestedModel(digest="ab" * 32, place="/srv/models/a b.zip")
+        LONE,
+        PACK.asking_for([0, 2]).model_copy(
+            update={"model": RequestedModel(digest="ab" * 32, place="/srv/models/a b.zip")}
         ),
+        Response(results=(PREDICTION.response(),) * 2),
+        StoredResults(job_id=REF.job_id, pack_id=REF.image_id, places=(1, 3), attempt=2, repeated=(3,)),
         failed(REF, Failure(code="bad", message="is no image"), worker="i-1", attempts=1),
-        RequestMessage.about(
-            REF, "a/b.jpg", NOW, model=RequestedModel(digest="ab" * 32, place="p", only=f"{'cd' * 32} _-8=")
-        ),
+        LONE.model_copy(update={"model": RequestedModel(digest="ab" * 32, place="p", only=f"{'cd' * 32} _-8=")}),
         HEARTBEAT,
         fleet_snapshot(NOW, running=1, visible=3, peak_workers=3, billed_seconds=60.5, reason="because"),
         JOURNAL,
@@ -103,16 +111,17 @@ def test_what_is_written_is_read_as_it_was(model: WireModel) -> None:
 
 
 def test_responses_and_heartbeats_of_the_response_queue_are_not_confused() -> None:
-    response = PREDICTION.response()
-    assert parse_worker_message(response.to_json()) == response
-    assert parse_worker_message(HEARTBEAT.to_json()) == HEARTBEAT
-    stored = StoredResult(job_id=REF.job_id, image_id=REF.image_id, kind="stored", attempt=2)
-    assert parse_worker_message(stored.to_json()) == stored
-    with pytest.raises(MessageError, match="not a ClassificationResult: status"):
-        parse_worker_message(json.dumps({"job_id": REF.job_id, "image_id": REF.image_id}))
-    with pytest.raises(MessageError, match="not a ClassificationResult: job_id"):
-        ClassificationResult.from_json(HEARTBEAT.to_json())
-    with pytest.raises(MessageError, match="not a Heartbeat: at"):
+    response = Response(results=(PREDICTION.response(),))
+    stored = StoredResults(job_id=REF.job_id, pack_id=REF.image_id, places=(0,), attempt=2)
+    for message in (response, HEARTBEAT, stored):
+        assert parse_worker_message(message.to_json()) == message
+    with pytest.raises(MessageError, match=r"not a Response: results\.0\.status"):
+        parse_worker_message(
+            json.dumps({"version": 2, "results": [{"job_id": REF.job_id, "image_id": REF.image_id}]})
+        )
+    with pytest.raises(MessageError, match="not a Response: version"):
+        Response.from_json(HEARTBEAT.to_json())
+    with pytest.raises(MessageError, match="not a Heartbeat: version"):
         Heartbeat.from_json(response.to_json())
 
 
@@ -120,7 +129,7 @@ def test_responses_and_heartbeats_of_the_response_queue_are_not_confused() -> No
     "change", [{"state": "asleep"}, {"images": -1}, {"kind": "answer"}, {"worker": ""}, {"reason": 1}]
 )
 def test_a_heartbeat_that_makes_no_sense_is_refused_as_what_most_messages_are(change: dict[str, Any]) -> None:
-    with pytest.raises(MessageError, match="not a ClassificationResult"):
+    with pytest.raises(MessageError, match="not a Response"):
         parse_worker_message(json.dumps(json.loads(HEARTBEAT.to_json()) | change))
 
 
@@ -130,59 +139,104 @@ LARGE_LABEL = "\U0001f3d6" * 200
 """The label with the most bytes that a bundle can have."""
 
 
-def fitted(response: ClassificationResult, max_bytes: int = MIN_MESSAGE_BYTES) -> ClassificationResult | StoredResult:
+def fitted(response: Response, max_bytes: int = MIN_MESSAGE_BYTES) -> Response | StoredResults:
     found = response_within(response, max_bytes)
     assert len(found.to_json().encode()) <= max_bytes
-    assert found.ref == response.ref
     return found
 
 
-@given(st.lists(ANY_LABEL, min_size=1, max_size=100), ANY_NAME, ANY_NAME, st.integers(0, 9))
-def test_a_response_fits_with_as_many_labels_as_possible_or_refers_to_its_prediction(
-    labels: list[str], model: str, worker: str, attempt: int
-) -> None:
-    top = tuple(LabelScore(label=label, score=0.123456) for label in labels)
-    changes = {"label": labels[0], "top": top, "worker": worker, "attempt": attempt}
-    whole = PREDICTION.response().model_copy(update={**changes, "model": Model(name=model, digest="0" * 64)})
-    found = fitted(whole)
-    if isinstance(found, StoredResult):
-        assert found.attempt == attempt
-        assert len(whole.model_copy(update={"top": ()}).to_json().encode()) > MIN_MESSAGE_BYTES
-    else:
-        kept = len(found.top)
-        assert found == whole.model_copy(update={"top": top[:kept]})
-        more = whole.model_copy(update={"top": top[: kept + 1]})
-        assert kept == len(top) or len(more.to_json().encode()) > MIN_MESSAGE_BYTES
-
-
-def test_a_response_is_sent_unchanged_or_as_a_stored_result_if_its_text_is_large() -> None:
-    response = PREDICTION.response()
-    assert fitted(response) is response
-    large = response.model_copy(update={"label": LARGE_LABEL})
-    assert isinstance(fitted(large), StoredResult)
-    reason = failed(REF, Failure(code="bad", message="x" * 2_000), worker="i-1", attempts=1)
-    assert isinstance(fitted(reason.response()), StoredResult)
-
-
-KEY_OR_WORKER = st.from_regex(r"[A-Za-z0-9/._-]{1,100}", fullmatch=True)
-"""Instance ids and keys are ASCII that JSON does not escape."""
+def with_top(response: Response, count: int) -> Response:
+    return Response(results=tuple(each.model_copy(update={"top": each.top[:count]}) for each in response.results))
 
 
 @given(
-    KEY_OR_WORKER,
-    KEY_OR_WORKER,
+    st.lists(st.lists(ANY_LABEL, min_size=1, max_size=100), min_size=1, max_size=4),
+    ANY_NAME,
+    ANY_NAME,
+    st.integers(0, 9),
+    st.sampled_from([MIN_MESSAGE_BYTES, 4 * MIN_MESSAGE_BYTES]),
+)
+def test_a_response_fits_with_as_many_labels_as_possible_or_refers_to_its_predictions(
+    pack: list[list[str]], model: str, worker: str, attempt: int, max_bytes: int
+) -> None:
+    tops = [tuple(LabelScore(label=label, score=0.123456) for label in labels) for labels in pack]
+    own = {"worker": worker, "model": Model(name=model, digest="0" * 64), "repeated": True}
+    results = [
+        PREDICTION.response().model_copy(
+            update={
+                **own,
+                "image_id": image_id_at(REF.image_id, 2 * number),
+                "label": top[0].label,
+                "top": top,
+                "attempt": attempt + number,
+            }
+        )
+        for number, top in enumerate(tops)
+    ]
+    whole, most = Response(results=tuple(results)), max(map(len, tops))
+    found = fitted(whole, max_bytes)
+    if isinstance(found, StoredResults):
+        assert [found.ref_at(place) for place in found.places] == [each.ref for each in results]
+        assert (found.attempt, found.repeated) == (attempt, found.places)
+        assert len(with_top(whole, 0).to_json().encode()) > max_bytes
+    else:
+        kept = max(len(each.top) for each in found.results)
+        assert found == with_top(whole, kept)
+        assert kept == most or len(with_top(whole, kept + 1).to_json().encode()) > max_bytes
+
+
+def test_a_response_is_sent_unchanged_or_as_stored_results_if_its_text_is_large() -> None:
+    result = PREDICTION.response()
+    response = Response(results=(result,))
+    assert fitted(response) is response
+    large = Response(results=(result.model_copy(update={"label": LARGE_LABEL}),))
+    assert isinstance(fitted(large), StoredResults)
+    reason = failed(REF, Failure(code="bad", message="x" * 2_000), worker="i-1", attempts=1)
+    assert isinstance(fitted(Response(results=(reason.response(),))), StoredResults)
+
+
+def test_a_request_names_the_places_of_its_images_if_the_pack_has_others() -> None:
+    assert PACK.refs == [ImageRef(REF.job_id, image_id_at(REF.image_id, place)) for place in range(3)]
+    some = PACK.asking_for([0, 2])
+    assert (some.positions, some.refs) == ((0, 2), [PACK.refs[0], PACK.refs[2]])
+    assert some.asking_for([0, 1, 2]) == PACK
+    assert "positions" not in PACK.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pack_id": image_id_at(REF.image_id, 1)}, "is the id of no pack"),
+        ({"extensions": []}, "extensions"),
+        ({"extensions": ["../x"] * 3}, "extensions"),
+        ({"sizes": [1, 2]}, "as many sizes as extensions"),
+        ({"sizes": [1, 2, -3]}, "sizes"),
+        ({"positions": []}, "positions"),
+        ({"positions": [3]}, "a pack of 3 images has no place 3"),
+        ({"positions": [1, 1]}, "in order, each once"),
+        ({"positions": [-1]}, "positions"),
+        ({"submitted_at": "2026-01-01T00:00:00"}, "submitted_at"),
+        ({"version": 1}, "version"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MessageError, match=reason):
+        RequestMessage.from_json(json.dumps(json.loads(PACK.to_json()) | change))
+
+
+@given(
+    st.from_regex(r"[A-Za-z0-9/._-]{1,100}", fullmatch=True),
     st.integers(0, 2**31),
     st.floats(0, 1e9, allow_nan=False),
     st.from_regex(PLACE_PATTERN.replace("{1,", "{300,")),
 )
 def test_requests_and_heartbeats_fit_into_the_smallest_messages(
-    worker: str, key: str, number: int, rate: float, place: str
+    worker: str, number: int, rate: float, place: str
 ) -> None:
     at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
     model = RequestedModel(digest="f" * 64, place=place.removesuffix("\n"))
-    request = RequestMessage.about(REF, key, at, number, model=model).model_copy(
-        update={"suspect": True, "refusals": number}
-    )
+    many = {"sizes": (number,), "submitted_at": at, "attempt": number, "refusals": number}
+    request = LONE.model_copy(update={**many, "extensions": ("x" * 8,), "model": model, "suspect": True})
     heartbeat = Heartbeat(
         worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate,
         models=("f" * 64,) * MAX_REPORTED_MODELS, failed_model="f" * 64,
@@ -245,12 +299,6 @@ def test_what_is_no_number_is_refused_since_it_could_not_be_written_and_read_aga
     assert number in body
     with pytest.raises(MessageError, match=r"not a Prediction: .*score"):
         Prediction.from_json(body)
-
-
-def test_a_request_without_a_time_zone_is_refused() -> None:
-    body = json.loads(RequestMessage.about(REF, "a/b.jpg", NOW).to_json()) | {"submitted_at": "2026-01-01T00:00:00"}
-    with pytest.raises(MessageError, match="submitted_at"):
-        RequestMessage.from_json(json.dumps(body))
 
 
 def at(seconds: int) -> datetime:
@@ -318,11 +366,21 @@ def test_the_id_of_an_image_names_its_pack_and_its_place(kind: str, position: in
         assert image_id < positioned_id(ID, position + 1)
 
 
-def test_keys_lead_back_to_their_image() -> None:
-    ref = ImageRef(new_id(), new_id())
-    assert parse_key(input_key(ref, "jpeg")) == ref
-    assert parse_key(output_key(ref)) == ref
-    assert output_key(ref) == f"{ref.job_id}/{ref.image_id}.json"
+@given(st.lists(st.tuples(st.sampled_from(["jpg", "png"]), st.binary(max_size=1_100)), min_size=1, max_size=PLACES))
+def test_each_image_of_a_pack_is_read_from_the_object_of_the_pack(images: list[tuple[str, bytes]]) -> None:
+    extensions, contents = zip(*images, strict=True)
+    pack = PACK.model_copy(update={"extensions": extensions, "sizes": tuple(map(len, contents))})
+    stored = BytesIO()
+    with tarfile.open(fileobj=stored, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for place, (extension, content) in enumerate(images):
+            header = tarfile.TarInfo(f"{place:02}.{extension}")
+            header.size = len(content)
+            tar.addfile(header, BytesIO(content))
+    key, data = (f"{REF.image_id}.tar", stored.getvalue())
+    if len(images) == 1:
+        key, data = f"{REF.image_id}.{extensions[0]}", contents[0]
+    assert pack_key(pack.job_id, pack.pack_id, pack.extensions) == f"{REF.job_id}/{key}"
+    assert [member(pack, data, place) for place in pack.places] == list(contents)
 
 
 @pytest.mark.parametrize(
@@ -330,21 +388,3 @@ def test_keys_lead_back_to_their_image() -> None:
 )
 def test_what_is_no_id_is_reported(text: str) -> None:
     assert not is_id(text)
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["", "a/b.jpg", f"{ID}/{ID}", f"{ID}/../{ID}.jpg", f"{ID}/{ID}.jpg\n"],
-)
-def test_a_key_that_is_not_ours_is_refused(key: str) -> None:
-    with pytest.raises(MessageError, match="is not a key of the form"):
-        parse_key(key)
-
-
-@given(st.text())
-def test_any_text_is_a_key_of_ours_or_refused(text: str) -> None:
-    try:
-        ref = parse_key(text)
-    except MessageError:
-        return
-    assert text.startswith(f"{ref.job_id}/{ref.image_id}.")

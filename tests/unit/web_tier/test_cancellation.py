@@ -11,14 +11,14 @@ from botocore.exceptions import HTTPClientError
 from flask.testing import FlaskClient
 from markupsafe import escape
 
-from core.ids import ImageRef, new_id
+from core.ids import ImageRef
 from core.jobs.buckets import UNKEPT, InputBucket, OutputBucket
-from core.jobs.keys import cancelled_key, parse_key
+from core.jobs.keys import cancelled_key
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Counts, ImageRecord, Job, JobStatus
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, ClassificationResult
-from services.errors import MessageError, NotFoundError
+from services.errors import NotFoundError
 from services.lease import Tenure
 from tests.support.api import AppMaker, problem, upload
 from tests.support.jobs import NOW, UNKNOWN_ID, add_images, count_images, done, picture, put_results
@@ -179,11 +179,6 @@ def test_a_job_cancelled_while_it_is_resumed_keeps_no_tombstone_without_a_mark(
     monkeypatch.setattr(Cancellations, "remove", remove_late)
     resume_job(ingest, job, "")
     assert (store.status(job.job_id).state, list(input_bucket.objects)) == ("running", [])
-
-
-def test_a_tombstone_is_no_image() -> None:
-    with pytest.raises(MessageError):
-        parse_key(cancelled_key(new_id()))
 
 
 # The controller

@@ -45,7 +45,7 @@ class AnsweringQueue(Queue):
 
     def send(self, messages: Sequence[OutgoingMessage]) -> list[OutgoingMessage]:
         for message in messages:
-            ref = RequestMessage.from_json(message.body).ref
+            [ref] = RequestMessage.from_json(message.body).refs
             self.images.append(ref)
             result = self.answer(self.store.image(ref))
             if result is not None and result.status == "done":

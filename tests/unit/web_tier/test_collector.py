@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from core.ids import ImageRef, new_id
 from core.jobs.keys import output_key
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Heartbeat, Prediction, StoredResult
+from core.messages import ClassificationResult, Heartbeat, Prediction, Response, StoredResults
 from services.lease import Tenure
 from services.sqs import BATCH, OutgoingMessage
 from tests.support.autoscaler import Clock
@@ -50,8 +50,10 @@ class Site:
         self.writer = path.results
         self.collector = path.collector(self.queue, registry=self.registry)
 
-    def send(self, *messages: ClassificationResult | StoredResult | Heartbeat) -> None:
-        self.queue.send([OutgoingMessage(new_id(), each.to_json()) for each in messages])
+    def send(self, *messages: ClassificationResult | Response | StoredResults | Heartbeat) -> None:
+        for each in messages:
+            body = Response(results=(each,)) if isinstance(each, ClassificationResult) else each
+            self.queue.send([OutgoingMessage(new_id(), body.to_json())])
 
     def tick(self, times: int = 1, seconds: float = 1.0) -> None:
         for _ in range(times):
@@ -98,19 +100,19 @@ def test_while_polls_are_never_empty_the_count_of_the_queue_shows_what_was_read(
     assert site.registry.read_until == begun + COUNT_SECONDS - COUNT_AGE_SECONDS, "there are more"
 
 
-def stored(ref: ImageRef, attempt: int = 0) -> StoredResult:
-    return StoredResult(job_id=ref.job_id, image_id=ref.image_id, kind="stored", attempt=attempt)
+def stored(ref: ImageRef, attempt: int = 0) -> StoredResults:
+    return StoredResults(job_id=ref.job_id, pack_id=ref.image_id, places=(0,), attempt=attempt)
 
 
 def test_a_result_that_was_too_large_for_the_queue_is_read_from_the_output_bucket() -> None:
     site = Site()
     prediction = Prediction(**dict(done(REFS[0])))
     site.outputs.put(output_key(REFS[0]), prediction.to_json().encode(), "application/json")
-    repeated = stored(REFS[0], attempt=2).model_copy(update={"repeated": True})
+    repeated = stored(REFS[0], attempt=2).model_copy(update={"places": (0, 1), "repeated": (0,)})
     site.send(repeated, stored(REFS[1]), done(REFS[2]), beat())
     site.tick()
     found = site.store.results(ONE)
-    assert set(found) == {REFS[0].image_id, REFS[2].image_id}, "the second one's prediction was deleted with its job"
+    assert set(found) == {REFS[0].image_id, REFS[2].image_id}, "predictions of the others were deleted with their job"
     assert (found[REFS[0].image_id].label, found[REFS[0].image_id].attempt) == (prediction.label, 2)
     assert (site.queue.messages, len(site.registry.statuses())) == ([], 1)
     assert (site.registry.answers, site.registry.produced) == (2, 1)
@@ -174,7 +176,18 @@ def test_one_response_that_cannot_be_recorded_delays_no_other_of_its_job(monkeyp
     site.send(*[done(ref) for ref in IMAGES[ONE]], *[done(ref) for ref in IMAGES[OTHER]])
     site.tick(3)
     assert (figures(site.store, ONE), figures(site.store, OTHER)) == ((39, 0, 40), (40, 0, 40))
-    assert [ClassificationResult.from_json(each.body).ref for each in site.queue.messages] == [bad]
+    assert [Response.from_json(each.body).results[0].ref for each in site.queue.messages] == [bad]
+
+
+def test_a_response_stays_until_each_of_its_results_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = failing(monkeypatch, bad := {REFS[1].image_id})
+    site.send(Response(results=tuple(map(done, REFS[:3]))))
+    site.tick()
+    assert set(site.store.results(ONE)) == {REFS[0].image_id, REFS[2].image_id}
+    assert len(site.queue.messages) == 1
+    bad.clear()
+    site.tick(2, seconds=FIRST_DELAY_SECONDS)
+    assert (figures(site.store, ONE), site.queue.messages) == ((3, 0, 40), [])
 
 
 def test_a_response_that_cannot_be_recorded_is_hidden_longer_each_time_then_dropped(
@@ -239,9 +252,10 @@ def test_messages_are_received_beside_a_round_and_the_queue_counts_as_read_since
 def test_malformed_responses_are_dropped_with_a_reason_each(caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
     bodies = ("", "null", "[]", '{"version": 2}', done(REFS[0]).to_json(), '{"job_id": "<script>"}')
+    site.send(done(REFS[0]))
     site.queue.send([OutgoingMessage(new_id(), body) for body in bodies])
     site.tick()
     assert (site.queue.messages, set(site.store.results(ONE))) == ([], {REFS[0].image_id})
     reasons = [vars(record)["reason"] for record in caplog.records]
-    assert len(reasons) == 5
-    assert all(reason.startswith("not a ClassificationResult: ") for reason in reasons)
+    assert len(reasons) == 6
+    assert all(reason.startswith("not a Response: ") for reason in reasons)

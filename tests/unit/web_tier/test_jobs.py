@@ -33,6 +33,7 @@ from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.worker import key_of
 from web_tier.results.query import is_retrying
 from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.retry import retry_failed, retry_image
@@ -219,7 +220,7 @@ def test_failed_images_are_requested_again_and_no_others(shop: Shop) -> None:
     body = shop.retry().get_json()
     assert (body["sent"], body["refused"], body["gone"], body["next"]) == (3, 0, [], None)
     asked = [RequestMessage.from_json(message) for message in shop.queue.bodies]
-    assert [(each.image_id, each.key) for each in asked] == [(i.ref.image_id, i.key) for i in shop.images[1:]]
+    assert [(each.refs, key_of(each)) for each in asked] == [([i.ref], i.key) for i in shop.images[1:]]
 
 
 def test_a_failed_result_stays_until_a_better_one_comes(shop: Shop, store: JobStore) -> None:

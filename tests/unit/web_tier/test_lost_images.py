@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.ids import ImageRef, new_id
 from core.jobs.models import Job
 from core.messages import RequestMessage
-from services.sqs import OutgoingMessage
+from tests.support.jobs import response_of
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.sqs import Habits, StoredMessage
 from tests.support.results_site import ResultsSite, done
@@ -85,9 +85,10 @@ class BusySystem:
             capacity -= len(received)
             for message in received:
                 request = RequestMessage.from_json(message.body)
-                self.site.store_output(done(request.ref))
-                if request.image_id not in self.lost_responses:
-                    self.site.responses.send([OutgoingMessage(message.id, done(request.ref).to_json())])
+                [ref] = request.refs
+                self.site.store_output(done(ref))
+                if ref.image_id not in self.lost_responses:
+                    self.site.responses.send([response_of(done(ref))])
             self.site.requests.delete([message.receipt for message in received])
 
     def requests(self) -> Counter[str]:

@@ -6,17 +6,18 @@ import pytest
 
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
-from core.jobs.keys import output_key, parse_key
+from core.jobs.keys import output_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job, Resend
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage
 from services.sqs import OutgoingMessage
-from tests.support.jobs import put_results, statuses_of
+from tests.support.jobs import put_results, response_of, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.results_site import LOST_AFTER, ResultsSite, done, message, refused
+from tests.support.worker import new_request
 from web_tier.autoscaler.metrics import total_of
 from web_tier.controller import reconciler
 from web_tier.controller.reconciler import CLOSE_AFTER, LETTER_SECONDS
@@ -203,7 +204,7 @@ def test_a_result_that_is_stored_while_its_image_is_searched_for_stays(site: Res
 
     class Racing(MemoryBucket):
         def exists(self, key: str) -> bool:
-            answer = done(parse_key(key)).model_copy(update={"key": key})
+            answer = done(ref).model_copy(update={"key": key})
             site.store_output(answer)
             site.results.record([answer])
             return super().exists(key)
@@ -247,9 +248,21 @@ def test_row_9_a_dead_letter_requests_its_image_again_once_an_hour(site: Results
     assert site.outputs.objects == {}
 
 
+def test_a_dead_letter_of_a_pack_requests_those_of_its_images_without_a_result(site: ResultsSite) -> None:
+    answered, waiting = site.add_job(2, request=False)
+    put_results(site.store, done(answered))
+    for ref in (answered, waiting):
+        request = RequestMessage.from_json(site.store.image(ref).request(site.clock.utc_now(), "").body)
+        pack = request.model_copy(update={"extensions": ("jpg", "png"), "sizes": (1, 2)})
+        site.letters.send([OutgoingMessage(new_id(), pack.to_json())])  # its second image was never accepted
+    site.clock.now += LETTER_SECONDS + 60
+    site.reconciler.dead_letters.consume()
+    [again] = map(RequestMessage.from_json, site.requests.bodies)
+    assert (again.refs, again.positions, site.letters.messages) == ([waiting], (0,), [])
+
+
 def test_malformed_dead_letters_and_those_of_unknown_images_are_dropped(site: ResultsSite) -> None:
-    unknown = RequestMessage.about(ImageRef(new_id(), new_id()), "a/b.jpg", EPOCH)
-    site.letters.send([OutgoingMessage(new_id(), body) for body in ("not JSON", unknown.to_json())])
+    site.letters.send([OutgoingMessage(new_id(), body) for body in ("not JSON", new_request().to_json())])
     site.reconciler.tick()
     assert (site.letters.messages, site.outputs.objects) == ([], {})
 
@@ -275,7 +288,7 @@ def test_a_dead_letter_of_the_first_attempt_does_not_end_a_retry(site: ResultsSi
 def test_every_image_that_is_given_up_is_reported_as_that_however_it_is_known(site: ResultsSite) -> None:
     answered, lost, damaged = site.add_job(3, request=False)
     worker = refused(answered)
-    site.responses.send([OutgoingMessage("answer", worker.to_json())])
+    site.responses.send([response_of(worker)])
     site.store_output(refused(lost))
     site.store_output(
         refused(damaged).model_copy(update={"error": Failure(code="truncated", message="it ends early")})

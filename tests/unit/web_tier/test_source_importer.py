@@ -27,6 +27,7 @@ from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.unsandboxed import inspect
+from tests.support.worker import key_of
 from web_tier.api.schemas import ResultsCopyBody
 from web_tier.controller.source_importer import MAX_PAUSE_SECONDS, MAX_REFUSALS, ORPHAN_SECONDS, SourceImporter
 from web_tier.http.quotas import Quotas
@@ -130,7 +131,7 @@ def test_the_images_of_a_source_are_accepted_in_the_order_of_their_keys(site: Si
     site.run()
     assert site.filenames(job) == [*(f"{number}.JPG" for number in range(7)), "b/c.png"]
     images = list(site.store.images(job.job_id))
-    requests = {RequestMessage.from_json(body).key for body in site.queue.bodies}
+    requests = {key_of(RequestMessage.from_json(body)) for body in site.queue.bodies}
     assert requests == {image.key for image in images} == set(site.inputs.objects)
     assert len(site.queue.bodies) == 8
     assert all(image.key.startswith(f"{job.job_id}/{image.ref.image_id}.") for image in images)

@@ -12,9 +12,8 @@ from core.jobs.items import IMAGE, partition
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
-from services.sqs import OutgoingMessage
 from tests.support.controller import loops_in_memory
-from tests.support.jobs import NOW, add_images, done, failed, put_results
+from tests.support.jobs import NOW, add_images, done, failed, put_results, response_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from web_tier.features.dead_letters.store import DeadLetterStore
 
@@ -124,7 +123,7 @@ def test_the_controller_records_dead_letters_and_removes_those_of_deleted_jobs(
 ) -> None:
     [removed], [kept] = office.images("a"), office.images("b")
     with loops_in_memory(config, office.store) as (responses, loops):
-        responses.send([OutgoingMessage(each.ref.image_id, failed(each).to_json()) for each in (removed, kept)])
+        responses.send([response_of(failed(each)) for each in (removed, kept)])
         loops["collector"].tick()
         assert office.listed() == [kept.ref, removed.ref]
         DeletedJobs(office.store.table).delete(office.store.job(removed.ref.job_id))
