@@ -1,7 +1,7 @@
 """Formats of the messages between the tiers: the request, the prediction object, the response and the heartbeat.
 
-A request without `only`, a heartbeat without receipts and a `StoredResult` fit into 1,024 bytes, the least to which
-SQS can limit messages.
+A request of a lone image without `only`, a heartbeat without receipts and `StoredResults` fit into 1,024 bytes, the
+least to which SQS can limit messages.
 
 No other module defines these formats. Unknown versions and malformed bodies raise `MessageError`; unknown fields are
 ignored, so that an older reader understands a newer writer.
@@ -43,6 +43,12 @@ def _check_order(places: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Id = Annotated[str, Field(pattern=ULID_PATTERN)]
+Extension = Annotated[str, Field(pattern=r"^[a-z0-9]{1,8}$")]
+Size = Annotated[int, Field(ge=0)]
+PackId = Annotated[Id, AfterValidator(_check_pack_id)]
+Place = Annotated[int, Field(ge=0, lt=PLACES)]
+"""The place of an image in its pack."""
+Places = Annotated[tuple[Place, ...], Field(min_length=1), AfterValidator(_check_order)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Traceparent = Annotated[str | None, BeforeValidator(parse_traceparent)]
 """A trace context (`core/tracing.py`); an invalid one is left out, since no image may fail because of it."""
@@ -98,14 +104,6 @@ class WireModel(CopyingModel):
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"
             raise MessageError(f"not a {cls.__name__}: {where}: {first['msg']}") from error
-
-
-Extension = Annotated[str, Field(pattern=r"^[a-z0-9]{1,8}$")]
-Size = Annotated[int, Field(ge=0)]
-PackId = Annotated[Id, AfterValidator(_check_pack_id)]
-Place = Annotated[int, Field(ge=0, lt=PLACES)]
-"""The place of an image in its pack."""
-Places = Annotated[tuple[Place, ...], Field(min_length=1), AfterValidator(_check_order)]
 
 
 class _PackMessage(WireModel):

@@ -120,7 +120,7 @@ class ResultRecovery:
 
 @dataclass(frozen=True)
 class DeadLetterConsumer:
-    """Requests the image of each dead letter again, unless it has a result.
+    """Requests the images of each dead letter again that have no result.
 
     Workers answer an image that may end them long before its request becomes a dead letter, so that is a fault of the
     system.
@@ -134,7 +134,7 @@ class DeadLetterConsumer:
     metrics: ControllerMetrics = field(default_factory=ControllerMetrics)
 
     def consume(self) -> None:
-        """Consume the dead letters; each is deleted only after its image has a result or is requested again."""
+        """Consume the dead letters; each is deleted only after its images have results or are requested again."""
         for _ in range(MAX_BATCHES):
             messages = self.queue.receive(wait_seconds=0) if self.tenure.active() else []
             if not messages:
@@ -163,8 +163,7 @@ class DeadLetterConsumer:
             return True
         with use_traceparent(request.traceparent):
             results = {ref: self.recovery.result(ref, request.attempt) for ref in request.refs if ref in accepted}
-            if found := [result for result in results.values() if result is not None]:
-                self.recovery.results.record(found)
+            self.recovery.results.record([result for result in results.values() if result is not None])
             if not (unanswered := [ref.image_id for ref, result in results.items() if result is None]):
                 return True
             now = self.clock.utc_now()
