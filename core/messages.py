@@ -283,14 +283,12 @@ class StoredResults(_PackMessage):
         places: of the images.
         attempt: attempt of the request that it answers.
         repeated: those of `places` with a result that is repeated.
-        traceparent: of the request.
     """
 
     kind: Literal["stored"] = "stored"
     places: Places
     attempt: int = Field(default=0, ge=0)
     repeated: tuple[Place, ...] = ()
-    traceparent: Traceparent = None
 
     def result(self, place: int, prediction: "Prediction") -> ClassificationResult:
         """Return the result of the image at a place, which has this prediction."""
@@ -323,7 +321,6 @@ def response_within(response: Response, max_bytes: int) -> Response | StoredResu
         places=tuple(sorted(places)),
         attempt=min(each.attempt for each in response.results),
         repeated=tuple(sorted(place for place, each in places.items() if each.repeated)),
-        traceparent=first.traceparent,
     )
 
 

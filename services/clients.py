@@ -22,7 +22,6 @@ from services.endpoint import APP_ID, Endpoint
 from services.json_calls import JsonCalls
 
 if TYPE_CHECKING:
-    from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_s3 import S3Client
@@ -117,15 +116,6 @@ class Clients:
     def dynamodb(self) -> "DynamoDBClient":
         """The DynamoDB client."""
         client: DynamoDBClient = self._client_of_json("dynamodb")
-        return client
-
-    @cached_property
-    def cognito_idp(self) -> "CognitoIdentityProviderClient":
-        """The Cognito client, with at most two attempts for a call: a user waits for the response."""
-        attempts: Any = {"mode": "standard", "total_max_attempts": min(2, self.endpoint.max_attempts)}
-        client: CognitoIdentityProviderClient = self._client(
-            "cognito-idp", self._config.merge(BotoConfig(retries=attempts))
-        )
         return client
 
     @cached_property

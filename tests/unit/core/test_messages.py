@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -156,6 +156,7 @@ def with_top(response: Response, count: int) -> Response:
     st.integers(0, 9),
     st.sampled_from([MIN_MESSAGE_BYTES, 4 * MIN_MESSAGE_BYTES]),
 )
+@example([["cat"], ["x" * 100] * 30], "demo", "i-1", 0, 4 * MIN_MESSAGE_BYTES)
 def test_a_response_fits_with_as_many_labels_as_possible_or_refers_to_its_predictions(
     pack: list[list[str]], model: str, worker: str, attempt: int, max_bytes: int
 ) -> None:
