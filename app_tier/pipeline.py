@@ -17,8 +17,7 @@ from app_tier.recovery import At, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.stages import Channel, Stage, StageThreads, Tasks
 from app_tier.storage import CancelledJobs, answered_before, delete, fetch, respond, store
-from app_tier.task import Task, refuse
-from app_tier.visibility import MANY_RECEIVES
+from app_tier.task import Delivery, Task, refuse
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, Prediction, crashed_worker
@@ -34,8 +33,11 @@ RESPONSE_WAIT_SECONDS = 0.02
 
 JOIN_SECONDS = 2.0
 
-MAX_RECEIVES: Final = 5
-"""Receives of a message after which its image fails without another try: it may end whole workers."""
+UNRECORDED_RECEIVES: Final = 2
+"""Receives of a message whose tries are not stored: few messages come more often, and each store takes two calls."""
+
+MAX_TRIES: Final = 3
+"""Stored tries of a message, which have ended their workers, after which its image fails: at the sixth receive."""
 
 NO_CHILD_SECONDS: Final = 10
 """How long an image is delayed that needs a process of its own, while none can be started."""
@@ -62,10 +64,6 @@ def _has_priority(task: Task[object]) -> bool:
     return task.delivery.has_priority
 
 
-def _is_endangered(task: Task[object]) -> bool:
-    return task.delivery.receives >= MANY_RECEIVES
-
-
 @dataclass(frozen=True)
 class Services:
     """The queues and buckets that a worker uses."""
@@ -82,8 +80,9 @@ class Pipeline:
 
     A message that comes again may have ended its worker. So only the first receive is classified in a batch in this
     process, and each later one alone in a child process (`app_tier.network_process`), beside the batches. That ends
-    no worker. An image that is received for the first time may end this one, which counts for all images in flight:
-    while one of them was received several times (`InFlightMessages.is_endangered`), the child classifies all.
+    no worker, unless the image takes the whole machine down. Such an image fails after `MAX_TRIES`, each of which is
+    stored before it begins (`OutputBucket.add_try`). A receive is no try: a worker may end while the image waits, and
+    a delivery may reach no worker.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Pipeline:
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads, _has_priority)
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size, _has_priority)
         # It has room for all, so that it makes no other stage wait.
-        self._to_isolate: Channel[Task[Pixels]] = Channel(capacity, _is_endangered)
+        self._to_isolate: Channel[Task[None]] = Channel(capacity)
         self._to_store: Channel[Task[Prediction]] = Channel(capacity, _has_priority)
         self._to_respond: Channel[Task[ClassificationResult]] = Channel(capacity, _has_priority)
         self._models = models
@@ -155,11 +154,8 @@ class Pipeline:
             stage.start()
 
     def submit(self, task: Task[None]) -> None:
-        """Pass an image to the first stage; fail one that was received too often."""
-        if task.delivery.receives > MAX_RECEIVES:
-            self._refuse(task, crashed_worker(task.delivery.receives - 1))
-        else:
-            self._to_fetch.enqueue(task)
+        """Pass an image to the first stage."""
+        self._to_fetch.enqueue(task)
 
     def _resume(self, task: Task[None]) -> None:
         """Pass an image that has waited for its model to the first stage, unless the worker ends."""
@@ -195,24 +191,29 @@ class Pipeline:
         admitted = task if task.assigned is not None else self._models.admit(task)
         if admitted is None:
             return
+        if task.delivery.is_suspect:
+            self._to_isolate.enqueue(admitted)
+        elif (fetched := self._read(admitted)) is not None:
+            self._to_decode.enqueue(fetched)
+
+    def _read(self, task: Task[None]) -> Task[bytes] | None:
+        """Return the task with its image; None if the image is gone since an earlier delivery was answered."""
         try:
-            self._to_decode.enqueue(fetch(admitted, self._services.inputs, self._limits))
+            return fetch(task, self._services.inputs, self._limits)
         except NotFoundError:
             if (answer := answered_before(task, self._services.outputs)) is None:
                 raise
             self._to_respond.enqueue(answer)
+            return None
 
     def _decode(self, tasks: Tasks[bytes]) -> None:
         (task,) = tasks
-        spec = task.model.bundle.manifest.preprocess
-        inbox = self._to_isolate if task.delivery.is_suspect else self._to_classify
-        inbox.enqueue(decode(task, spec, self._limits, self._decoder))
+        self._to_classify.enqueue(self._decoded(task))
+
+    def _decoded(self, task: Task[bytes]) -> Task[Pixels]:
+        return decode(task, task.model.bundle.manifest.preprocess, self._limits, self._decoder)
 
     def _classify(self, tasks: Tasks[Pixels]) -> None:
-        if self._in_flight.is_endangered:
-            for task in tasks:
-                self._to_isolate.enqueue(task)
-            return
         try:
             answers = self._classifier.classify(tasks)
         except EngineError as error:
@@ -225,18 +226,35 @@ class Pipeline:
         for answer in answers:
             self._to_store.enqueue(answer)
 
-    def _classify_alone(self, tasks: Tasks[Pixels]) -> None:
+    def _classify_alone(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
         try:
-            self._to_store.enqueue(self._isolated.classify(task, self._classifier))
+            self._try_alone(task)
+        finally:
+            if not self._to_isolate:
+                self._isolated.close()
+
+    def _try_alone(self, task: Task[None]) -> None:
+        if self._is_given_up(task.delivery):
+            self._refuse(task, crashed_worker(MAX_TRIES))
+            return
+        if (fetched := self._read(task)) is None:
+            return
+        decoded = self._decoded(fetched)
+        try:
+            self._to_store.enqueue(self._isolated.classify(decoded, self._classifier))
         except CrashedError:
             self._refuse(task, CRASHED_ALONE)
         except PoolUnavailableError as error:
             _log.error("an image cannot be classified alone", extra={"error": str(error)})
             # It is tried in a batch again: this may last.
             self._recovery.extender.give_back([replace(task.delivery, is_suspect=False)], NO_CHILD_SECONDS)
-        if not self._to_isolate:
-            self._isolated.close()
+
+    def _is_given_up(self, delivery: Delivery) -> bool:
+        """Store that an image is tried, if its message came often; return whether it was tried too often before."""
+        if delivery.receives <= UNRECORDED_RECEIVES:
+            return False
+        return self._services.outputs.add_try(delivery.ref, delivery.received.id, delivery.receives) > MAX_TRIES
 
     def _store(self, tasks: Tasks[Prediction]) -> None:
         (task,) = tasks

@@ -33,9 +33,6 @@ MAX_POSTPONED: Final = 1_000
 """Postponed deliveries for which there is room besides the others: they take little memory, and keep no worker from
 images of other models. SQS allows all workers together 120,000."""
 
-MANY_RECEIVES: Final = 3
-"""Receives from which on a message must not be endangered by images that no worker has tried yet."""
-
 
 @dataclass(slots=True)
 class _Entry:
@@ -75,11 +72,6 @@ class InFlightMessages:
         """Deliveries in the pipeline."""
         with self._changed:
             return sum(entry.is_started for entry in self._entries.values())
-
-    @property
-    def is_endangered(self) -> bool:
-        """Whether a message is in flight that was received `MANY_RECEIVES` times."""
-        return bool(self._where(lambda entry: entry.delivery.receives >= MANY_RECEIVES))
 
     def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> list[Delivery]:
         """Add deliveries, which are started, and return them, each with priority or without.

@@ -169,7 +169,7 @@ class QueueSettings(_Section):
     def _leaves_room_for_lost_workers(cls, value: int) -> int:
         if value < MIN_RECEIVES:
             raise ValueError(
-                f"must be at least {MIN_RECEIVES}, since workers answer an image at its sixth receive; set 100"
+                f"must be at least {MIN_RECEIVES}, since one that ends workers fails at its sixth receive; set 100"
             )
         return value
 

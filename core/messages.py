@@ -452,9 +452,9 @@ CRASHED_ALONE: Final = Failure(
 """The failure of an image at which the processes ended that its worker started for it."""
 
 
-def crashed_worker(receives: int) -> Failure:
-    """Return the failure of an image that was received so often and not answered."""
-    message = f"workers received it {receives} times and did not answer, perhaps because of other images: retry it"
+def crashed_worker(tries: int) -> Failure:
+    """Return the failure of an image at which so many workers ended, which classified it alone."""
+    message = f"{tries} workers ended while they classified it, perhaps for another reason: retry it"
     return Failure(code=CRASHED_WORKER, message=message)
 
 

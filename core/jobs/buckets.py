@@ -6,6 +6,7 @@
 | input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put; no image is read from there      | clients     |
 | input  | `JOB/cancelled`       | tombstone of a cancelled job                                    | both        |
 | output | `JOB/IMAGE.json`      | the prediction of an image, with its thumbnail                  | both        |
+| output | `JOB/IMAGE.tries`     | deliveries with which an image may have ended workers           | worker      |
 | output | `results/JOB.jsonl`   | all results of a job                                            | controller  |
 
 The objects of a job that keeps no images are tagged, so that a lifecycle rule of the bucket can delete what is left.
@@ -14,12 +15,13 @@ botocore's errors pass through once their retries are spent.
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
 from core.ids import ImageRef, place_of
 from core.images import FORMATS, ImageFormat, thumbnail_type
-from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, pack_key
+from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, pack_key, tries_key
 from core.jobs.packs import member
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
@@ -33,7 +35,7 @@ JSON_LINES: Final = "application/x-ndjson"
 """Content type of JSON Lines (https://github.com/ndjson/ndjson-spec), as which results files are stored."""
 
 MAX_WRITES: Final = 10
-"""Maximum conditional writes of one prediction; a refused one means that another one was stored meanwhile."""
+"""Maximum conditional writes of one object; a refused one means that another one was stored meanwhile."""
 
 UNKEPT: Final = {"kept": "no"}
 """The object tag of images that their job does not keep; kept images have none."""
@@ -41,8 +43,8 @@ UNKEPT: Final = {"kept": "no"}
 _log = logging.getLogger(__name__)
 
 
-class PredictionConflictError(FleetsightError):
-    """Raised when a prediction could not be stored because others were stored repeatedly; try again later."""
+class WriteConflictError(FleetsightError):
+    """Raised when an object could not be stored because others were stored repeatedly; try again later."""
 
 
 class _JobBucket:
@@ -160,7 +162,7 @@ class OutputBucket(_JobBucket):
         """Store `prediction` unless it may not replace the stored one; return the one that is stored afterwards.
 
         Raises:
-            PredictionConflictError: it is unknown which one is stored.
+            WriteConflictError: it is unknown which one is stored.
         """
         key, body = output_key(prediction.ref), prediction.to_json().encode()
         for _ in range(MAX_WRITES):
@@ -175,7 +177,7 @@ class OutputBucket(_JobBucket):
                 return stored
             if self._bucket.put_over(key, body, "application/json", etag):
                 return prediction
-        raise PredictionConflictError(f"{key} changed {MAX_WRITES} times while a prediction was stored")
+        raise WriteConflictError(f"{key} changed {MAX_WRITES} times while a prediction was stored")
 
     def prediction(self, ref: ImageRef) -> Prediction | None:
         """Return the stored prediction of an image, or None if there is none that can be read."""
@@ -218,6 +220,32 @@ class OutputBucket(_JobBucket):
             return None, etag
         # An object at another image's key is not this one's result.
         return (prediction if prediction.ref == ref else None), etag
+
+    # Tries
+
+    def add_try(self, ref: ImageRef, message_id: str, receives: int) -> int:
+        """Record that a worker tries an image that may have ended others; return the tries of this message so far.
+
+        The same delivery counts once.
+
+        Raises:
+            WriteConflictError: it is unknown which tries are stored.
+        """
+        key, delivery = tries_key(ref), f"{message_id} {receives}"
+        for _ in range(MAX_WRITES):
+            try:
+                body, etag = self._bucket.get_with_etag(key)
+            except NotFoundError:
+                body, etag = b"", ""
+            tries = body.decode().splitlines()
+            of_message = sum(each.startswith(f"{message_id} ") for each in tries)
+            if delivery in tries:  # also if the reply to its write was lost
+                return of_message
+            body = "\n".join([*tries, delivery]).encode()
+            put = partial(self._bucket.put_over, etag=etag) if etag else self._bucket.put_new
+            if put(key, body, "text/plain"):
+                return of_message + 1
+        raise WriteConflictError(f"{key} changed {MAX_WRITES} times while a try was stored")
 
     # Results files
 

@@ -30,6 +30,11 @@ def output_key(ref: ImageRef) -> str:
     return f"{ref.job_id}/{ref.image_id}.json"
 
 
+def tries_key(ref: ImageRef) -> str:
+    """Return the key of the tries of an image in the output bucket."""
+    return f"{ref.job_id}/{ref.image_id}.tries"
+
+
 def merged_key(job_id: str) -> str:
     """Return the key of the file with all results of a job in the output bucket, apart from the predictions."""
     return f"results/{job_id}.jsonl"

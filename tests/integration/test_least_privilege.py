@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from app_tier.bundle import DEMO_BUNDLE
-from app_tier.pipeline import MAX_RECEIVES
+from app_tier.receiver import MALFORMED_RECEIVES
 from core.images import FORMATS
 from core.messages import Heartbeat, RequestMessage
 from fleetsight_client.api import UploadResult
@@ -351,7 +351,7 @@ def lose_requests(deployed: Deployed, idle: str) -> str:
         batch = deployed.requests.receive(wait_seconds=0)
         receives.update({each.id: each.receive_count for each in batch})
         deployed.requests.change_visibility([each.receipt for each in batch], 0)
-        return len(receives) == 2 and min(receives.values()) >= MAX_RECEIVES
+        return len(receives) == 2 and min(receives.values()) >= MALFORMED_RECEIVES
 
     wait_until(are_worn_out, "two messages are received often")
     old = RequestMessage.from_json(dead.body).model_copy(update={"submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})

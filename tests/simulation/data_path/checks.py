@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from app_tier.pipeline import MAX_RECEIVES
+from app_tier.pipeline import MAX_TRIES, UNRECORDED_RECEIVES
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
 from core.jobs.buckets import UNKEPT
@@ -42,7 +42,7 @@ MAX_LISTED: Final = 1_000
 MAX_MESSAGES: Final = 3
 """Request messages of one image, besides its retries."""
 
-MIN_LOST_DELIVERIES: Final = MAX_RECEIVES - 1
+MIN_LOST_DELIVERIES: Final = UNRECORDED_RECEIVES + MAX_TRIES
 """An innocent image may fail only if so many of its deliveries were lost, with their workers or on their way."""
 
 MIN_DEATHS: Final = 2

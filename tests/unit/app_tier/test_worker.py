@@ -17,7 +17,7 @@ from app_tier.classify import Classifier
 from app_tier.decode import Decoder
 from app_tier.models import ModelPlace
 from app_tier.network_process import NetworkEndedError
-from app_tier.pipeline import MAX_RECEIVES, Services, by_model
+from app_tier.pipeline import MAX_TRIES, Services, by_model
 from app_tier.sizing import HostResources, sized
 from app_tier.task import new_task
 from app_tier.worker import Worker
@@ -305,7 +305,7 @@ def test_row_48_refused_credentials_cost_no_image_a_receive(where: str, fifo: bo
         "send a response": (bench.responses.errors, "send"),
     }
     errors, operation = refused[where]
-    for _ in range(2 * MAX_RECEIVES):
+    for _ in range(10):
         errors[operation] = [refusal("AccessDenied", operation)] * 100
         assert bench.run()
         assert bench.worker.lifetime.status == 1
@@ -414,16 +414,19 @@ def test_a_child_that_cannot_answer_a_grey_picture_is_no_evidence_against_an_ima
 
 
 @KINDS
-def test_row_9_a_message_of_six_receives_is_answered_without_another_try(fifo: bool) -> None:
+def test_row_9_an_image_of_too_many_tries_fails_and_one_of_many_receives_does_not(fifo: bool) -> None:
     bench = Bench(fifo=fifo)
     (request, mate) = bench.submit(picture("blue"), picture("red"))
-    bench.requests.messages[0].receive_count = MAX_RECEIVES
-    bench.requests.messages[1].receive_count = MAX_RECEIVES - 1
+    tries = OutputBucket(bench.outputs)
+    for message, each in zip(bench.requests.messages, (request, mate), strict=True):
+        message.receive_count = 60
+        tried = [(message.id, number) for number in range(10, 10 + MAX_TRIES)]
+        for id_, number in [*tried[each is mate :], tried[-1], ("another message", 3)]:
+            tries.add_try(each.refs[0], id_, number)
     assert bench.run()
     result = bench.result(request)
-    assert result.error == bench.stored(request).error == crashed_worker(5)
-    assert "received it 5 times" in crashed_worker(5).message
-    assert (bench.result(mate).label, bench.result(mate).attempts) == ("red", 5)
+    assert result.error == bench.stored(request).error == crashed_worker(MAX_TRIES)
+    assert (bench.result(mate).label, bench.result(mate).attempts) == ("red", 61)
     assert bench.requests.messages == []
 
 
@@ -432,7 +435,7 @@ def test_a_label_that_is_stored_stands_at_the_sixth_receive() -> None:
     [request] = first.submit(picture("red"))
     assert first.run()
     first.responses.messages.clear()
-    first.requests.add(request.to_json(), MAX_RECEIVES)
+    first.requests.add(request.to_json(), 5)
     second = Bench(after=first)
     assert second.run()
     assert second.result(request).label == "red"

@@ -116,9 +116,9 @@ class RedriveAllBody(ApiBody):
 def list_letters() -> Response:
     """List dead letters, newest jobs first.
 
-    A dead letter is an image that the system gave up, because it ended three processes that classified it alone, or
-    because workers received it five times without an answer. It stays until it is retried or discarded, or its job is
-    deleted. For operators, who see the file and job names of all users here.
+    A dead letter is an image that the system gave up, because it ended three processes, or three whole workers, that
+    classified it alone. It stays until it is retried or discarded, or its job is deleted. For operators, who see the
+    file and job names of all users here.
     """
     query = parse_query(DeadLettersQuery)
     return json_response(DeadLettersBody.from_page(_letters().page(query.before, limit=query.limit)))
