@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
@@ -64,11 +66,15 @@ _FOR_DEBUGGING = "\n\nDebug source:"
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object's metadata: `size` in bytes, the content type that it was stored with, and its ETag."""
+    """An object's metadata: `size` in bytes, the content type that it was stored with, its ETag, and when it was put.
+
+    The time is of S3's clock, in whole seconds.
+    """
 
     size: int
     content_type: str
     etag: str = field(default="", compare=False)
+    put_at: datetime = field(default=datetime.min.replace(tzinfo=UTC), compare=False)
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,9 @@ class Bucket:
             self.exists(key)  # the response to a HEAD has no body that could name a missing bucket
             return None
         content_type = str(answer.attributes.get("Content-Type", ""))
-        return StoredObject(answer.meta["size"], content_type, answer.meta["e_tag"] or "")
+        return StoredObject(
+            answer.meta["size"], content_type, answer.meta["e_tag"] or "", answer.meta["last_modified"]
+        )
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object at `key`; a missing bucket is an error."""
@@ -236,6 +244,21 @@ class ListedObject:
     is_archived: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class FolderPage:
+    """A page of the objects below a folder.
+
+    Attributes:
+        objects: when each was put, by its key.
+        listed_at: by S3's clock, as these times.
+        next_token: of the next page; empty if this is the last one.
+    """
+
+    objects: Mapping[str, datetime]
+    listed_at: datetime
+    next_token: str
+
+
 ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes of objects that cannot be read at once
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html)."""
@@ -247,10 +270,10 @@ MAX_EMPTY_PAGES = 100
 
 @dataclass(frozen=True)
 class SourceBuckets:
-    """Copies of objects within S3, and listings of the buckets of others.
+    """Copies of objects within S3, and listings: of the buckets of others, and with the time of S3's clock.
 
-    botocore's errors are raised, NotFoundError where there is no object. botocore follows a bucket to its region, and
-    its keys may be any text: obstore does neither.
+    botocore's errors are raised, NotFoundError where there is no object. botocore follows a bucket to its region, its
+    keys may be any text, and it has the `Date` of a reply: obstore does none of these.
     """
 
     client: "S3Client"
@@ -276,6 +299,14 @@ class SourceBuckets:
                 return found, reply["IsTruncated"]
             start = {"ContinuationToken": reply["NextContinuationToken"]}
         raise ListingError(f"{MAX_EMPTY_PAGES} pages of s3://{bucket}/{prefix} after {after!r} list no object")
+
+    def folder(self, of: Bucket, folder: str, token: str, limit: int) -> FolderPage:
+        """Return a page of up to `limit` objects below a folder of the system, the first one for an empty `token`."""
+        start: Any = {"ContinuationToken": token} if token else {}
+        reply = self.client.list_objects_v2(Bucket=of.name, Prefix=f"{folder}/", MaxKeys=limit, **start)
+        objects = {each["Key"]: each["LastModified"] for each in reply.get("Contents", [])}
+        listed_at = parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return FolderPage(objects, listed_at, reply.get("NextContinuationToken", ""))
 
     def copy(
         self, bucket: str, key: str, to: Bucket, to_key: str, content_type: str, tags: Mapping[str, str] | None = None

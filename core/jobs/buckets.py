@@ -19,14 +19,14 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
-from core.ids import ImageRef, place_of
-from core.images import FORMATS, ImageFormat, thumbnail_type
+from core.ids import ImageRef, is_id, place_of
+from core.images import ImageFormat, thumbnail_type
 from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, pack_key, tries_key
 from core.jobs.packs import member
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
 from services.errors import FleetsightError, MessageError, NotFoundError
-from services.s3 import Bucket, Forms, SourceBuckets, StoredObject, UploadForm
+from services.s3 import Bucket, FolderPage, Forms, SourceBuckets, StoredObject, UploadForm
 
 if TYPE_CHECKING:  # a worker starts without them
     from core.jobs.models import ImageRecord, MergedFile
@@ -107,11 +107,22 @@ class InputBucket(_JobBucket):
         named = ((each.key or "", input_key(each.ref, "")) for each in responses if each.status == "done")
         self._bucket.delete_all([key for key, own in named if key.startswith(own)])
 
-    def delete_strays(self, images: Iterable[ImageRef], sent: Iterable[ImageRef]) -> None:
-        """Delete `images` without a record, and what forms have put for the images `sent`, each of any format."""
-        extensions = [each.extension for each in FORMATS.values()]
-        keys = [input_key(ref, extension) for ref in images for extension in extensions]
-        self._bucket.delete_all(keys + [form_key(ref, extension) for ref in sent for extension in extensions])
+    # Sweeps
+
+    def list_job(self, copies: SourceBuckets, job_id: str, token: str, limit: int) -> FolderPage:
+        """Return a page of the objects of a job, as `SourceBuckets.folder` does."""
+        return copies.folder(self._bucket, job_id, token, limit)
+
+    def images_at(self, keys: Iterable[str]) -> Iterator[ImageRef]:
+        """Yield the images of those of `keys` that are of images, not of forms or of the tombstone."""
+        for key in keys:
+            job_id, _, name = key.partition("/")
+            if is_id(image_id := name.partition(".")[0]):
+                yield ImageRef(job_id, image_id)
+
+    def delete_strays(self, job_id: str, keys: Iterable[str]) -> None:
+        """Delete objects of a job, but its tombstone."""
+        self._bucket.delete_all([key for key in keys if key != cancelled_key(job_id)])
 
     # Presigned forms
 
@@ -271,7 +282,7 @@ class OutputBucket(_JobBucket):
 
 
 def _form_key(image: "ImageRecord") -> str:
-    return form_key(image.ref, image.key.rpartition(".")[2])
+    return form_key(image.ref, image.extension)
 
 
 def _tags(is_kept: bool) -> dict[str, str] | None:

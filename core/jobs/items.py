@@ -36,6 +36,9 @@ LISTING, COPIED, RESUMED = "SOURCE", "TARGET", "UNLIMITED"
 LISTINGS = "LISTINGS"
 """Partition of the jobs with a source that may not be listed yet."""
 
+SWEEPS = "SWEEPS"
+"""Partition of the jobs of which objects may stay without an item."""
+
 COUNTED_FIGURES = ("done", "failed", "cancelled", "system_retried", "resends")
 """Attributes of `COUNTED` that are sums over results and resends, as in `Counts`."""
 
@@ -79,7 +82,7 @@ def stated(attributes: Mapping[str, str | int | datetime | None]) -> Item:
 
 
 def partition(job_id: str) -> str:
-    """Return the partition of a job's images, results and upload manifests."""
+    """Return the partition of a job's images, results and keys of uploads."""
     return f"JOB#{job_id}"
 
 
@@ -225,7 +228,9 @@ def deleted_of(item: Item) -> DeletedJob:
 def keys_of_job(job: Job | DeletedJob) -> list[tuple[str, str]]:
     """Return the keys of the items that make a job exist, for its owner, its readers and the controller."""
     shared = (shared_partition(share.email) for share in job.shares if share.email)
-    return [(key, job.job_id) for key in dict.fromkeys((JOBS, OPEN, LISTINGS, jobs_partition(job.owner), *shared))]
+    return [
+        (key, job.job_id) for key in dict.fromkeys((JOBS, OPEN, LISTINGS, SWEEPS, jobs_partition(job.owner), *shared))
+    ]
 
 
 def image_item(image: ImageRecord) -> Item:

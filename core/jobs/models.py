@@ -177,9 +177,14 @@ class ImageRecord:
         return cls(ref, filename, key, size, accepted_at, owner=job.owner, model=job.requested_model)
 
     @property
+    def extension(self) -> str:
+        """The extension of its key, without the dot."""
+        return self.key.rpartition(".")[2]
+
+    @property
     def content_type(self) -> str:
         """The media type of its format."""
-        return _TYPE_OF[self.key.rpartition(".")[2]]
+        return _TYPE_OF[self.extension]
 
     def request(self, submitted_at: datetime, group: str) -> OutgoingMessage:
         """Return the message that requests the result of its last attempt; its id is the image's.

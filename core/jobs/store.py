@@ -20,7 +20,8 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it;       | both       |
 |                  |                    | reason: why the controller did so                         |            |
 | `COUNTS#` job id | `UNLIMITED`        | a retry went on after that: its failures have no limit    | web        |
-| `COUNTS#` job id | `ACCEPTED`         | images: how many were accepted                            | web        |
+| `COUNTS#` job id | `ACCEPTED`         | images: how many were accepted;                           | both       |
+|                  |                    | swept_before: `core/jobs/sweeps.py`                       |            |
 | `COUNTS#` job id | `COUNTED`          | done, failed, cancelled, first, last result, runs,        | controller |
 |                  |                    | system_retried, resends, revision; token: the fence       |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
@@ -35,10 +36,11 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
 |                  |                    | was presumed lost: times, attempt, first, last            |            |
 | `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
-| `JOB#` job id    | `SLICE#` key       | manifest of a repeatable upload: `core/jobs/uploads.py`   | web        |
+| `JOB#` job id    | `KEY#` key         | the first upload with that key: `core/jobs/uploads.py`    | web        |
 | `NOTIFY`         | job or message id  | what is not announced yet: feature `notifications`        | controller |
 | `FLEET`          | `MESSAGES`         | last messages on caps and outages: the same feature       | controller |
-| `PUTS#` shard    | intent id          | images that are being put: `core/jobs/put_intents.py`     | both       |
+| `SWEEPS`         | job id             | at, seen_at: objects may stay without an item:            | both       |
+|                  |                    | `core/jobs/sweeps.py`                                     |            |
 | `DELETED`        | job id             | owner, shares: the rest of this job must be removed;      | both       |
 |                  |                    | while `expiring` is set, it must not be removed yet;      |            |
 |                  |                    | `marked_again`: something was written after its removal   |            |
@@ -114,6 +116,7 @@ from core.jobs.models import (
     TrueLabel,
 )
 from core.jobs.reader import JobReader
+from core.jobs.sweeps import IS_YOUNG, SweptError
 from core.messages import ClassificationResult
 from core.model_catalog import JobModel
 from services.batches import in_batches
@@ -291,6 +294,9 @@ class JobStore(JobReader):
         """Record and count accepted images, and mark their jobs as open; return those that were not recorded before.
 
         Up to `MAX_RECORDED` images of a job are recorded in one transaction, so all of them or none.
+
+        Raises:
+            SweptError: objects of a transaction may be deleted; its images are not recorded.
         """
         by_job: dict[str, list[ImageRecord]] = {}
         for image in images:
@@ -304,7 +310,14 @@ class JobStore(JobReader):
             first: list[TransactedWrite] = [
                 ConditionCheck(DELETED, job_id, condition=IS_NEW),
                 Put(open_item(job_id, touched_at)),
-                Update(counts_partition(job_id), ACCEPTED, {"images": len(left)}, {}),
+                Update(
+                    counts_partition(job_id),
+                    ACCEPTED,
+                    {"images": len(left)},
+                    {},
+                    condition=IS_YOUNG,
+                    values={"put_at": int(min(image.accepted_at for image in left).timestamp())},
+                ),
             ]
             try:
                 self.table.transact(*first, *(Put(image_item(image), condition=IS_NEW) for image in left))
@@ -312,10 +325,11 @@ class JobStore(JobReader):
                 if 0 in error.indexes:
                     raise no_job(job_id) from error
                 left = [image for index, image in enumerate(left, len(first)) if index not in error.indexes]
+                if left and len(first) - 1 in error.indexes:
+                    raise SweptError(f"images of the job {job_id!r} were put long ago: send them again") from error
             else:
-                return left
-        OpenJobs(self.table).reopen(job_id, touched_at)
-        return []
+                break
+        return left
 
     def newest_image(self, job_id: str) -> str:
         """Return the id of the job's last image; an empty text if it has none."""

@@ -2,22 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Self
 
 from core.ids import ImageRef
-from core.jobs.items import (
-    job_model_attributes,
-    job_model_in,
-    partition,
-    requested_model_attributes,
-    requested_model_in,
-    stated,
-)
-from core.jobs.models import ImageRecord
+from core.jobs.items import job_model_attributes, job_model_in, partition
+from core.jobs.keys import input_key
+from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
-from services.table import EXPIRES_AT, Item, Table
+from services.table import EXPIRES_AT, IS_NEW, Item, Table
 
 CLAIM_LIFETIME = timedelta(hours=24)
 """Time for which a key stands for its job."""
@@ -25,10 +20,12 @@ CLAIM_LIFETIME = timedelta(hours=24)
 _SORT_KEY = "JOB"
 
 MAX_FILES = 250
-"""Maximum files of a manifest: with the longest names they fit into an item of 400 KB."""
+"""Maximum files of an upload with a key: with the longest names they fit into an item of 400 KB."""
 
-ManifestImages = Mapping[int, ImageRecord]
-"""Images by the position of their file in the request, from 0."""
+UploadedImages = Mapping[int, ImageRecord]
+"""Images by the place of their file in the request, from 0."""
+
+UPLOAD_KEY = "KEY#"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,59 +92,52 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
-class UploadManifest:
-    """The images of the first request with a key.
+class FirstUpload:
+    """The first request with a key: a repeat of it accepts its images and no others.
+
+    It is an item in its job's partition (`KEY#` key), which is written once, after the objects were put or before the
+    forms are given out, and before any image is recorded. It has what a repeat needs to record the images.
 
     Attributes:
+        digest: of all files: a request with other files has another one.
         images: may become images of the job.
-        digest: of all files; empty for presigned uploads, and in manifests of earlier versions.
     """
 
-    images: ManifestImages
-    digest: str = ""
+    digest: str
+    images: UploadedImages = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class UploadManifests:
-    """The manifests of repeatable uploads, so that a repeat accepts the images of the first request and no others.
-
-    A manifest is an item in its job's partition (`SLICE#` key): the images that the first request with that key put
-    into the input bucket, or received forms for (`services/s3.py`). It is written once, before any of them is
-    recorded. For files that the web tier received it also has their digest, which detects a request with other files.
-    """
-
-    table: Table
-
-    def claim(self, job_id: str, key: str, images: ManifestImages, digest: str = "") -> bool:
-        """Store the manifest of `key` unless one exists; return whether it was stored."""
-        lines = [
-            [index, image.ref.image_id, image.filename, image.key, image.size, image.accepted_at.isoformat()]
-            for index, image in images.items()
-        ]
-        owner = next((image.owner for image in images.values()), "")
-        model = next((image.model for image in images.values()), None)
-        item = {
-            "pk": partition(job_id),
-            "sk": f"SLICE#{key}",
-            "images": json.dumps(lines, ensure_ascii=False),
-            **stated({"digest": digest, "owner": owner}),
-            **requested_model_attributes(model),
-        }
-        if self.table.put_if(item, "attribute_not_exists( #pk )"):
-            return True
-        # After a lost reply botocore repeats the call, and the repeat finds the item that the first call has written.
-        return self.table.get(str(item["pk"]), str(item["sk"])) == item
-
-    def find(self, job_id: str, key: str) -> UploadManifest | None:
-        """Return the manifest of `key`, or None if it does not exist."""
-        item = self.table.get(partition(job_id), f"SLICE#{key}")
+    @classmethod
+    def find(cls, table: Table, job: Job, key: str) -> Self | None:
+        """Return the first upload into a job with a key, or None."""
+        item = table.get(partition(job.job_id), f"{UPLOAD_KEY}{key}")
         if item is None:
             return None
-        images, owner = {}, str(item.get("owner", ""))
-        model = requested_model_in(item)
-        for line in json.loads(str(item["images"])):
-            # A later release may add values at the end.
-            index, image_id, filename, key_of_object, size, accepted_at, *_ = line
-            ref, accepted = ImageRef(job_id, image_id), datetime.fromisoformat(accepted_at)
-            images[index] = ImageRecord(ref, filename, key_of_object, size, accepted, owner=owner, model=model)
-        return UploadManifest(images, str(item.get("digest", "")))
+        images = dict[int, ImageRecord]()
+        # A later release may add values at the end.
+        for index, pack_id, filename, size, extension, at, *_ in json.loads(str(item["images"])):
+            ref = ImageRef(job.job_id, pack_id)
+            images[index] = ImageRecord(
+                ref,
+                filename,
+                input_key(ref, extension),
+                size,
+                datetime.fromisoformat(at),
+                owner=job.owner,
+                model=job.requested_model,
+            )
+        return cls(str(item["digest"]), images)
+
+    def claim(self, table: Table, job_id: str, key: str) -> bool:
+        """Store this upload unless there is one with the key; return whether it is the one that is stored."""
+        lines = [
+            [index, each.ref.image_id, each.filename, each.size, each.extension, each.accepted_at.isoformat()]
+            for index, each in self.images.items()
+        ]
+        item = {
+            "pk": partition(job_id),
+            "sk": f"{UPLOAD_KEY}{key}",
+            "digest": self.digest,
+            "images": json.dumps(lines, ensure_ascii=False),
+        }
+        # After a lost reply botocore repeats the call, and the repeat finds the item that the first call has written.
+        return table.put_if(item, IS_NEW) or table.get(item["pk"], item["sk"]) == item

@@ -16,14 +16,17 @@ import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
-from core.jobs.buckets import OutputBucket
-from core.jobs.put_intents import PutIntents
+from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.store import JobStore
 from scripts.run.system import System
 from services.ec2 import Fleet
+from services.lease import Tenure
 from services.s3 import Bucket
 from services.sqs import Queue
 from services.table import Table
 from tests.chaos.client import POLL_SECONDS, ChaosClient
+from tests.support.later_buckets import LaterBuckets
+from web_tier.controller.orphans import OrphanSweep
 
 Finding = Literal[
     "lost",
@@ -203,15 +206,15 @@ def refs_of(keys: Iterable[str]) -> Iterator[ImageRef]:
 def _check_objects(system: System, known: set[ImageRef], kept: set[ImageRef]) -> Iterator[str]:
     """Yield a sentence for each object without an image, and for each kept image without its object.
 
-    Objects that put intents name are not left over: the controller deletes them within an hour.
+    Objects that a sweep of the controller deletes are not left over.
     """
-    names = system.config.names
-    intents = PutIntents(Table(system.clients.dynamodb, names.job_table)).find_all()
-    due = {ref for intent in intents for ref in intent.refs}
+    names, clients = system.config.names, system.clients
+    store, inputs = JobStore(Table(clients.dynamodb, names.job_table)), InputBucket.named(clients, names.input_bucket)
+    OrphanSweep(store, inputs, LaterBuckets(clients.s3), Tenure()).tick()
     for name in (names.input_bucket, names.output_bucket):
         pages = obstore.list(Bucket.named(system.clients, name).store)
         stored = set(refs_of(str(entry["path"]) for page in pages for entry in page))
-        yield from (f"an object of {ref} in {name}, which is no image" for ref in stored - known - due)
+        yield from (f"an object of {ref} in {name}, which is no image" for ref in stored - known)
         if name == names.input_bucket:
             yield from (f"{ref} is kept, and has no object in {name}" for ref in kept - stored)
 

@@ -55,11 +55,11 @@ from core.jobs.models import (
     SourceListing,
     TrueLabel,
 )
-from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.results import JobResends
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore, SingleJobs
-from core.jobs.uploads import Claim, Claims, UploadManifests
+from core.jobs.sweeps import SweepMarks
+from core.jobs.uploads import Claim, Claims, FirstUpload
 from core.messages import (
     CANCELLED,
     GONE,
@@ -100,7 +100,7 @@ JOB, OTHER, SOURCED, SINGLE_JOB, DELETED_JOB = (f"01KAZZZZZZZZZZZZZZZZZZZZ0{numb
 DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZZZZZZZZZZA{number}") for number in "1234")
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OWNER, EMAIL = "d4e5f6a7-0000-4000-8000-000000000001", "ada@example.org"
-KEY, SESSION, UPLOAD = "idempotency-key", f"{OWNER}.session", "upload"
+KEY, SESSION = "idempotency-key", f"{OWNER}.session"
 MODEL = Model(name="demo", digest=sha256(b"a bundle").hexdigest())
 JOB_MODEL = JobModel("demo", MODEL.digest, f"s3://outputs/models/{MODEL.digest}")
 SOME_LABELS = JOB_MODEL.restricted(["stop sign", "yield"], ["yield"])
@@ -209,7 +209,7 @@ def _fill_jobs(store: JobStore) -> None:
     single = Job(SINGLE_JOB, "single images", NOW, owner=OWNER, is_single=True, model=JOB_MODEL)
     SingleJobs(store.table).make_current(single, NOW, NOW + timedelta(hours=1), "")
     DeletedJobs(store.table).delete(deleted)
-    PutIntents(store.table).declare(PutIntent(UPLOAD, JOB, (WAITING.image_id,), KEY, is_upload=True))
+    SweepMarks(store.table).put(JOB, NOW)
 
     listings = ListingStore(store)
     listings.create_job(sourced, "operator", NOW)
@@ -318,7 +318,7 @@ def _fill_users(table: MemoryTable) -> None:
         owner=OWNER,
         model=SOME_LABELS.requested,
     )
-    UploadManifests(table).claim(JOB, KEY, {0: image}, "digest of the files")
+    FirstUpload("digest of the files", {0: image}).claim(table, JOB, KEY)
     Quotas(table, LIMITS, ManualClock(0.0, NOW)).charge(OWNER, Amount(3, 300, 1))
     Lease(table, "controller", 5.0, "holder", clock=ManualClock(0.0, NOW)).take_or_renew()
 
@@ -371,6 +371,7 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "single job": SingleJobs(store.table).find_current([OWNER], NOW),
         "open jobs": OpenJobs(store.table).find_all(),
         "deleted jobs": DeletedJobs(store.table).find_all(),
+        "jobs to be swept": SweepMarks(store.table).find_all(),
         "shared jobs": ShareStore(store.table).shared_with(EMAIL, 9),
         "pending listings": listings.pending(),
         "listing": listings.find(SOURCED),
@@ -403,7 +404,7 @@ def _read_users(table: MemoryTable) -> dict[str, object]:
         "session": SessionStore(table).find(SESSION),
         "rotated session": SessionStore(table).find(f"{SESSION}-old"),
         "claim": Claims(table, OWNER).find(KEY, NOW),
-        "manifest of an upload": UploadManifests(table).find(JOB, KEY),
+        "upload with a key": FirstUpload.find(table, JobStore(table).job(JOB), KEY),
         "quota": Quotas(table, LIMITS, ManualClock(0.0, NOW)).remaining(OWNER),
         "lease is free": second_contender.take_or_renew(),
     }

@@ -78,7 +78,7 @@ class UploadOffer(ApiBody):
     job_id: str
     upload_id: str
     expires_at: datetime = Field(
-        description="When the forms end; what has arrived by then can be committed for half an hour more."
+        description="When the forms end; what has arrived by then can be committed for a day."
     )
     uploads: tuple[OfferedUpload, ...]
     rejected: tuple[RejectedImage, ...]

@@ -27,7 +27,7 @@ from web_tier.controller.cancellation import JobCanceller
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
 from web_tier.controller.collector import Collector
 from web_tier.controller.leader import Loop
-from web_tier.controller.orphans import OrphanCleanup
+from web_tier.controller.orphans import OrphanSweep
 from web_tier.controller.reconciler import DeadLetterConsumer, Reconciler, ResultRecovery
 from web_tier.controller.result_writer import RecordGivenUp, ResultStatistics, ResultWriter
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
@@ -126,7 +126,7 @@ def controller_loops(
     cleanup = JobCleanup(
         store, services.inputs, services.outputs, cleanup_seconds, tenure, on_removal=context.on_removal
     )
-    orphans = OrphanCleanup(ingest, config.web.direct_upload_seconds, tenure)
+    orphans = OrphanSweep(store, services.inputs, services.sources, tenure)
     expiry = JobExpiry(store, config.retention.unkept_lifetime, tenure)
     return (
         Loop(
@@ -151,6 +151,6 @@ def controller_loops(
         Loop("results_files", results_files, "2 s", "open jobs, results", "results files, copies", "files are late"),
         *(loop for feature in modules("loops") for loop in feature.loops(context)),
         Loop("cleanup", cleanup, "`controller.reconcile_seconds`", "deleted jobs", "their data", "deleted data stay"),
-        Loop("orphans", orphans, "5 min", "put intents", "objects without a record", "orphans stay"),
+        Loop("orphans", orphans, "10 min", "marked jobs, input bucket", "input bucket", "orphans stay"),
         Loop("expiry", expiry, "10 min", "old jobs", "deleted jobs", "old jobs stay"),
     )

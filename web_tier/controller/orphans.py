@@ -1,100 +1,136 @@
-"""Orphans: objects in the input bucket that belong to no image are deleted within an hour.
+"""Orphans: objects in the input bucket that no item names are deleted once they are older than a day.
 
 A web process may die between an image's object and its record, a form may be sent and never committed, or sent again
-after the commit. The intents in the job table name such images (`core/jobs/put_intents.py`); no bucket is listed. A
-record may follow its object late: a process may be frozen, or a reply be lost. So an intent is left alone until it
-has been seen for longer than the web tier may take, by this controller's own clock: the clocks of two machines are
-never compared. Then it is closed, so that no commit can renew it any more, and its objects are deleted.
+after the commit. Each job with such an upload has a mark (`core/jobs/sweeps.py`). Its folder is listed once a day,
+for the last time when the mark is three days old and the job is closed: what its uploads put is old then.
 
-The images of a repeatable upload whose manifest is stored are completed instead: a repeat finds them.
+Whether an object is older than a day is a difference of two times of S3's clock. Before objects are deleted, images
+that were put before are refused, with an hour for the difference between S3's clock and those of other machines.
+Items are read after that.
+
+In a job that does not keep its images, an object of an image with a label is deleted, too: a commit of an upload may
+have copied it once more after the label was stored.
 """
 
-import logging
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
 
-from core.jobs.put_intents import PutIntent, PutIntents
-from core.jobs.uploads import UploadManifests
+from core.jobs.buckets import InputBucket
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
+from core.jobs.listings import ListingStore
+from core.jobs.models import Job
+from core.jobs.store import JobStore
+from core.jobs.sweeps import SweepMark, SweepMarks
 from services.clock import CLOCK, Clock
-from services.errors import NotFoundError
 from services.lease import Tenure
-from services.table import CLOUD_ERRORS
-from web_tier.uploads.ingest import ImageIngest
+from services.s3 import SourceBuckets
 
-ROUND_SECONDS = 300.0
-"""Time between two rounds; each reads all intents, mostly those of uploads by forms."""
+ROUND_SECONDS: Final = 600.0
+"""Time between two rounds; each reads all marks."""
 
-PATIENCE_SECONDS = 2_700.0
-"""Time for which an intent is left alone: longer than the web tier takes from a put to its record (`MAX_PUT_AGE`)."""
+DAY: Final = timedelta(days=1)
+"""Age from which an object without an item is deleted, and time between two sweeps of a job."""
 
-_log = logging.getLogger(__name__)
+TOLERANCE: Final = timedelta(hours=1)
+"""By so much may the clocks of a web process and of S3 differ, with the time that a put takes."""
+
+MARK_LIFETIME: Final = timedelta(days=3)
+"""Time for which the mark of a job stays at least."""
 
 
 @dataclass
-class OrphanCleanup:
-    """Deletes objects without a record.
+class JobSweep:
+    """How far the sweep of a job is.
 
     Attributes:
-        ingest: its bucket and job store; completes repeatable uploads.
-        form_seconds: lifetime of a presigned form.
+        due: when its next page may be listed, in monotonic seconds.
+        token: of that page.
+        before: objects that were put before are deleted if they have no item.
     """
 
-    ingest: ImageIngest
-    form_seconds: float
+    due: float
+    token: str = ""
+    before: datetime | None = None
+
+
+@dataclass
+class OrphanSweep:
+    """Deletes objects that no item names, a page of each marked job in turn.
+
+    Attributes:
+        copies: lists the input bucket.
+        page_keys: objects of a page.
+    """
+
+    store: JobStore
+    inputs: InputBucket
+    copies: SourceBuckets
     tenure: Tenure
     clock: Clock = CLOCK
-    _first_seen: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
+    page_keys: int = 1_000
+    _sweeps: dict[str, JobSweep] = field(default_factory=dict, init=False)
 
     def tick(self) -> float:
-        """Delete what is due; return the seconds until the next round.
+        """Sweep a page of each job that is due; return the seconds until the next round, 0 if more is due.
 
-        An intent that cannot be handled delays no other: the first error is raised at the end.
+        A job that cannot be swept delays no other: the first error is raised at the end.
         """
-        now, found = self.clock.monotonic(), list(self._intents.find_all())
-        seen = {(each.intent_id, each.renewed): now for each in found}
-        self._first_seen = seen | {key: at for key, at in self._first_seen.items() if key in seen}
+        now, marks = self.clock.monotonic(), self._marks.find_all()
+        self._sweeps = {mark.job_id: self._sweeps.get(mark.job_id) or JobSweep(now) for mark in marks}
         errors: list[Exception] = []
-        for each in found:
-            waited = now - self._first_seen[each.intent_id, each.renewed]
-            if not each.is_closed and waited < PATIENCE_SECONDS + self.form_seconds * each.is_upload:
+        for mark in marks:
+            sweep = self._sweeps[mark.job_id]
+            if sweep.due > now or not self.tenure.active():
                 continue
-            if not self.tenure.active():
-                break
             try:
-                if each.is_closed or self._intents.close(each):
-                    self._remove(each)
-            except CLOUD_ERRORS as error:
+                is_last = self._sweep_page(mark, sweep)
+            except Exception as error:  # noqa: BLE001 - raised at the end
                 errors.append(error)
+                self._sweeps[mark.job_id] = JobSweep(now)
+            else:
+                if is_last:
+                    self._sweeps[mark.job_id] = JobSweep(now + DAY.total_seconds())
         if errors:
             raise errors[0]
-        return ROUND_SECONDS
+        return 0.0 if any(sweep.token for sweep in self._sweeps.values()) else ROUND_SECONDS
 
     @property
-    def _intents(self) -> PutIntents:
-        return PutIntents(self.ingest.store.table)
+    def _marks(self) -> SweepMarks:
+        return SweepMarks(self.store.table)
 
-    def _complete(self, intent: PutIntent) -> None:
-        """Accept the images of a repeatable upload whose manifest is stored."""
-        store = self.ingest.store
-        if (manifest := UploadManifests(store.table).find(intent.job_id, intent.key)) is not None:
-            claimed = {each.ref: each for each in manifest.images.values() if each.ref.image_id in intent.image_ids}
-            recorded = store.images_of(claimed)
-            left = [image for ref, image in claimed.items() if ref not in recorded]
-            with suppress(NotFoundError):  # the job is being deleted
-                self.ingest.complete(left, store.job(intent.job_id).group)
+    def _sweep_page(self, mark: SweepMark, sweep: JobSweep) -> bool:
+        """Sweep the next page of a job; return whether it was the last one."""
+        page = self.inputs.list_job(self.copies, mark.job_id, sweep.token, self.page_keys)
+        sweep.token, sweep.before = page.next_token, sweep.before or page.listed_at - DAY
+        old = [key for key, put_at in page.objects.items() if put_at < sweep.before]
+        job = self.store.jobs_of([mark.job_id]).get(mark.job_id) if old else None
+        # An import that goes on may copy an object to the same key again.
+        if job and not (job.source and ListingStore(self.store).is_pending(job.job_id)):
+            self._delete_orphans(job, old, sweep.before)
+        if not page.next_token:
+            self._age(mark, page.listed_at)
+        return not page.next_token
 
-    def _remove(self, intent: PutIntent) -> None:
-        """Delete the objects of an intent that no image needs, then the intent."""
-        store = self.ingest.store
-        if intent.key:
-            self._complete(intent)
-        job = store.jobs_of([intent.job_id]).get(intent.job_id)
-        accepted = store.images_of(intent.refs)
-        if job is not None and not job.keep:
-            results = store.results_of(accepted)
-            accepted = {
-                ref: each for ref, each in accepted.items() if ref not in results or results[ref].status != "done"
+    def _delete_orphans(self, job: Job, old: Sequence[str], before: datetime) -> None:
+        """Delete those of the `old` objects of a job that it does not need."""
+        if not self._marks.refuse_older(job.job_id, before + TOLERANCE):
+            return  # the job has been deleted
+        needed = self.store.images_of({*self.inputs.images_at(old)})
+        if not job.keep:
+            results = self.store.results_of(needed)
+            needed = {
+                ref: each for ref, each in needed.items() if ref not in results or results[ref].status != "done"
             }
-        stray = [ref for ref in intent.refs if ref not in accepted]
-        self.ingest.bucket.delete_strays(stray, sent=intent.refs if intent.is_upload else ())
-        self._intents.remove([intent.intent_id])
+        named = {each.key for each in needed.values()}
+        self.inputs.delete_strays(job.job_id, [key for key in old if key not in named])
+
+    def _age(self, mark: SweepMark, now: datetime) -> None:
+        """Record that a mark was seen; at the end of its lifetime remove it, unless the job is open."""
+        if mark.seen_at is None:
+            self._marks.put_seen(mark, now)
+        elif now - mark.seen_at >= MARK_LIFETIME and not OpenJobs(self.store.table).is_open(mark.job_id):
+            # A process may have died before it created the job: its objects are deleted as those of a deleted job.
+            DeletedJobs(self.store.table).mark_if_removed(mark.job_id)
+            self._marks.remove(mark)

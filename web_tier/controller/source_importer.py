@@ -274,6 +274,7 @@ class SourceImporter:
         skipped = +Counter({"not_an_image": len(page.objects) - len(records)})
         chosen, renewed_at = self._within_quota(pending, waiting)
         while chosen:
+            self.ingest.mark(job.job_id)
             try:
                 with quota.reserve([record for _, record in chosen]) as reservation:
                     reasons = list(self.pool.map(lambda each: self._copy(job, *each), chosen))

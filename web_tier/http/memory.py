@@ -79,13 +79,6 @@ class MemoryLimiter:
                 raise BusyError(f"no room for {size} bytes after {wait_seconds:g} s; try again later")
             self._free -= size
 
-    def try_acquire(self, size: int) -> bool:
-        """Acquire `size` bytes if they are free; return whether they were."""
-        with self._changed:
-            is_free = self._free >= min(size, self._capacity)
-            self._free -= size if is_free else 0
-            return is_free
-
     def release(self, size: int) -> None:
         """Release acquired bytes."""
         with self._changed:

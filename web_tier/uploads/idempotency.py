@@ -1,12 +1,13 @@
 """Idempotent uploads: the client sends a request with an `Idempotency-Key` until it receives an answer.
 
 The job table stores what a repeated request finds of the first one. `Claims` store which job a client's key has
-created, and `UploadManifests` the images of a repeatable upload.
+created, and a `FirstUpload` the images of a repeatable upload.
 
-The first request with a key claims the upload: it stores a manifest of the objects that it has put, before it records
-any. A repeat finds that manifest, deletes its own objects, and completes the work of the first request, of which
-every step may be repeated. So each file becomes one image, even if answers are lost or web processes die in between.
-A request with the same key and other files is rejected, and nothing of it stays.
+The first request with a key claims the upload: it stores which objects it has put, before it records any. A repeat
+finds that, deletes its own objects, and completes the work of the first request, of which every step may be repeated.
+So each file becomes one image, even if answers are lost or web processes die in between. A request with the same key
+and other files is rejected, and nothing of it stays. So is one that comes when a sweep has deleted objects of the
+first one, after a day.
 
 Nothing of a claimed upload is withdrawn, since a repeat may have accepted it meanwhile: the reconciler sends requests
 that the queue did not take, and if the table did not record all images the answer is 503, so that the client repeats.
@@ -18,9 +19,9 @@ from hashlib import sha256
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
-from core.jobs.uploads import MAX_FILES, UploadManifest, UploadManifests
+from core.jobs.sweeps import SweptError
+from core.jobs.uploads import MAX_FILES, FirstUpload
 from services.errors import FleetsightError
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.ingest import ImageIngest, UploadResult, unavailable
@@ -28,7 +29,7 @@ from web_tier.uploads.multipart import Upload
 
 
 class ReusedKeyError(FleetsightError):
-    """Raised when an Idempotency-Key is reused with other files."""
+    """Raised when an Idempotency-Key is reused with other files, or too late."""
 
 
 def ingest_idempotent(
@@ -38,38 +39,38 @@ def ingest_idempotent(
 
     Raises:
         RequestEntityTooLarge: there are more than `MAX_FILES` files.
-        ReusedKeyError: `key` came with other files before; nothing is accepted.
+        ReusedKeyError: `key` came with other files before, or so long ago that they are deleted; nothing is accepted.
         TableBusyError: some images could not be recorded; a repeat continues with them.
         QuotaExceededError: the images exceed the `quota`, which does not apply to a repeat.
     """
-    manifests, files = UploadManifests(ingest.store.table), list[tuple[str, int, str]]()
-    results = ingest.put_objects(job, _recorded(uploads, files), key)
-    digest = sha256(json.dumps(files).encode()).hexdigest()
+    table, files = ingest.store.table, list[tuple[str, int, str]]()
+    results = ingest.put_objects(job, _recorded(uploads, files))
     stored = {index: result for index, result in enumerate(results) if isinstance(result, ImageRecord)}
+    mine = FirstUpload(sha256(json.dumps(files).encode()).hexdigest(), stored)
     if stored:
-        ingest.check_age(stored.values())
+        ingest.check_age(min(record.accepted_at for record in stored.values()))
         try:
             with ingest.quota_reservation(results, quota) as reservation:
-                if manifests.claim(job.job_id, key, stored, digest):
+                if mine.claim(table, job.job_id, key):
                     reservation.commit(results)
                     ingest.complete(list(stored.values()), job.group)
                     return results
         except QuotaExceededError:
-            if manifests.find(job.job_id, key) is None:
+            if FirstUpload.find(table, job, key) is None:
                 raise
         ingest.discard(results)
-    # No manifest exists if no file is an image, or if the job has been deleted meanwhile.
-    first = manifests.find(job.job_id, key) or UploadManifest({}, digest)
-    if first.digest not in {"", digest}:
+    # There is none if no file is an image, or if the job has been deleted meanwhile.
+    first = FirstUpload.find(table, job, key) or FirstUpload(mine.digest)
+    if first.digest != mine.digest:
         raise ReusedKeyError(f"the key {key!r} came with other files before")
     accepted = ingest.store.images_of([record.ref for record in first.images.values()])
-    if accepted:
-        # The process that recorded them may have ended before it marked the job as open.
-        OpenJobs(ingest.store.table).reopen(job.job_id, ingest.clock.utc_now())
-        # It may have ended before it enqueued them, too.
-        ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
+    # The process that recorded them may have ended before it enqueued them.
+    ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
     left = [record for record in first.images.values() if record.ref not in accepted]
-    ingest.complete(left, job.group)
+    try:
+        ingest.complete(left, job.group)
+    except SweptError as error:
+        raise ReusedKeyError(f"files that came with {key!r} before are deleted: send all with another key") from error
     # A file that the first request could not store must be sent with another key.
     others = [unavailable(each.filename) if isinstance(each, ImageRecord) else each for each in results]
     return [first.images.get(index, other) for index, other in enumerate(others)]

@@ -3,8 +3,8 @@
 There are two phases, so that no image of a request that turns out to be too large, malformed or cut short is ever
 classified:
 
-* `put_objects` stores objects while the request still arrives, and before them their intents
-  (`core/jobs/put_intents.py`), by which the controller deletes objects that no record follows;
+* `put_objects` stores objects while the request still arrives. Before the first one it marks their job
+  (`core/jobs/sweeps.py`): the controller deletes objects that no record follows;
 * `commit` accepts images: it records and counts them in one transaction, then enqueues them.
 
 Whether a job keeps images is set when it is created, and never changes.
@@ -12,7 +12,7 @@ Whether a job keeps images is set when it is created, and never changes.
 If a step of an image fails:
 
 =============================  ====================================================================================
-the bucket does not store it   not accepted; its intent names an object that may exist
+the bucket does not store it   not accepted; a sweep deletes an object that may exist
 the table does not record it   its record is read, since it may have been written; if not, its object is deleted
 the queue does not take it     accepted, since the record exists; the reconciler sends the request again
 =============================  ====================================================================================
@@ -23,11 +23,11 @@ not matter whether a failed send succeeded: its reply may have been lost, and a 
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, partial
 
 from werkzeug.exceptions import RequestTimeout
@@ -36,8 +36,8 @@ from core.ids import ImageRef, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
-from core.jobs.put_intents import PutIntent, PutIntents
 from core.jobs.store import MAX_RECORDED, JobStore
+from core.jobs.sweeps import SweepMarks
 from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
@@ -64,14 +64,15 @@ MEMORY_BYTES = 64 * 2**20
 BATCH_IMAGES = MAX_RECORDED
 """Images that are recorded in one transaction, and enqueued together."""
 
-GROUP_IMAGES = 50
-"""Images of a form that share an intent, which is stored before any of them is put."""
-
 MAX_PUT_AGE = timedelta(minutes=30)
-"""Time from an image's put to its record; later it is rejected, well before the controller may delete its object."""
+"""Time from an image's put to its record; later it is rejected. A sweep leaves objects alone that are younger than a
+day."""
 
-MAX_DECLARED_IMAGES = 100_000
-"""Images of which one process remembers the intent; the controller takes care of earlier ones."""
+MARKED_FOR = timedelta(hours=1)
+"""Time for which a process does not mark a job again; a mark stays for days."""
+
+MAX_MARKED_JOBS = 10_000
+"""Jobs of which one process remembers that it has marked them."""
 
 MAX_INSPECTED = 2
 """Images that one process inspects at a time; an honest one takes less than a millisecond."""
@@ -102,39 +103,6 @@ UploadResult = ImageRecord | RejectedUpload
 """The result of one file: the record of the image, or its rejection."""
 
 
-class DeclaredImages:
-    """The images of which this process has stored an intent, until each is recorded or has no object; thread-safe."""
-
-    def __init__(self) -> None:
-        self._intents = RecentDict[ImageRef, tuple[str, set[ImageRef]]](MAX_DECLARED_IMAGES)
-        self._lock = threading.Lock()
-
-    def add(self, intent_id: str, refs: Collection[ImageRef]) -> None:
-        """Remember the images of an intent."""
-        left = set(refs)
-        with self._lock:
-            self._intents |= dict.fromkeys(refs, (intent_id, left))
-
-    def settle(self, refs: Iterable[ImageRef]) -> list[str]:
-        """Forget images; return the intents that have no more."""
-        done = []
-        with self._lock:
-            for ref in refs:
-                intent_id, left = self._intents.pop(ref, ("", {ref}))
-                left.remove(ref)
-                if intent_id and not left:
-                    done.append(intent_id)
-        return done
-
-    def drop(self, refs: Iterable[ImageRef]) -> None:
-        """Forget the intents of images that failed, with all their images: the controller handles them."""
-        with self._lock:
-            for ref in refs:
-                _, left = self._intents.get(ref, ("", set[ImageRef]()))
-                for each in left:
-                    self._intents.pop(each, None)
-
-
 @dataclass(frozen=True)
 class ImageIngest:
     """Ingests images, for all threads of one process.
@@ -142,6 +110,7 @@ class ImageIngest:
     Attributes:
         inspect: `core.image_open.inspect` in other processes, by `sandboxed_inspect`, which takes the owner, too.
         memory: the bytes of images on their way to the bucket.
+        marked: when this process has marked jobs.
         metrics: count the images.
     """
 
@@ -153,8 +122,9 @@ class ImageIngest:
     clock: Clock = CLOCK
     pool: TurnExecutor = field(default_factory=lambda: TurnExecutor(CONCURRENCY, thread_name_prefix="ingest"))
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
-    declared: DeclaredImages = field(default_factory=DeclaredImages)
+    marked: RecentDict[str, datetime] = field(default_factory=lambda: RecentDict(MAX_MARKED_JOBS))
     metrics: IntakeMetrics = field(default_factory=IntakeMetrics)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ingest(self, job: Job, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED) -> list[UploadResult]:
         """Accept the images of `uploads` into a job that exists; return the result of each file, in order.
@@ -167,23 +137,37 @@ class ImageIngest:
         with self.quota_reservation(results, quota) as reservation:
             return reservation.commit(self.commit(results, job.group))
 
-    def put_objects(self, job: Job, uploads: Iterable[Upload], key: str = "") -> list[UploadResult]:
+    def put_objects(self, job: Job, uploads: Iterable[Upload]) -> list[UploadResult]:
         """Store the images of `uploads` in the input bucket; return their future records, or rejections, in order.
 
-        `key` is that of a repeatable upload. If reading `uploads` fails, all stored objects are deleted and the error
-        passes through.
+        If reading `uploads` fails, or the job cannot be marked, all stored objects are deleted and the error passes
+        through.
 
         Raises:
             RequestTimeout: they take too long to arrive.
         """
         pending: list[Future[UploadResult]] = []
         try:
-            for group in self._groups(uploads):
-                pending += self._put_group(job, group, key)
+            for upload in self._in_time(uploads):
+                self.mark(job.job_id)
+                at = upload.position
+                ref = ImageRef(job.job_id, new_id() if at is None else positioned_id(job.job_id, at))
+                self.memory.acquire(len(upload.data))
+                pending.append(self.pool.submit_in_turn(job.owner, partial(self._put, job, ref, upload)))
             return [future.result() for future in pending]
         except BaseException:
             self.discard([future.result() for future in pending if future.exception() is None])
             raise
+
+    def mark(self, job_id: str) -> None:
+        """Mark a job before objects of it are put, unless this process has marked it within `MARKED_FOR`."""
+        now = self.clock.utc_now()
+        with self._lock:
+            at = self.marked.get(job_id)
+        if at is None or not timedelta(0) <= now - at < MARKED_FOR:
+            SweepMarks(self.store.table).put(job_id, now)
+            with self._lock:
+                self.marked[job_id] = now
 
     @contextmanager
     def quota_reservation(self, results: Sequence[UploadResult], quota: QuotaScope) -> Iterator[Reservation]:
@@ -223,7 +207,7 @@ class ImageIngest:
             NotFoundError: the job has been deleted; none is recorded.
         """
         try:
-            self.check_age(records)
+            self.check_age(min(record.accepted_at for record in records))
             self._record(records)
         except CLOUD_ERRORS:
             _log.warning("images could not be recorded", extra={"job_id": records[0].ref.job_id}, exc_info=True)
@@ -244,98 +228,36 @@ class ImageIngest:
         list(self.pool.map(partial(self._send, group), in_batches(records, MAX_MESSAGES)))
 
     def discard(self, results: Sequence[UploadResult]) -> None:
-        """Delete the objects of images that will not be accepted; after an error, the controller deletes them."""
+        """Delete the objects of images that will not be accepted; after an error, a sweep deletes them."""
         records = [result for result in results if isinstance(result, ImageRecord)]
         try:
             self.bucket.delete(records)
         except CLOUD_ERRORS:
             _log.warning("the objects of %d images were not deleted", len(records), exc_info=True)
-            self.declared.drop(record.ref for record in records)
-        else:
-            self._settle(record.ref for record in records)
 
-    def check_age(self, records: Iterable[ImageRecord]) -> None:
-        """Check that images may be recorded: this process may have been frozen since it put them.
+    def check_age(self, put_at: datetime) -> None:
+        """Check that images may be recorded: this process may have been frozen since it put the first of them.
 
         Raises:
-            TableBusyError: their objects may be deleted soon.
+            TableBusyError: it was, for so long that their objects may be deleted before long.
         """
-        if any(self.clock.utc_now() - record.accepted_at > MAX_PUT_AGE for record in records):
+        if self.clock.utc_now() - put_at > MAX_PUT_AGE:
             raise TableBusyError(f"images were put more than {MAX_PUT_AGE} ago: send them again")
 
-    def _groups(self, uploads: Iterable[Upload]) -> Iterator[list[Upload]]:
-        """Yield `uploads` in groups for which memory is acquired."""
-        group: list[Upload] = []
+    def _in_time(self, uploads: Iterable[Upload]) -> Iterator[Upload]:
+        """Yield `uploads` as long as those that were put may be recorded."""
         latest = self.clock.utc_now() + MAX_PUT_AGE
-        try:
-            for upload in uploads:
-                if self.clock.utc_now() > latest:
-                    minutes = MAX_PUT_AGE.total_seconds() / 60
-                    raise RequestTimeout(f"a request takes at most {minutes:g} minutes: send fewer files in each")
-                if group and not self.memory.try_acquire(len(upload.data)):
-                    # A partial group must not hold memory that other requests, also with partial groups, wait for.
-                    yield group
-                    group = []
-                if not group:
-                    self.memory.acquire(len(upload.data))
-                group.append(upload)
-                if len(group) == GROUP_IMAGES:
-                    yield group
-                    group = []
-            if group:
-                yield group
-                group = []
-        finally:
-            self.memory.release(sum(len(upload.data) for upload in group))
-
-    def _put_group(self, job: Job, group: Sequence[Upload], key: str) -> list["Future[UploadResult]"]:
-        """Store a group concurrently; the memory of each image is released once it is stored."""
-        refs = [
-            ImageRef(job.job_id, new_id() if at is None else positioned_id(job.job_id, at))
-            for at in (upload.position for upload in group)
-        ]
-        is_declared = self._declare(job.job_id, refs, key)
-        futures: list[Future[UploadResult]] = []
-        for upload, ref in zip(group, refs, strict=True):
-            if is_declared:
-                futures.append(self.pool.submit_in_turn(job.owner, partial(self._put, job, ref, upload)))
-                continue
-            self.memory.release(len(upload.data))
-            self.metrics.reject(UNAVAILABLE)
-            future: Future[UploadResult] = Future()
-            future.set_result(unavailable(upload.filename))
-            futures.append(future)
-        return futures
-
-    def _declare(self, job_id: str, refs: Sequence[ImageRef], key: str) -> bool:
-        """Store the intent to put images; return False if that fails: none of them may be put."""
-        intent = PutIntent(new_id(), job_id, tuple(ref.image_id for ref in refs), key)
-        try:
-            PutIntents(self.store.table).declare(intent)
-        except CLOUD_ERRORS:
-            _log.warning("images were not put: the table does not respond", extra={"job_id": job_id}, exc_info=True)
-            return False
-        self.declared.add(intent.intent_id, refs)
-        return True
-
-    def _settle(self, refs: Iterable[ImageRef]) -> None:
-        """Delete the intents of images that are recorded or have no object, without waiting for it."""
-
-        def remove(intent_ids: Sequence[str]) -> None:
-            try:
-                PutIntents(self.store.table).remove(intent_ids)
-            except CLOUD_ERRORS:
-                _log.info("%d put intents are left to the controller", len(intent_ids), exc_info=True)
-
-        if intent_ids := self.declared.settle(refs):
-            self.pool.submit(remove, intent_ids)
+        for upload in uploads:
+            if self.clock.utc_now() > latest:
+                minutes = MAX_PUT_AGE.total_seconds() / 60
+                raise RequestTimeout(f"a request takes at most {minutes:g} minutes: send fewer files in each")
+            yield upload
 
     def _put(self, job: Job, ref: ImageRef, upload: Upload) -> UploadResult:
         try:
             image = validate_image(upload, self.limits, self.inspect, job.owner)
             if isinstance(image, RejectedUpload):
                 self.metrics.reject(image.code)
-                self._settle([ref])
                 return image
             self.bucket.put(ref, image, upload.data, is_kept=job.keep)
             now = self.clock.utc_now()
@@ -344,18 +266,15 @@ class ImageIngest:
             _log.warning(
                 "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True
             )
-            self.declared.drop([ref])
             self.metrics.reject(UNAVAILABLE)
             return unavailable(upload.filename)
         finally:
             self.memory.release(len(upload.data))
 
     def _record(self, records: Sequence[ImageRecord]) -> None:
-        self._note_accepted(records, new=self.store.record_images(records, self.clock.utc_now()))
+        self._note_accepted(self.store.record_images(records, self.clock.utc_now()))
 
-    def _note_accepted(self, records: Sequence[ImageRecord], new: Sequence[ImageRecord]) -> None:
-        """Settle recorded images, and count those that are new."""
-        self._settle(record.ref for record in records)
+    def _note_accepted(self, new: Sequence[ImageRecord]) -> None:
         self.metrics.accept(len(new), sum(record.size for record in new))
         log_accepted(new)
 
@@ -366,11 +285,9 @@ class ImageIngest:
         except CLOUD_ERRORS:
             # A record may exist, so its object must: the reconciler would request it.
             _log.warning("images could not be looked up", extra={"job_id": records[0].ref.job_id}, exc_info=True)
-            self.declared.drop(record.ref for record in records)
             left, message = records, UNCERTAIN
         else:
-            accepted = [record for record in records if record.ref in recorded]
-            self._note_accepted(accepted, new=accepted)
+            self._note_accepted([record for record in records if record.ref in recorded])
             left, message = [record for record in records if record.ref not in recorded], AGAIN
             self.discard(left)
         self.metrics.reject(UNAVAILABLE, len(left))

@@ -3,21 +3,21 @@
 There are two steps:
 
 * `offer` returns a presigned form for each file: it fixes key, type, tags and maximum size, and expires. The files
-  are charged to their user's quota, whether they arrive or not. A manifest of them is stored, so that nothing else
-  can be committed;
+  are charged to their user's quota, whether they arrive or not. They are stored as a `FirstUpload`, so that nothing
+  else can be committed;
 * `commit` copies the objects that exist to the keys of their images, and accepts the images: it records and enqueues
   them. It may be repeated at any time, also concurrently: a recorded image is accepted for good, even if its
   object is lost.
 
 A form may be sent again as long as it is valid. No image is ever read from its key, and a copy replaces no object. So
 only the object that the first commit finds becomes the image. A commit deletes the objects of
-the forms. The intent of the upload (`core/jobs/put_intents.py`) is stored before the forms are returned, and each
-commit renews it. Later the controller deletes whatever remains: the objects of forms that were sent again or never
-committed, and copies of images that were not recorded.
+the forms. A sweep deletes what stays for a day: the objects of forms that were sent again or never committed, and
+copies of images that were not recorded (`core/jobs/sweeps.py`).
 
 A worker finds out whether an object is a valid image.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +29,11 @@ from ulid import ULID
 
 from core.ids import new_id, positioned_id
 from core.images import FORMATS, too_large
-from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
-from core.jobs.put_intents import PutIntent, PutIntents
-from core.jobs.uploads import ManifestImages, UploadManifests
+from core.jobs.uploads import FirstUpload, UploadedImages
 from services.errors import NotFoundError
 from services.s3 import Forms, SourceBuckets, StoredObject, UploadForm
-from services.table import CLOUD_ERRORS, TableBusyError
+from services.table import CLOUD_ERRORS
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaScope
 from web_tier.uploads.idempotency import ReusedKeyError
@@ -45,7 +43,6 @@ COPY_TRIES = 3
 """Tries of a commit to copy an object while its form is sent again."""
 
 _FORMAT_OF = {accepted.content_type: accepted for accepted in FORMATS.values()}
-CLOSED = "what was sent by the forms of this upload is being deleted: try again"
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +63,7 @@ class PresignedOffer:
 
     upload_id: str
     expires_at: datetime
-    images: ManifestImages
+    images: UploadedImages
     forms: Mapping[int, UploadForm]
 
 
@@ -94,7 +91,6 @@ class PresignedUploads:
         Raises:
             ReusedKeyError: `key` came with other files.
             QuotaExceededError: the files exceed the `quota`; there is no offer.
-            TableBusyError: the objects of an earlier offer with this `key` are being deleted.
         """
         results = {index: self._check(job, file) for index, file in enumerate(files)}
         rejected = {index: each for index, each in results.items() if isinstance(each, RejectedUpload)}
@@ -104,10 +100,8 @@ class PresignedUploads:
         # The same key in the same job stands for the same upload.
         fixed = None if key is None else sha256(f"{job.job_id} {key}".encode()).digest()[:16]
         upload_id = new_id() if fixed is None else str(ULID.from_bytes(fixed))
-        images = self._claim(job.job_id, upload_id, declared, quota)
-        image_ids = tuple(image.ref.image_id for image in images.values())
-        if not self._intents.declare(PutIntent(upload_id, job.job_id, image_ids, is_upload=True)):
-            raise TableBusyError(CLOSED)
+        self.ingest.mark(job.job_id)
+        images = self._claim(job, upload_id, declared, quota)
         # The last form is presigned a little later than this, so no form expires before the time that is returned.
         expires_at = self.ingest.clock.utc_now() + timedelta(seconds=self.seconds)
         bucket = self.ingest.bucket
@@ -119,53 +113,33 @@ class PresignedUploads:
 
         Raises:
             NotFoundError: the job has no such upload.
-            TableBusyError: some could not be recorded, or objects that were not committed for long are being deleted;
-                committing again continues with them.
+            TableBusyError: some could not be recorded; committing again continues with them.
         """
-        manifest = self._manifests.find(job.job_id, _manifest_key(upload_id))
-        if manifest is None:
+        began = self.ingest.clock.utc_now()
+        upload = FirstUpload.find(self.ingest.store.table, job, _key_of(upload_id))
+        if upload is None:
             raise NotFoundError(f"there is no upload {upload_id!r} in this job: ask for one first")
-        accepted = self.ingest.store.images_of([image.ref for image in manifest.images.values()])
-        if accepted:
-            # The process that recorded them may have died before it marked the job as open.
-            OpenJobs(self.ingest.store.table).reopen(job.job_id, self.ingest.clock.utc_now())
-        pending = [image for image in manifest.images.values() if image.ref not in accepted]
-        take = partial(self._take, job) if pending and self._renew(upload_id) else _missing
-        found = dict(zip([image.ref for image in pending], self.ingest.pool.map(take, pending), strict=True))
+        accepted = self.ingest.store.images_of([image.ref for image in upload.images.values()])
+        pending = [image for image in upload.images.values() if image.ref not in accepted]
+        if pending:
+            self.ingest.mark(job.job_id)
+        taken = self.ingest.pool.map(partial(self._take, job), pending)
+        found = dict(zip([image.ref for image in pending], taken, strict=True))
         # A missing object, or one that could be copied, may have been accepted, classified and deleted meanwhile.
         accepted |= self.ingest.store.images_of([image.ref for image in pending])
         results = {**found, **accepted}
         arrived = [each for ref, each in found.items() if isinstance(each, ImageRecord) and ref not in accepted]
         if arrived:
-            self.ingest.check_age(arrived)
+            self.ingest.check_age(began)
             self.ingest.complete(arrived, job.group)
         self._delete_sent([each for each in results.values() if isinstance(each, ImageRecord)])
-        return {index: results[image.ref] for index, image in manifest.images.items()}
-
-    @property
-    def _manifests(self) -> UploadManifests:
-        return UploadManifests(self.ingest.store.table)
-
-    @property
-    def _intents(self) -> PutIntents:
-        return PutIntents(self.ingest.store.table)
-
-    def _renew(self, upload_id: str) -> bool:
-        """Renew the intent of an upload, so that the controller deletes no copy; return whether it exists.
-
-        It does not if the controller has deleted what was not committed.
-        """
-        if self._intents.renew(upload_id):
-            return True
-        if self._intents.exists(upload_id):
-            raise TableBusyError(CLOSED)
-        return False
+        return {index: results[image.ref] for index, image in upload.images.items()}
 
     def _delete_sent(self, accepted: Sequence[ImageRecord]) -> None:
         try:
             self.ingest.bucket.delete(accepted, of_form=True)
         except CLOUD_ERRORS:
-            _log.warning("the objects of %d forms are left to the controller", len(accepted), exc_info=True)
+            _log.warning("the objects of %d forms are left to a sweep", len(accepted), exc_info=True)
 
     def _check(self, job: Job, file: FileSpec) -> UploadResult:
         """Return the record of the file's image if it arrives as declared, or the rejection of the file."""
@@ -184,20 +158,22 @@ class PresignedUploads:
         image_id = new_id() if file.position is None else positioned_id(job.job_id, file.position)
         return ImageRecord.of(job, image_id, name, format_, file.size, self.ingest.clock.utc_now())
 
-    def _claim(self, job_id: str, upload_id: str, declared: ManifestImages, quota: QuotaScope) -> ManifestImages:
+    def _claim(self, job: Job, upload_id: str, declared: UploadedImages, quota: QuotaScope) -> UploadedImages:
         """Return the images of an upload: `declared`, or those of the first request with the same key.
 
         Only the first request is charged.
         """
-        key = _manifest_key(upload_id)
-        first = self._manifests.find(job_id, key)
+        key, table = _key_of(upload_id), self.ingest.store.table
+        files = [(index, each.filename, each.size, each.extension) for index, each in declared.items()]
+        mine = FirstUpload(sha256(json.dumps(files).encode()).hexdigest(), declared)
+        first = FirstUpload.find(table, job, key)
         if first is None:
             with quota.reserve(list(declared.values())) as reservation:
-                if self._manifests.claim(job_id, key, declared):
+                if mine.claim(table, job.job_id, key):
                     reservation.commit(list(declared.values()))
                     return declared
-            first = self._manifests.find(job_id, key)
-        if first is None or _declaration(first.images) != _declaration(declared):
+            first = FirstUpload.find(table, job, key)
+        if first is None or first.digest != mine.digest:
             raise ReusedKeyError(f"the upload {upload_id!r} was asked for with other files before")
         return first.images
 
@@ -213,7 +189,7 @@ class PresignedUploads:
                         return replace(image, size=sent.size, accepted_at=self.ingest.clock.utc_now())
                 # The copy of another commit stays. A commit that copied an object may have ended before it recorded.
                 if (own := bucket.head(image)) is not None:
-                    stays = replace(image, size=own.size, accepted_at=self.ingest.clock.utc_now())
+                    stays = replace(image, size=own.size, accepted_at=own.put_at)
                     return _rejection(image, own) or stays
                 if sent is None:
                     return _missing(image)
@@ -240,10 +216,6 @@ def _rejection(image: ImageRecord, found: StoredObject) -> RejectedUpload | None
     return None
 
 
-def _manifest_key(upload_id: str) -> str:
-    # With a space, which no Idempotency-Key has: never the manifest of a form that was sent here.
+def _key_of(upload_id: str) -> str:
+    # With a space, which no Idempotency-Key has: never the key of a form that was sent here.
     return f"upload {upload_id}"
-
-
-def _declaration(images: ManifestImages) -> dict[int, tuple[str, int, str]]:
-    return {index: (image.filename, image.size, image.content_type) for index, image in images.items()}

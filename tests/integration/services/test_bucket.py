@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
@@ -172,6 +173,21 @@ def test_a_source_is_listed_in_order_page_by_page(sources: Sources) -> None:
         after = found[-1]
     assert found == sorted(HARD_KEYS, key=str.encode)
     assert sources.buckets.page(sources.name, "nothing/", "", 3) == ([], False)
+
+
+def test_a_folder_is_listed_in_pages_with_the_time_at_which_each_object_was_put(sources: Sources) -> None:
+    bucket = sources.copies
+    for key in ("J/a", "J/forms/b", "J/c", "J2/d"):
+        bucket.put(key, b"1", JSON)
+    first = sources.buckets.folder(bucket, "J", "", 2)
+    second = sources.buckets.folder(bucket, "J", first.next_token, 2)
+    assert [list(page.objects) for page in (first, second)] == [["J/a", "J/c"], ["J/forms/b"]]
+    assert not second.next_token
+    found = bucket.head("J/a")
+    assert found is not None
+    for put_at in (found.put_at, *first.objects.values()):
+        assert abs(put_at - first.listed_at) < timedelta(hours=1)
+    assert sources.buckets.folder(bucket, "none", "", 2).objects == {}
 
 
 def test_an_object_is_readable_if_it_is_there(sources: Sources) -> None:

@@ -34,16 +34,16 @@ from services.sqs import Queue
 from services.table import Table, TableBusyError
 from tests.conftest import ConfigMaker, keys_in
 from tests.integration.web_tier.conftest import WebTier, cloud_table, serving, two_processes
-from tests.support.clocks import PlayedClock
 from tests.support.jobs import count_images, picture
+from tests.support.later_buckets import LaterBuckets
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.processes import take_memory
 from tests.support.unsandboxed import inspect
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from web_tier.controller.orphans import PATIENCE_SECONDS, OrphanCleanup
+from web_tier.controller.orphans import OrphanSweep
 from web_tier.uploads.idempotency import ReusedKeyError, ingest_idempotent
-from web_tier.uploads.ingest import GROUP_IMAGES, ImageIngest
+from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.multipart import CHUNK_BYTES, Upload
 
 pytestmark = pytest.mark.processes
@@ -114,6 +114,10 @@ def replace_processes(web_tier: WebTier) -> None:
     assert web_tier.process.wait(DEADLINE_SECONDS) == Arbiter.WORKER_BOOT_ERROR
 
 
+HALF_AN_UPLOAD = 50
+"""Images of which the end of their request does not come."""
+
+
 def half_an_upload(web: WebTier, job: str, files: int) -> socket.socket:
     """Send a form of `files` images without its end; return the open connection."""
     # The last part is long enough for the server to read on and see what is before it.
@@ -140,30 +144,29 @@ def test_an_upload_that_breaks_off_leaves_nothing(
 ) -> None:
     job = shared_tier.create_job()
     bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
-    with half_an_upload(shared_tier, job, GROUP_IMAGES):
-        wait_for_keys(bucket, job, GROUP_IMAGES)
+    with half_an_upload(shared_tier, job, HALF_AN_UPLOAD):
+        wait_for_keys(bucket, job, HALF_AN_UPLOAD)
     wait_until(lambda: keys_in(bucket, job) == [], "no object of the job is left")
     assert (count_images(store, job), received_images(shared_tier, provisioned, job)) == (0, [])
 
 
 def test_a_process_killed_in_an_upload_acknowledges_nothing_and_leaves_no_object(
-    shared_tier: WebTier, provisioned: Clients, store: JobStore, queue: MemoryQueue
+    shared_tier: WebTier, provisioned: Clients, store: JobStore
 ) -> None:
-    job, seconds = shared_tier.create_job(), [0.0]
+    job = shared_tier.create_job()
     bucket = Bucket.named(provisioned, shared_tier.config.names.input_bucket)
-    ingest = ImageIngest(ImageLimits(), InputBucket(bucket), store, queue, inspect)
-    orphans = OrphanCleanup(ingest, 0.0, Tenure(), PlayedClock(lambda: seconds[0]))
-    with half_an_upload(shared_tier, job, GROUP_IMAGES) as connection:
-        wait_for_keys(bucket, job, GROUP_IMAGES)
+    with half_an_upload(shared_tier, job, HALF_AN_UPLOAD) as connection:
+        wait_for_keys(bucket, job, HALF_AN_UPLOAD)
         for worker in shared_tier.workers():
             os.kill(worker, signal.SIGKILL)
         assert connection.recv(100) == b""
     assert (count_images(store, job), received_images(shared_tier, provisioned, job)) == (0, [])
     assert upload(shared_tier, job, images(3)).status_code == 200  # gunicorn has started new workers
-    orphans.tick()
-    assert len(keys_in(bucket, job)) == GROUP_IMAGES + 3, "their records may still come"
-    seconds[0] += PATIENCE_SECONDS
-    orphans.tick()
+    for days, left in ((0, HALF_AN_UPLOAD + 3), (2, 3)):
+        sweep = OrphanSweep(store, InputBucket(bucket), LaterBuckets(provisioned.s3, days), Tenure(), page_keys=9)
+        while not sweep.tick():
+            pass
+        assert len(keys_in(bucket, job)) == left
     assert keys_in(bucket, job) == sorted(image.key for image in store.images(job))
 
 

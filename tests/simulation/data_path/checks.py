@@ -159,6 +159,15 @@ class Checks:
                 self._check_status(status, job, results)
                 self._check_merged(status, job, results)
 
+    def check_orphans(self) -> None:
+        """No object of an image stays in the input bucket without an item."""
+        items = self.world.table.items
+        for key in self.world.inputs.objects:
+            job_id, _, name = key.partition("/")
+            image_id = name.partition(".")[0]
+            if key != cancelled_key(job_id) and (f"JOB#{job_id}", f"IMAGE#{image_id}") not in items:
+                raise BrokenError(f"no item names {key}")
+
     def check_rest(self) -> None:
         store = JobStore(self.world.table)
         opened = {job.job_id for job in OpenJobs(store.table).find_all()}

@@ -49,7 +49,7 @@ from tests.support.worker import PlayedNetworks
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
-from web_tier.controller.orphans import OrphanCleanup
+from web_tier.controller.orphans import OrphanSweep
 from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.features.dead_letters.store import DeadLetterStore
@@ -72,8 +72,6 @@ MAX_RECEIVE_COUNT = 100
 IDLE_SECONDS = 1e12
 FORM_SECONDS: Final = 3_600
 """Lifetime of a form for an upload into the bucket."""
-ORPHANS_SECONDS: Final = 3_000.0
-"""Time between two searches for orphans, each of which reads 32 partitions; real ones are ten times as frequent."""
 LEASE_ROUNDS: Final = 3
 """Length of the lease, which a controller renews in every round, however long that is."""
 SIZING = Sizing(
@@ -242,7 +240,7 @@ class Controller:
         )
         cleanup = JobCleanup(store, inputs, outputs, 5.0, tenure, clock, pool, [letters.remove_of])
         collector = path.collector(responses, registry=registry)
-        orphans = OrphanCleanup(ingest, FORM_SECONDS, tenure, clock)
+        orphans = OrphanSweep(store, inputs, world.sources, tenure, clock)
         ticks: dict[str, Callable[[], float]] = {
             "billing": Billing(world, self.table, clock).tick,
             "collector": collector.tick,
@@ -252,7 +250,7 @@ class Controller:
             "results_files": results_files.tick,
             "notifier": notifier.tick,
             "cleanup": cleanup.tick,
-            "orphans": lambda: max(ORPHANS_SECONDS, orphans.tick()),
+            "orphans": orphans.tick,
             "expiry": JobExpiry(store, UNKEPT_LIFETIME, tenure, clock).tick,
         }
         for name, tick in ticks.items():

@@ -38,6 +38,9 @@ from web_tier.features.notifications.outbox import Outbox
 WORKERS: Final = 2
 SETTLE_STRIDES: Final = (*[10.0] * 60, *[300.0] * 40)
 """Seconds that pass, round by round, once every fault is over: ten minutes in small steps, then three hours."""
+SWEEPS: Final = 4
+SWEEP_SECONDS: Final = 86_400.0 + 60.0
+"""Time in which a controller sweeps each job once more; objects of a job that was never created go with the third."""
 CLOCK_SECONDS: Final = 3_600.0
 """Time in which another controller leads, and what a wrong clock has changed is right again."""
 BUSY_STRIDES: Final = (15.0,) * 60
@@ -99,7 +102,7 @@ class World:
             self.scheduler, Random(seed + 2), self.kill, self.freeze, self._reply, self._note_lost_reply
         )
         self.table = MemoryTable(self.faults.hook("table"), self.faults.leave, self.scheduler.sleep, "jobs")
-        self.inputs = MemoryBucket(self._call_inputs, leave=self.faults.leave)
+        self.inputs = MemoryBucket(self._call_inputs, leave=self.faults.leave, now=self.now)
         self.outputs = MemoryBucket(self.faults.hook("outputs"), leave=self.faults.leave)
         self.sources = MemorySource(self.faults.hook("sources"))
         self.sources.gone.add(GONE_BUCKET)
@@ -333,6 +336,8 @@ class World:
             self.run(BILLING_SECONDS, 1)
             self.checks.check_bill()
         self.checks.check_rest()
+        self.run(SWEEPS * SWEEP_SECONDS, SWEEPS)
+        self.checks.check_orphans()
 
     def rest(self) -> None:
         """Let the system finish what is under way."""

@@ -1,11 +1,13 @@
 """S3 in memory: a bucket, and buckets of others, with the classes by which the product uses them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, cast
 
+from services.clock import utc_now
 from services.errors import NotFoundError, ObjectTooLargeError
-from services.s3 import Bucket, ListedObject, SourceBuckets, StoredObject
+from services.s3 import Bucket, FolderPage, ListedObject, SourceBuckets, StoredObject
 from tests.support.memory_aws.calls import ATTEMPTS, Call, Leave, leave_none, refusal, run_effect
 
 
@@ -16,6 +18,8 @@ class MemoryBucket(Bucket):
         objects: by key.
         types: the content types of the objects, by key.
         tags: the tags of the objects, by key; None for an object without tags.
+        put_at: when the objects were put, by key.
+        now: the service's clock.
         call: makes every call of the service; a test may delay, repeat, lose or refuse it there.
         fails: returns the error with which `put` refuses a body, or None.
         leave: how many objects of a delete call S3 does not delete.
@@ -27,19 +31,21 @@ class MemoryBucket(Bucket):
         fails: Callable[[bytes], Exception | None] = lambda body: None,
         leave: Leave = leave_none,
         name: str = "memory",
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         super().__init__(cast(Any, None), name)
-        self.call, self.fails, self.leave = call, fails, leave
+        self.call, self.fails, self.leave, self.now = call, fails, leave, now
         self.objects: dict[str, bytes] = {}
         self.types: dict[str, str] = {}
         self.tags: dict[str, Mapping[str, str] | None] = {}
+        self.put_at: dict[str, datetime] = {}
 
     def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
         """Store an object; replace an existing one."""
         error = self.fails(body)
         if error is not None:
             raise error
-        self.call("put", lambda: self._store(key, body, content_type, tags))
+        self.call("put", lambda: self.store_object(key, body, content_type, tags))
 
     def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store an object where there is none; return True if it was stored."""
@@ -47,7 +53,7 @@ class MemoryBucket(Bucket):
         def effect() -> bool:
             if key in self.objects:
                 return False
-            self._store(key, body, content_type)
+            self.store_object(key, body, content_type)
             return True
 
         return bool(self.call("put", effect))
@@ -58,7 +64,7 @@ class MemoryBucket(Bucket):
         def effect() -> bool:
             if key not in self.objects or etag_of(self.objects[key]) != etag:
                 return False
-            self._store(key, body, content_type)
+            self.store_object(key, body, content_type)
             return True
 
         return bool(self.call("put", effect))
@@ -88,8 +94,14 @@ class MemoryBucket(Bucket):
 
     def head(self, key: str) -> StoredObject | None:
         """Return size and type of an object, or None."""
-        body = self.call("head", lambda: self.objects.get(key))
-        return None if body is None else StoredObject(len(body), self.types[key], etag_of(body))
+
+        def effect() -> StoredObject | None:
+            if (body := self.objects.get(key)) is None:
+                return None
+            return StoredObject(len(body), self.types[key], etag_of(body), self.put_at[key])
+
+        found: StoredObject | None = self.call("head", effect)
+        return found
 
     def exists(self, key: str) -> bool:
         """Return True if there is an object."""
@@ -127,8 +139,10 @@ class MemoryBucket(Bucket):
         """Remove the tags of an object."""
         self.call("untag", lambda: self.tags.update({key: None}))
 
-    def _store(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+    def store_object(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        """Store an object without a call."""
         self.objects[key], self.types[key], self.tags[key] = body, content_type, tags
+        self.put_at[key] = self.now()
 
 
 class MemorySource(SourceBuckets):
@@ -173,6 +187,18 @@ class MemorySource(SourceBuckets):
         found = self.call("list", effect)
         return found[:limit], len(found) > limit
 
+    def folder(self, of: Bucket, folder: str, token: str, limit: int) -> FolderPage:
+        """Return a page of the objects of a bucket in memory, and its time."""
+        assert isinstance(of, MemoryBucket)
+
+        def effect() -> FolderPage:
+            found = sorted(key for key in of.objects if key.startswith(f"{folder}/") and key > token)
+            page, is_last = found[:limit], len(found) <= limit
+            return FolderPage({key: of.put_at[key] for key in page}, of.now(), "" if is_last else page[-1])
+
+        page: FolderPage = of.call("list", effect)
+        return page
+
     def copy(
         self, bucket: str, key: str, to: Bucket, to_key: str, content_type: str, tags: Mapping[str, str] | None = None
     ) -> None:
@@ -198,7 +224,7 @@ class MemorySource(SourceBuckets):
                 raise NotFoundError(f"there is no object {key!r}")
             if etag_of(body) != etag or to_key in bucket.objects:
                 return False
-            bucket.objects[to_key], bucket.types[to_key], bucket.tags[to_key] = body, content_type, tags
+            bucket.store_object(to_key, body, content_type, tags)
             return True
 
         return bool(bucket.call("put", effect))

@@ -18,7 +18,6 @@ from core.ids import ImageRef, new_id
 from core.images import FORMATS, ImageLimits, unknown_reason
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
-from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from services.errors import NotFoundError
@@ -131,7 +130,7 @@ def test_the_message_group_of_an_image_is_its_user_or_else_its_job(
     group, files = "anna.later2" if finish_by else owner or job.job_id, uploads(3)
     ingest.ingest(job, files)
     ingest_idempotent(ingest, job, "key", files)
-    ingest_idempotent(ingest, job, "key", files)  # the images of the manifest are enqueued again
+    ingest_idempotent(ingest, job, "key", files)  # the images of the first request are enqueued again
     assert queue.groups == {group: 9}
     assert {image.request(NOW, "").group for image in store.images(job.job_id)} == {owner or job.job_id}
 
@@ -158,8 +157,6 @@ def test_an_image_that_the_bucket_does_not_take_is_not_accepted(
     files = uploads(3)
     bucket.fails = lambda body: client_error(503) if body == files[1].data else None
     outcomes = ingest.ingest(job, files)
-    [intent] = PutIntents(store.table).find_all()
-    assert ingest.declared.settle(intent.refs) == [], "forgotten: the controller handles the intent"
     assert outcomes[1] == RejectedUpload("1.jpg", "unavailable", "it could not be stored just now: send it again")
     assert counts_of(ingest)[-1] == {"unavailable": 1}
     assert (
@@ -259,14 +256,6 @@ def _raiser(error: Exception) -> Callable[[Sequence[OutgoingMessage]], list[Outg
 
 def files(*shades: int) -> list[Upload]:
     return [Upload(f"{shade}.jpg", body := picture(shade=shade), len(body)) for shade in shades]
-
-
-def test_a_group_that_waits_for_company_gives_way_to_the_bound_of_memory(
-    ingest: ImageIngest, job: Job, bucket: MemoryBucket
-) -> None:
-    uploads = files(*range(12))
-    tight = replace(ingest, memory=MemoryLimiter(2 * len(uploads[0].data)))
-    assert len(tight.ingest(job, uploads)) == len(bucket.objects) == 12
 
 
 def test_what_a_broken_request_held_of_the_memory_is_free_again(ingest: ImageIngest, job: Job) -> None:

@@ -1,32 +1,38 @@
 """Orphans: wherever a web process dies, and however often a form is sent, no object stays without an image."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import pytest
+from werkzeug.exceptions import RequestTimeout
 
-from core.images import ImageLimits
-from core.jobs.buckets import InputBucket
-from core.jobs.keys import form_key
-from core.jobs.lifecycle import DeletedJobs
+from core.ids import ImageRef, new_id
+from core.images import FORMATS, ImageLimits
+from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.keys import form_key, input_key
+from core.jobs.lifecycle import DeletedJobs, OpenJobs
+from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job
-from core.jobs.put_intents import PutIntents
 from core.jobs.store import JobStore
+from core.jobs.sweeps import SweepMarks, SweptError
+from services.errors import FleetsightError
 from services.lease import Tenure
 from services.s3 import UploadForm
-from services.table import TableBusyError
+from services.table import CLOUD_ERRORS, TableBusyError
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import NOW, client_error, done, picture, put_results
+from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.result_path import InlineExecutor
 from tests.support.unsandboxed import inspect
-from web_tier.controller.orphans import PATIENCE_SECONDS, ROUND_SECONDS, OrphanCleanup
-from web_tier.uploads.idempotency import ingest_idempotent
-from web_tier.uploads.ingest import MAX_PUT_AGE, ImageIngest, RejectedUpload, UploadResult
+from web_tier.controller.cleanup import JobCleanup
+from web_tier.controller.orphans import DAY, MARK_LIFETIME, OrphanSweep
+from web_tier.uploads.idempotency import ReusedKeyError, ingest_idempotent
+from web_tier.uploads.ingest import MARKED_FOR, MAX_PUT_AGE, ImageIngest, UploadResult
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 from web_tier.uploads.single import SingleImages
@@ -61,8 +67,9 @@ class Process:
 
     def __post_init__(self) -> None:
         site = self.site
-        bucket, table = MemoryBucket(self.call), MemoryTable(self.call)
+        bucket, table = MemoryBucket(self.call, now=site.now), MemoryTable(self.call)
         bucket.objects, bucket.types, bucket.tags = site.bucket.objects, site.bucket.types, site.bucket.tags
+        bucket.put_at = site.bucket.put_at
         table.items = site.table.items
         self.queue = MemoryQueue()
         self.queue.memory.call = self.call
@@ -124,30 +131,24 @@ class Forms:
 
 @dataclass
 class Site:
-    """The services, and a controller with a clock of its own."""
+    """The services, and a controller."""
 
-    bucket: MemoryBucket = field(default_factory=MemoryBucket)
     table: MemoryTable = field(default_factory=MemoryTable)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.store = JobStore(self.table)
-        self.queue = MemoryQueue()
-        ingest = ImageIngest(
-            ImageLimits(),
-            InputBucket(self.bucket),
-            self.store,
-            self.queue,
-            inspect,
-            clock=PlayedClock(utc_now=self.now),
-        )
-        self.cleanup = OrphanCleanup(ingest, FORM_SECONDS, Tenure(), PlayedClock(lambda: self.seconds))
+        self.bucket, self.store = MemoryBucket(now=self.now), JobStore(self.table)
+        self.marks = SweepMarks(self.table)
+        clock, inputs = PlayedClock(lambda: self.seconds, self.now), InputBucket(self.bucket)
+        self.sweep = OrphanSweep(self.store, inputs, MemorySource(), Tenure(), clock)
+        pool, outputs = cast(Any, InlineExecutor()), OutputBucket(MemoryBucket())
+        self.cleanup = JobCleanup(self.store, inputs, outputs, 5.0, Tenure(), clock, pool)
 
     def now(self) -> datetime:
         return NOW + timedelta(seconds=self.seconds)
 
-    def job(self, *, keep: bool = True) -> Job:
-        job = Job("01KAH8Z9M5J6C0Q2V4T7W1X3YD", "job", NOW, keep)
+    def job(self, *, keep: bool = True, source: str = "") -> Job:
+        job = Job(new_id(), "job", NOW, keep, source=source)
         self.store.create(job)
         return job
 
@@ -168,30 +169,51 @@ class Site:
         for index in indexes:
             self.bucket.put(offer.forms[index].fields["key"], PICTURES[index - version], "image/jpeg")
 
-    def clean(self, seconds: float) -> None:
-        """Let the controller clean up for so long."""
-        until = self.seconds + seconds
+    def wait(self, time: timedelta) -> None:
+        """Let the controller work for so long; no object goes that is younger than a day."""
+        until = self.seconds + time.total_seconds()
         while self.seconds < until:
+            self.seconds = min(until, self.seconds + STRIDE_SECONDS)
+            before = set(self.bucket.objects)
+            while not self.sweep.tick():
+                pass
+            assert all(self.now() - self.bucket.put_at[key] > DAY for key in before - set(self.bucket.objects))
             self.cleanup.tick()
-            self.seconds += ROUND_SECONDS
 
     def images(self) -> list[ImageRecord]:
         return [image for job in self.store.jobs(10) for image in self.store.images(job.job_id)]
 
     def check_clean(self) -> None:
-        """Check that the objects are those of the images, and that no intent is left."""
+        """Check that the objects are those of the images."""
         assert sorted(self.bucket.objects) == sorted(image.key for image in self.images())
         assert [len(self.bucket.objects[image.key]) for image in self.images()] == [
             image.size for image in self.images()
         ]
-        assert list(PutIntents(self.table).find_all()) == []
 
+    def put_stray(self, job: Job) -> str:
+        """Put an object of which the process died."""
+        self.marks.put(job.job_id, self.now())
+        self.bucket.put(key := input_key(ImageRef(job.job_id, new_id()), "jpg"), PICTURES[0], "image/jpeg")
+        return key
+
+    def accept(self, job: Job) -> ImageRecord:
+        """Accept an image."""
+        with self.process() as process:
+            [image] = process.ingest.ingest(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))])
+        assert isinstance(image, ImageRecord)
+        return image
+
+
+STRIDE_SECONDS = 3 * 3_600.0
+LONGEST_STAY = MARK_LIFETIME + timedelta(hours=6)
+"""An object goes with the second sweep after it was put, that of a job which was never created with the fourth."""
 
 WAYS: tuple[Way, ...] = ("plain", "keyed", "single", "forms")
 
 
+@pytest.mark.parametrize("is_repeated", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_row_69_wherever_a_web_process_dies_no_object_without_an_image_stays_an_hour(way: Way) -> None:
+def test_row_69_wherever_a_web_process_dies_no_object_without_an_image_stays(way: Way, is_repeated: bool) -> None:
     orphaned = 0
     for at in range(1, MAX_CALLS):
         site = Site()
@@ -199,47 +221,102 @@ def test_row_69_wherever_a_web_process_dies_no_object_without_an_image_stays_an_
         with site.process(at) as process:
             process.upload(way, job)
         orphaned += len(site.bucket.objects) > len(site.images())
-        site.clean(PATIENCE_SECONDS + 2 * ROUND_SECONDS + FORM_SECONDS * (way == "forms"))
+        if is_repeated:
+            with site.process() as again:
+                again.upload(way, job)
+            assert len(site.images()) == 2 or way != "keyed"
+        site.wait(LONGEST_STAY)
         site.check_clean()
-        with site.process() as again:
-            again.upload(way, job)
-        site.clean(3_600 + FORM_SECONDS)
-        site.check_clean()
-        assert len(site.images()) == 2 or way != "keyed"
+        if not process.is_dead:
+            break
     assert orphaned, "some kills leave objects without a record"
     assert not process.is_dead, "the last one was not killed"
 
 
-@pytest.mark.parametrize("way", ["plain", "keyed", "single"])
-def test_no_object_is_deleted_while_its_record_may_still_come(way: Way) -> None:
-    """The process is frozen at each of its calls, for as long as it may accept images afterwards."""
+@pytest.mark.parametrize("time", [MAX_PUT_AGE, DAY, 1.5 * DAY], ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_process_that_stood_still_at_any_call_accepts_no_image_without_an_object(way: Way, time: timedelta) -> None:
     for at in range(1, MAX_CALLS):
         site = Site()
         job = site.job()
 
         def freeze(_: Process, site: Site = site) -> None:
-            site.clean(MAX_PUT_AGE.total_seconds())
+            site.wait(time)
 
-        with site.process(at, freeze) as process:
+        with site.process(at, freeze) as process, suppress(*CLOUD_ERRORS, FleetsightError, RequestTimeout):
             process.upload(way, job)
-        assert len(site.images()) == 2
+        assert len(site.images()) == 2 or time > MAX_PUT_AGE
+        assert {image.key for image in site.images()} <= set(site.bucket.objects)
+        site.wait(LONGEST_STAY)
         site.check_clean()
         if process.calls < at:
             return
 
 
-def test_a_process_that_thaws_later_accepts_nothing() -> None:
+def test_images_that_were_put_before_a_sweep_are_refused_and_later_ones_are_not() -> None:
     site = Site()
     job = site.job()
+    files = [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))]
     with site.process() as process:
-        for key in ("", "key"):
-            results = process.ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))], key)
-            site.clean(MAX_PUT_AGE.total_seconds() + 1)
-            assert [type(each) for each in process.ingest.commit(results, job.group)] == [RejectedUpload]
-            with pytest.raises(TableBusyError):
-                process.ingest.check_age(each for each in results if isinstance(each, ImageRecord))
+        results = process.ingest.put_objects(job, files)
+        records = [each for each in results if isinstance(each, ImageRecord)]
+        site.wait(LONGEST_STAY)
+        assert not site.bucket.objects
+        with pytest.raises(TableBusyError):
+            process.ingest.check_age(records[0].accepted_at)
+        with pytest.raises(SweptError):
+            process.ingest.complete(records, job.group)
+        assert site.store.status(job.job_id).accepted == 0
+        later = process.ingest.ingest(job, files)
+        # What is recorded already is not refused, however old it is.
+        site.wait(LONGEST_STAY)
+        site.put_stray(job)
+        site.wait(LONGEST_STAY)
+        process.ingest.complete([each for each in later if isinstance(each, ImageRecord)], job.group)
+    assert site.store.status(job.job_id).accepted == 1
     site.check_clean()
-    assert site.bucket.objects == {}
+
+
+def test_a_repeat_that_comes_after_the_sweep_is_refused_and_says_why() -> None:
+    site = Site()
+    job = site.job()
+    transaction = 4  # mark, two objects, claim: as the row above kills it at each call
+    with site.process(transaction + 1) as process:
+        process.upload("keyed", job)
+    assert (len(site.bucket.objects), site.images()) == (2, [])
+    site.wait(LONGEST_STAY)
+    with site.process() as process, pytest.raises(ReusedKeyError, match="are deleted: send all with another key"):
+        process.upload("keyed", job)
+    site.check_clean()
+
+
+def test_only_what_no_image_needs_is_deleted() -> None:
+    site = Site()
+    kept, unkept = site.job(), site.job(keep=False)
+    stays = [site.accept(job) for job in (kept, unkept, kept, unkept)]
+    labelled = site.accept(unkept)
+    put_results(site.store, done(labelled), done(stays[0]), failed(stays[1]))
+    InputBucket(site.bucket).set_tombstone(unkept.job_id, exists=True)
+    other = input_key(stays[0].ref, FORMATS["PNG"].extension)
+    site.bucket.put(other, PICTURES[1], "image/png")
+    tombstone = f"{unkept.job_id}/cancelled"
+    assert {labelled.key, other, tombstone} < set(site.bucket.objects)
+    site.wait(3 * MARK_LIFETIME)
+    assert set(site.bucket.objects) == {tombstone, *(image.key for image in stays)}
+
+
+def test_nothing_is_deleted_while_a_source_is_listed() -> None:
+    """An import that goes on copies an object to the same key again."""
+    site = Site()
+    job = site.job(source="s3://photos")
+    ListingStore(site.store).put_pending(job.job_id, "")
+    key = site.put_stray(job)
+    site.wait(2 * MARK_LIFETIME)
+    assert key in site.bucket.objects
+    ListingStore(site.store).end(job.job_id)
+    site.put_stray(job)
+    site.wait(LONGEST_STAY)
+    site.check_clean()
 
 
 def accepted(results: dict[int, UploadResult]) -> list[bool]:
@@ -286,69 +363,58 @@ def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
         if keep or not is_classified:
             assert {image.key: site.bucket.objects[image.key] for image in site.images()} == sent
             assert [image.size for image in site.images()] == [len(sent[image.key]) for image in site.images()]
-        site.clean(2 * 3_600 + FORM_SECONDS)
-        stays = sorted(sent) if keep or not is_classified else []
-        assert (sorted(site.bucket.objects), list(PutIntents(site.table).find_all())) == (stays, [])
+        site.wait(LONGEST_STAY)
+        assert sorted(site.bucket.objects) == (sorted(sent) if keep or not is_classified else [])
 
 
 def test_forms_that_are_not_committed_or_whose_job_is_deleted_leave_nothing() -> None:
+    for is_deleted in (False, True):
+        site = Site()
+        job = site.job()
+        with site.process() as process:
+            offer = process.offer(job)
+            site.send(offer, 0)
+            if is_deleted:
+                DeletedJobs(site.table).delete(job)
+            site.send(offer, 1)
+            site.wait(LONGEST_STAY)
+            assert site.bucket.objects == {}
+            assert not site.marks.find_all() or not is_deleted
+
+
+def test_a_commit_within_a_day_accepts_what_was_sent_and_a_later_one_finds_nothing() -> None:
     site = Site()
     job = site.job()
     with site.process() as process:
         offer = process.offer(job)
         site.send(offer, 0)
-        site.clean(FORM_SECONDS)
-        DeletedJobs(site.store.table).delete(job)
-        site.send(offer, 1)
-        assert len(site.bucket.objects) == 2
-        site.clean(3_600)
-    site.check_clean()
-    assert site.bucket.objects == {}
-
-
-def test_a_commit_prolongs_the_time_and_one_that_comes_too_late_finds_nothing() -> None:
-    site = Site()
-    job = site.job()
-    with site.process() as process:
-        offer = process.offer(job)
-        site.send(offer, 0)
-        site.clean(PATIENCE_SECONDS + FORM_SECONDS)
+        site.wait(DAY - timedelta(hours=1))
         assert accepted(process.direct.commit(job, offer.upload_id)) == [True, False]
         site.send(offer, 1)
-        site.clean(PATIENCE_SECONDS + FORM_SECONDS)
         assert form_key(offer.images[1].ref, "jpg") in site.bucket.objects
-        site.clean(3_600)
-        site.check_clean()
+        site.wait(LONGEST_STAY)
         assert accepted(process.direct.commit(job, offer.upload_id)) == [True, False]
+    site.check_clean()
     assert len(site.images()) == 1
 
 
-def test_a_commit_waits_for_a_controller_that_has_begun_to_delete() -> None:
+def test_a_folder_of_several_pages_is_swept_whole() -> None:
     site = Site()
     job = site.job()
-    with site.process() as process:
-        offer = process.offer(job)
-        site.send(offer, 0)
-        site.bucket.call = lambda *_: (_ for _ in ()).throw(client_error(503))
-        with pytest.raises(type(client_error(503))):
-            site.clean(2 * 3_600)
-        with pytest.raises(TableBusyError):
-            process.direct.commit(job, offer.upload_id)
-        site.bucket.call = lambda _, effect: effect()
-        site.clean(ROUND_SECONDS)
-        assert accepted(process.direct.commit(job, offer.upload_id)) == [False, False]
-    site.check_clean()
+    first = site.accept(job)
+    for _ in range(2_300):
+        site.put_stray(job)
+    last = site.accept(job)
+    site.wait(LONGEST_STAY)
+    assert set(site.bucket.objects) == {first.key, last.key}
 
 
-def test_a_failed_intent_delays_no_other_and_a_deposed_controller_stops() -> None:
+def test_a_job_that_cannot_be_swept_delays_no_other_and_a_deposed_controller_stops() -> None:
     site = Site()
-    job = site.job()
-    with site.process() as process:
-        for _ in range(3):
-            process.ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))])
-    site.cleanup.tick()
-    site.seconds += PATIENCE_SECONDS
-    replace(site.cleanup, tenure=Tenure(active=lambda: False)).tick()
+    strays = [site.put_stray(site.job()) for _ in range(3)]
+    site.seconds += DAY.total_seconds() + 1
+    replace(site.sweep, tenure=Tenure(active=lambda: False)).tick()
+    assert len(site.bucket.objects) == 3
     refused = iter([client_error(503)])
 
     def call(operation: str, effect: Callable[[], T]) -> T:
@@ -357,9 +423,60 @@ def test_a_failed_intent_delays_no_other_and_a_deposed_controller_stops() -> Non
         return effect()
 
     site.bucket.call = call
-    assert len(site.bucket.objects) == 3
     with pytest.raises(type(client_error(503))):
-        site.cleanup.tick()
-    assert len(site.bucket.objects) == 1
-    site.cleanup.tick()
-    site.check_clean()
+        site.sweep.tick()
+    assert set(site.bucket.objects) == {strays[0]}
+    site.wait(timedelta(hours=1))
+    assert not site.bucket.objects
+
+
+def test_a_mark_stays_while_its_job_is_open_and_three_days_and_if_it_is_renewed() -> None:
+    site = Site()
+    job = site.job()
+    site.accept(job)
+    assert [mark.job_id for mark in site.marks.find_all()] == [job.job_id]
+    site.wait(2 * MARK_LIFETIME)
+    [mark] = site.marks.find_all()
+    [opened] = OpenJobs(site.table).find_all()
+    OpenJobs(site.table).close(opened)
+    site.marks.put(job.job_id, site.now())
+    site.marks.remove(mark)
+    site.wait(MARK_LIFETIME)
+    assert site.marks.find_all()
+    site.wait(2 * DAY)
+    assert not site.marks.find_all()
+
+
+def test_a_job_is_marked_before_its_first_object_and_once_an_hour() -> None:
+    site, writes = Site(), list[str]()
+    job, files = site.job(), [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))]
+    with site.process() as process:
+        made = process.call
+
+        def call(operation: str, effect: Callable[[], T]) -> T:
+            writes.append(operation)
+            return made(operation, effect)
+
+        cast(Any, process.ingest.store.table).call = cast(Any, process.ingest.bucket)._bucket.call = call
+        for seconds in (0.0, MARKED_FOR.total_seconds() - 1, 1.0):
+            site.seconds += seconds
+            process.ingest.put_objects(job, files)
+        assert writes == ["BatchWriteItem", "put", "put", "BatchWriteItem", "put"]
+        cast(Any, process.ingest.store.table).call = lambda *_: (_ for _ in ()).throw(client_error(503))
+        site.seconds += MARKED_FOR.total_seconds()
+        with pytest.raises(type(client_error(503))):
+            process.ingest.put_objects(job, files)
+    assert len(site.bucket.objects) == 3
+
+
+def test_a_sweep_of_a_controller_that_was_frozen_allows_nothing_again() -> None:
+    site = Site()
+    job = site.job()
+    later, earlier = site.now() + DAY, site.now() - DAY
+    assert site.marks.refuse_older(job.job_id, later)
+    assert site.marks.refuse_older(job.job_id, earlier)
+    with site.process() as process, pytest.raises(SweptError):
+        results = process.ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))])
+        process.ingest.complete([each for each in results if isinstance(each, ImageRecord)], job.group)
+    DeletedJobs(site.table).delete(job)
+    assert not site.marks.refuse_older(job.job_id, later)
