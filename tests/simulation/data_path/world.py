@@ -38,9 +38,9 @@ from web_tier.features.notifications.outbox import Outbox
 WORKERS: Final = 2
 SETTLE_STRIDES: Final = (*[10.0] * 60, *[300.0] * 40)
 """Seconds that pass, round by round, once every fault is over: ten minutes in small steps, then three hours."""
-SWEEPS: Final = 4
+SWEEPS: Final = 6
 SWEEP_SECONDS: Final = 86_400.0 + 60.0
-"""Time in which a controller sweeps each job once more; objects of a job that was never created go with the third."""
+"""Time between two sweeps of a job; four days after the first one, objects of a job that was never created go."""
 CLOCK_SECONDS: Final = 3_600.0
 """Time in which another controller leads, and what a wrong clock has changed is right again."""
 BUSY_STRIDES: Final = (15.0,) * 60

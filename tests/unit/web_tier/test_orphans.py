@@ -30,7 +30,7 @@ from tests.support.memory_aws.sqs import MemoryQueue
 from tests.support.result_path import InlineExecutor
 from tests.support.unsandboxed import inspect
 from web_tier.controller.cleanup import JobCleanup
-from web_tier.controller.orphans import DAY, MARK_LIFETIME, OrphanSweep
+from web_tier.controller.orphans import DAY, MARK_LIFETIME, TOLERANCE, OrphanSweep
 from web_tier.uploads.idempotency import ReusedKeyError, ingest_idempotent
 from web_tier.uploads.ingest import MARKED_FOR, MAX_PUT_AGE, ImageIngest, UploadResult
 from web_tier.uploads.multipart import Upload
@@ -56,11 +56,11 @@ class Process:
     """A web process over services in memory: something may happen at one of its calls.
 
     Attributes:
-        at: the call at which `happens` is called; those of other processes do not count.
+        at: the call at which `happens` is called, or its operation; those of other processes do not count.
     """
 
     site: "Site"
-    at: int = 0
+    at: int | str = 0
     happens: Callable[[], None] = lambda: None
     calls: int = 0
     is_dead: bool = False
@@ -84,10 +84,10 @@ class Process:
         )
         self.direct = PresignedUploads(self.ingest, cast(Any, Forms()), FORM_SECONDS, MemorySource())
 
-    def call(self, _operation: str, effect: Callable[[], T]) -> T:
+    def call(self, operation: str, effect: Callable[[], T]) -> T:
         """Make a call; what happens at it happens before its effect."""
         self.calls += 1
-        if self.calls == self.at:
+        if self.at in {self.calls, operation}:
             self.happens()
         if self.is_dead:
             raise KilledError
@@ -153,7 +153,7 @@ class Site:
         return job
 
     @contextmanager
-    def process(self, at: int = 0, happens: Callable[["Process"], None] = Process.die) -> Iterator[Process]:
+    def process(self, at: int | str = 0, happens: Callable[["Process"], None] = Process.die) -> Iterator[Process]:
         """Yield a process; if it is killed, that is the end of the block."""
         process = Process(self, at)
         process.happens = lambda: happens(process)
@@ -277,11 +277,65 @@ def test_images_that_were_put_before_a_sweep_are_refused_and_later_ones_are_not(
     site.check_clean()
 
 
+def test_a_web_process_with_a_clock_that_is_ahead_accepts_nothing_that_was_swept() -> None:
+    site = Site()
+    job = site.job()
+    ahead = PlayedClock(utc_now=lambda: site.now() + TOLERANCE - timedelta(minutes=5))
+    with site.process() as process:
+        ingest = replace(process.ingest, clock=ahead)
+        [image] = ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))])
+        assert isinstance(image, ImageRecord)
+        site.seconds += DAY.total_seconds() + 1
+        site.sweep.tick()
+        assert not site.bucket.objects
+        with pytest.raises(SweptError):
+            ingest.complete([image], job.group)
+
+
+def test_a_commit_that_finds_the_copy_of_another_one_accepts_it_unless_it_is_swept() -> None:
+    for at in range(1, MAX_CALLS):
+        site = Site()
+        job = site.job()
+        with site.process() as process:
+            offer = process.offer(job)
+        site.send(offer, 0, 1)
+        with site.process("TransactWriteItems") as process:
+            process.direct.commit(job, offer.upload_id)
+        copies = {image.key for image in offer.images.values()}
+        assert copies < set(site.bucket.objects)
+        site.wait(DAY - timedelta(hours=1))
+
+        def freeze(_: Process, site: Site = site) -> None:
+            site.wait(timedelta(hours=7))
+
+        with site.process(at, freeze) as process, suppress(TableBusyError):
+            process.direct.commit(job, offer.upload_id)
+        assert {image.key for image in site.images()} <= set(site.bucket.objects)
+        if process.calls < at:
+            assert {image.key for image in site.images()} == set(site.bucket.objects) == copies
+            return
+
+
+def test_a_copy_that_a_late_commit_leaves_goes_although_the_forms_are_old() -> None:
+    site = Site()
+    job = site.job()
+    with site.process() as process:
+        offer = process.offer(job)
+    site.wait(timedelta(hours=3))
+    site.seconds += FORM_SECONDS
+    site.send(offer, 0, 1)
+    site.wait(2 * DAY - timedelta(hours=1))
+    with site.process("TransactWriteItems") as process:
+        process.direct.commit(job, offer.upload_id)
+    assert len(site.bucket.objects) == 4
+    site.wait(2 * MARK_LIFETIME)
+    site.check_clean()
+
+
 def test_a_repeat_that_comes_after_the_sweep_is_refused_and_says_why() -> None:
     site = Site()
     job = site.job()
-    transaction = 4  # mark, two objects, claim: as the row above kills it at each call
-    with site.process(transaction + 1) as process:
+    with site.process("TransactWriteItems") as process:
         process.upload("keyed", job)
     assert (len(site.bucket.objects), site.images()) == (2, [])
     site.wait(LONGEST_STAY)
@@ -405,7 +459,7 @@ def test_a_folder_of_several_pages_is_swept_whole() -> None:
     for _ in range(2_300):
         site.put_stray(job)
     last = site.accept(job)
-    site.wait(LONGEST_STAY)
+    site.wait(DAY + timedelta(hours=6))
     assert set(site.bucket.objects) == {first.key, last.key}
 
 
