@@ -277,6 +277,29 @@ def test_images_that_were_put_before_a_sweep_are_refused_and_later_ones_are_not(
     site.check_clean()
 
 
+def test_images_that_are_recorded_during_a_sweep_keep_their_objects() -> None:
+    for at in range(1, MAX_CALLS):
+        site = Site()
+        job, calls = site.job(), iter(range(MAX_CALLS))
+        with site.process() as process:
+            [image] = process.ingest.put_objects(job, [Upload("a.jpg", PICTURES[0], len(PICTURES[0]))])
+            assert isinstance(image, ImageRecord)
+        site.seconds += DAY.total_seconds() + 1
+
+        def call(_: str, effect: Callable[[], T]) -> T:
+            if next(calls) == at:  # noqa: B023 - of this turn
+                with suppress(SweptError):
+                    process.ingest.store.record_images([image], site.now())  # noqa: B023
+            return effect()
+
+        cast(Any, site.table).call = site.bucket.call = call
+        site.sweep.tick()
+        is_recorded = bool(site.store.images_of([image.ref]))
+        assert is_recorded is (image.key in site.bucket.objects)
+        if next(calls) <= at:
+            return
+
+
 def test_a_web_process_with_a_clock_that_is_ahead_accepts_nothing_that_was_swept() -> None:
     site = Site()
     job = site.job()
@@ -324,7 +347,7 @@ def test_a_copy_that_a_late_commit_leaves_goes_although_the_forms_are_old() -> N
     site.wait(timedelta(hours=3))
     site.seconds += FORM_SECONDS
     site.send(offer, 0, 1)
-    site.wait(2 * DAY - timedelta(hours=1))
+    site.seconds += (MARK_LIFETIME - timedelta(hours=1)).total_seconds()  # without a controller
     with site.process("TransactWriteItems") as process:
         process.direct.commit(job, offer.upload_id)
     assert len(site.bucket.objects) == 4
@@ -379,8 +402,9 @@ def accepted(results: dict[int, UploadResult]) -> list[bool]:
 
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("is_classified", [False, True])
+@pytest.mark.parametrize("is_sent_again", [False, True])
 def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
-    keep: bool, is_classified: bool
+    keep: bool, is_classified: bool, is_sent_again: bool
 ) -> None:
     """At each call of a commit the forms are sent again with other images, and another commit is made."""
     for at in range(1, MAX_CALLS):
@@ -405,7 +429,8 @@ def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
                 put_results(site.store, *[done(image) for image in site.images()])
                 if not keep:
                     site.bucket.delete_all([image.key for image in site.images()])
-            site.send(offer, 0, 1, version=1)
+            if is_sent_again:
+                site.send(offer, 0, 1, version=1)
 
         site.send(offer, 0, 1)
         with site.process(at, other) as process:
