@@ -89,11 +89,11 @@ WHOLE_IMAGE = IMAGE + REMOVAL
 """Requests of one image that a worker answers, from its upload to its removal."""
 
 JOB = Requests(
-    s3_put=1,  # the file of all results
+    s3_put=5,  # the file of all results, and a listing a day for orphans
     s3_get=2,  # workers check whether it is cancelled, each every two seconds
-    # The job, its mark as open and the removal of the mark, and the file; then the mark of the removal, and the
-    # deletion of all of these and of its counts.
-    table_write=15,
+    # The job, its mark as open and the removal of the mark, and the file; the mark of its orphans, and what sweeps
+    # write; then the mark of the removal, and the deletion of all of these and of its counts.
+    table_write=21,
     table_read=60,  # a few every `reconcile_seconds` and by the merger, until some minutes after the last image
 )
 """Requests of a job in addition to those of its images."""
