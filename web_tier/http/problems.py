@@ -146,8 +146,7 @@ def _answer(error: Exception) -> Response | HTTPException:
         case NotFoundError():
             return refuse(NotFound(str(error)))
         case ReusedKeyError():
-            reason = "this Idempotency-Key came with other files before; use a new key"
-            return refuse(IdempotencyKeyReusedError(reason))
+            return refuse(IdempotencyKeyReusedError(str(error)))
         case UnknownModelError() | CatalogRefusedError():
             return refuse(UnprocessableEntity(str(error)))
         case (

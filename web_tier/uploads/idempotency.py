@@ -19,10 +19,13 @@ from hashlib import sha256
 
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from core.ids import ImageRef
+from core.jobs.lifecycle import no_job
 from core.jobs.models import ImageRecord, Job
 from core.jobs.sweeps import SweptError
 from core.jobs.uploads import MAX_FILES, FirstUpload
-from services.errors import FleetsightError
+from services.errors import FleetsightError, NotFoundError
+from services.table import Table
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.uploads.ingest import ImageIngest, UploadResult, unavailable
 from web_tier.uploads.multipart import Upload
@@ -30,6 +33,33 @@ from web_tier.uploads.multipart import Upload
 
 class ReusedKeyError(FleetsightError):
     """Raised when an Idempotency-Key is reused with other files, or too late."""
+
+
+def claim_upload(table: Table, job: Job, key: str, mine: FirstUpload, quota: QuotaScope) -> FirstUpload:
+    """Return the first upload with a key: `mine`, which is charged to the `quota`, or an earlier one.
+
+    An upload without an image is not stored.
+
+    Raises:
+        NotFoundError: the job has been deleted meanwhile.
+        ReusedKeyError: `key` came with other files before.
+        QuotaExceededError: `mine` exceeds the `quota`.
+    """
+    records = list(mine.images.values())
+    try:
+        with quota.reserve(records) as reservation:
+            if records and mine.claim(table, job.job_id, key):
+                reservation.commit(records)
+                return mine
+    except QuotaExceededError:
+        if FirstUpload.find(table, job, key) is None:
+            raise
+    first = FirstUpload.find(table, job, key)
+    if first is None and records:
+        raise no_job(job.job_id)
+    if first is not None and first.digest != mine.digest:
+        raise ReusedKeyError("this Idempotency-Key came with other files before; use a new key")
+    return first or mine
 
 
 def ingest_idempotent(
@@ -41,36 +71,31 @@ def ingest_idempotent(
         RequestEntityTooLarge: there are more than `MAX_FILES` files.
         ReusedKeyError: `key` came with other files before, or so long ago that they are deleted; nothing is accepted.
         TableBusyError: some images could not be recorded; a repeat continues with them.
-        QuotaExceededError: the images exceed the `quota`, which does not apply to a repeat.
+        NotFoundError, QuotaExceededError: as for `claim_upload`; nothing is accepted.
     """
-    table, files = ingest.store.table, list[tuple[str, int, str]]()
+    files = list[tuple[str, int, str]]()
     results = ingest.put_objects(job, _recorded(uploads, files))
     stored = {index: result for index, result in enumerate(results) if isinstance(result, ImageRecord)}
-    mine = FirstUpload(sha256(json.dumps(files).encode()).hexdigest(), stored)
     if stored:
         ingest.check_age(min(record.accepted_at for record in stored.values()))
-        try:
-            with ingest.quota_reservation(results, quota) as reservation:
-                if mine.claim(table, job.job_id, key):
-                    reservation.commit(results)
-                    ingest.complete(list(stored.values()), job.group)
-                    return results
-        except QuotaExceededError:
-            if FirstUpload.find(table, job, key) is None:
-                raise
-        ingest.discard(results)
-    # There is none if no file is an image, or if the job has been deleted meanwhile.
-    first = FirstUpload.find(table, job, key) or FirstUpload(mine.digest)
-    if first.digest != mine.digest:
-        raise ReusedKeyError(f"the key {key!r} came with other files before")
-    accepted = ingest.store.images_of([record.ref for record in first.images.values()])
-    # The process that recorded them may have ended before it enqueued them.
-    ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
-    left = [record for record in first.images.values() if record.ref not in accepted]
+    mine = FirstUpload(sha256(json.dumps(files).encode()).hexdigest(), stored)
     try:
-        ingest.complete(left, job.group)
+        first = claim_upload(ingest.store.table, job, key, mine, quota)
+    except (NotFoundError, QuotaExceededError, ReusedKeyError):
+        ingest.discard(results)
+        raise
+    accepted = dict[ImageRef, ImageRecord]()
+    if first is not mine:
+        ingest.discard(results)
+        accepted = ingest.store.images_of([record.ref for record in first.images.values()])
+        # The process that recorded them may have ended before it enqueued them.
+        ingest.enqueue([record for record in accepted.values() if not record.attempt], job.group)
+    try:
+        ingest.complete([record for record in first.images.values() if record.ref not in accepted], job.group)
     except SweptError as error:
-        raise ReusedKeyError(f"files that came with {key!r} before are deleted: send all with another key") from error
+        raise ReusedKeyError(
+            "the files that came first with this Idempotency-Key are deleted; use a new key"
+        ) from error
     # A file that the first request could not store must be sent with another key.
     others = [unavailable(each.filename) if isinstance(each, ImageRecord) else each for each in results]
     return [first.images.get(index, other) for index, other in enumerate(others)]

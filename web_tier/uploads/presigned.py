@@ -36,7 +36,7 @@ from services.s3 import Forms, SourceBuckets, StoredObject, UploadForm
 from services.table import CLOUD_ERRORS
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaScope
-from web_tier.uploads.idempotency import ReusedKeyError
+from web_tier.uploads.idempotency import claim_upload
 from web_tier.uploads.ingest import ImageIngest, RejectedUpload, UploadResult, unavailable
 
 COPY_TRIES = 3
@@ -89,8 +89,7 @@ class PresignedUploads:
         A repeat with the same `key` gets the same images, in new forms. There is no offer if all files are rejected.
 
         Raises:
-            ReusedKeyError: `key` came with other files.
-            QuotaExceededError: the files exceed the `quota`; there is no offer.
+            NotFoundError, ReusedKeyError, QuotaExceededError: as for `claim_upload`; there is no offer.
         """
         results = {index: self._check(job, file) for index, file in enumerate(files)}
         rejected = {index: each for index, each in results.items() if isinstance(each, RejectedUpload)}
@@ -101,7 +100,9 @@ class PresignedUploads:
         fixed = None if key is None else sha256(f"{job.job_id} {key}".encode()).digest()[:16]
         upload_id = new_id() if fixed is None else str(ULID.from_bytes(fixed))
         self.ingest.mark(job.job_id)
-        images = self._claim(job, upload_id, declared, quota)
+        wanted = [(index, each.filename, each.size, each.extension) for index, each in declared.items()]
+        mine = FirstUpload(sha256(json.dumps(wanted).encode()).hexdigest(), declared)
+        images = claim_upload(self.ingest.store.table, job, _key_of(upload_id), mine, quota).images
         # The last form is presigned a little later than this, so no form expires before the time that is returned.
         expires_at = self.ingest.clock.utc_now() + timedelta(seconds=self.seconds)
         bucket = self.ingest.bucket
@@ -157,25 +158,6 @@ class PresignedUploads:
             return RejectedUpload(name, "too_large", too_large(file.size, limits).message)
         image_id = new_id() if file.position is None else positioned_id(job.job_id, file.position)
         return ImageRecord.of(job, image_id, name, format_, file.size, self.ingest.clock.utc_now())
-
-    def _claim(self, job: Job, upload_id: str, declared: UploadedImages, quota: QuotaScope) -> UploadedImages:
-        """Return the images of an upload: `declared`, or those of the first request with the same key.
-
-        Only the first request is charged.
-        """
-        key, table = _key_of(upload_id), self.ingest.store.table
-        files = [(index, each.filename, each.size, each.extension) for index, each in declared.items()]
-        mine = FirstUpload(sha256(json.dumps(files).encode()).hexdigest(), declared)
-        first = FirstUpload.find(table, job, key)
-        if first is None:
-            with quota.reserve(list(declared.values())) as reservation:
-                if mine.claim(table, job.job_id, key):
-                    reservation.commit(list(declared.values()))
-                    return declared
-            first = FirstUpload.find(table, job, key)
-        if first is None or first.digest != mine.digest:
-            raise ReusedKeyError(f"the upload {upload_id!r} was asked for with other files before")
-        return first.images
 
     def _take(self, job: Job, image: ImageRecord) -> UploadResult:
         """Copy an object that has arrived as declared to be its image; return the record, or a rejection."""

@@ -362,7 +362,7 @@ def test_a_repeat_that_comes_after_the_sweep_is_refused_and_says_why() -> None:
         process.upload("keyed", job)
     assert (len(site.bucket.objects), site.images()) == (2, [])
     site.wait(LONGEST_STAY)
-    with site.process() as process, pytest.raises(ReusedKeyError, match="are deleted: send all with another key"):
+    with site.process() as process, pytest.raises(ReusedKeyError, match="are deleted; use a new key"):
         process.upload("keyed", job)
     site.check_clean()
 
