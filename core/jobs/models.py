@@ -196,7 +196,7 @@ class ImageRecord:
         message = RequestMessage(
             job_id=self.ref.job_id,
             pack_id=self.ref.image_id,
-            extensions=(self.key.rpartition(".")[2],),
+            extensions=(self.extension,),
             sizes=(self.size,),
             submitted_at=submitted_at,
             attempt=self.attempt,
