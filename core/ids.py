@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from itertools import product
 
 from ulid import ULID
 
@@ -30,6 +31,15 @@ PLACES = 64
 """Places of a pack that ids can tell apart."""
 _TAIL_BITS = 48
 _PLACE_MASK = (PLACES - 1) << _TAIL_BITS
+
+_PAIRS = ["".join(pair) for pair in product("0123456789ABCDEFGHJKMNPQRSTVWXYZ", repeat=2)]
+"""The sixteenth and seventeenth character of an id by their number: a bit of the position, the place, and three bits
+of the tail. The whole number of an id takes ten times as long."""
+_NUMBERS = {pair: number for number, pair in enumerate(_PAIRS)}
+_TAIL_OF_PAIR = 3
+
+SLOT_CHARACTERS = 16
+"""Characters of a pack's id before its tail. Ids of images may alternate between packs that agree in them."""
 
 FIRST_ID = "0"
 """Sorts before every id."""
@@ -78,17 +88,20 @@ def new_id() -> str:
 
 def image_id_at(pack_id: str, place: int) -> str:
     """Return the id of the image at `place`, 0 to `PLACES` - 1, of a pack."""
-    return str(ULID.from_int(int(ULID.from_str(pack_id)) | place << _TAIL_BITS)) if place else pack_id
+    return f"{pack_id[:15]}{_PAIRS[_NUMBERS[pack_id[15:17]] | place << _TAIL_OF_PAIR]}{pack_id[17:]}"
 
 
 def pack_of(image_id: str) -> str:
-    """Return the id of the pack that an image is in."""
-    return str(ULID.from_int(int(ULID.from_str(image_id)) & ~_PLACE_MASK))
+    """Return the id of the pack that an image is in; another text stays."""
+    place = place_of(image_id)
+    if not place:
+        return image_id
+    return f"{image_id[:15]}{_PAIRS[_NUMBERS[image_id[15:17]] ^ place << _TAIL_OF_PAIR]}{image_id[17:]}"
 
 
 def place_of(image_id: str) -> int:
-    """Return the place of an image in its pack."""
-    return (int(ULID.from_str(image_id)) & _PLACE_MASK) >> _TAIL_BITS
+    """Return the place of an image in its pack; 0 of a text that is no id."""
+    return _NUMBERS.get(image_id[15:17], 0) >> _TAIL_OF_PAIR & PLACES - 1
 
 
 def positioned_id(job_id: str, position: int) -> str:

@@ -417,17 +417,24 @@ class Table:
         return found, list(left["Keys"]) if left else []
 
     def query(
-        self, pk: str, low: str, high: str, *, limit: int | None = None, newest_first: bool = False
+        self,
+        pk: str,
+        low: str,
+        high: str,
+        *,
+        limit: int | None = None,
+        page: int = PAGE,
+        newest_first: bool = False,
     ) -> Iterator[Item]:
         """Yield the items of `pk` with a sort key from `low` to `high`, both included, read consistently.
 
-        At most `limit` of them; from `high` down when `newest_first`.
+        At most `limit` of them, `page` a call; from `high` down when `newest_first`.
         """
         pages = self._pages(
             KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
             ExpressionAttributeValues={":pk": {"S": pk}, ":low": {"S": low}, ":high": {"S": high}},
             ScanIndexForward=not newest_first,
-            Limit=PAGE if limit is None else min(limit, PAGE),
+            Limit=page if limit is None else min(limit, page),
         )
         items = (_decode(item) for page in pages for item in page["Items"])
         yield from items if limit is None else islice(items, limit)

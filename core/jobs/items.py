@@ -1,4 +1,4 @@
-"""Items of jobs, images and results in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
+"""Items of jobs in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,25 +7,21 @@ from datetime import datetime
 from functools import lru_cache
 from typing import cast
 
-from core.ids import ImageRef
 from core.jobs.models import (
     MAX_RUNS,
     Counts,
     DeletedJob,
-    ImageRecord,
     Job,
     ListingState,
     MergedFile,
     MinScores,
-    Resend,
     ResultsCopy,
-    ResultSummary,
     Share,
     SourceListing,
     TrueLabel,
     TruthSource,
 )
-from core.messages import ClassificationResult, RequestedModel, Status, is_cancelled
+from core.messages import RequestedModel
 from core.model_catalog import JobModel
 from services.table import EXPIRES_AT, Item
 
@@ -45,7 +41,7 @@ COUNTED_FIGURES = ("done", "failed", "cancelled", "system_retried", "resends")
 RUN = "run_"
 """Begins an attribute of `COUNTED`, before the number of a billing period: the results of workers in it."""
 
-IMAGE, RESULT, RESENT, TRUTH = "IMAGE#", "RESULT#", "RESENT#", "TRUTH#"
+PACK, RESULT, TRUTH = "PACK#", "RESULT#", "TRUTH#"
 
 EXPIRING = "expiring"
 """Attribute of a mark in `DELETED`: the controller still checks whether images are being added to the job."""
@@ -66,7 +62,7 @@ MIN_SCORES = "min_scores"
 """Attribute of a job, `min_scores_as_text`; absent where they have always been the usual ones."""
 
 ONLY = "only"
-"""Attribute of a job and of an image: the labels that can occur, `core/label_sets.py`; absent for all."""
+"""Attribute of a job and of a pack: the labels that can occur, `core/label_sets.py`; absent for all."""
 
 FINISH_BY = "finish_by"
 """Attribute of a job: when it may be finished at the latest."""
@@ -137,7 +133,7 @@ def job_model_in(item: Item) -> JobModel | None:
 
 
 def requested_model_attributes(model: RequestedModel | None) -> Item:
-    """Return the attributes for the model of an image, if it has one."""
+    """Return the attributes for the model of a pack, if it has one."""
     return {} if model is None else stated({"model": f"{model.digest} {model.place}", ONLY: model.only})
 
 
@@ -148,7 +144,7 @@ def requested_model_in(item: Item) -> RequestedModel | None:
 
 @lru_cache(maxsize=64)
 def _requested_model(text: str, only: str | None) -> RequestedModel:
-    """Return the model of these attributes; the images of a job share it."""
+    """Return the model of these attributes; the packs of a job share it."""
     digest, _, place = text.partition(" ")
     return RequestedModel(digest=digest, place=place, only=only)
 
@@ -231,82 +227,6 @@ def keys_of_job(job: Job | DeletedJob) -> list[tuple[str, str]]:
     return [
         (key, job.job_id) for key in dict.fromkeys((JOBS, OPEN, LISTINGS, SWEEPS, jobs_partition(job.owner), *shared))
     ]
-
-
-def image_item(image: ImageRecord) -> Item:
-    """Return the item of an accepted image."""
-    return {
-        "pk": partition(image.ref.job_id),
-        "sk": f"{IMAGE}{image.ref.image_id}",
-        "filename": image.filename,
-        "key": image.key,
-        "size": image.size,
-        "accepted_at": image.accepted_at.isoformat(),
-        **stated({"retried_at": image.retried_at, "attempt": image.attempt, "owner": image.owner}),
-        **requested_model_attributes(image.model),
-    }
-
-
-def image_of(job_id: str, item: Item) -> ImageRecord:
-    """Return the accepted image of an item."""
-    return ImageRecord(
-        ref=ImageRef(job_id, str(item["sk"]).removeprefix(IMAGE)),
-        filename=str(item["filename"]),
-        key=str(item["key"]),
-        size=int(item["size"]),
-        accepted_at=datetime.fromisoformat(str(item["accepted_at"])),
-        retried_at=moment_in(item, "retried_at"),
-        attempt=int(item.get("attempt", 0)),
-        owner=str(item.get("owner", "")),
-        model=requested_model_in(item),
-    )
-
-
-def result_item(response: ClassificationResult) -> Item:
-    """Return the item of a result."""
-    tries = response.attempts if response.attempts > 1 else 0
-    return {
-        "pk": partition(response.job_id),
-        "sk": f"{RESULT}{response.image_id}",
-        "status": response.status,
-        "attempt": response.attempt,
-        "response": response.to_json(),
-        **stated({"attempts": tries, "cancelled": int(is_cancelled(response))}),
-    }
-
-
-def result_of(item: Item) -> ClassificationResult:
-    """Return the result of an item."""
-    return ClassificationResult.from_json(str(item["response"]))
-
-
-def result_summary_of(item: Item) -> ResultSummary:
-    """Return the summary of a result's item, without reading its response."""
-    status: Status = "done" if item["status"] == "done" else "failed"
-    return ResultSummary(status, int(item.get("attempt", 0)), int(item.get("attempts", 1)), "cancelled" in item)
-
-
-def resend_item(job_id: str, image_id: str, resend: Resend) -> Item:
-    """Return the item of an image's requests that were sent again."""
-    return {
-        "pk": partition(job_id),
-        "sk": f"{RESENT}{image_id}",
-        "times": resend.times,
-        "attempt": resend.attempt,
-        "waited_seconds": resend.waited_seconds,
-        **stated({"first_at": resend.first_at, "last_at": resend.last_at}),
-    }
-
-
-def resend_of(item: Item) -> Resend:
-    """Return the requests of an item that were sent again."""
-    return Resend(
-        attempt=int(item["attempt"]),
-        first_at=datetime.fromisoformat(str(item["first_at"])),
-        last_at=datetime.fromisoformat(str(item["last_at"])),
-        waited_seconds=int(item["waited_seconds"]),
-        times=int(item["times"]),
-    )
 
 
 def truth_item(job_id: str, image_id: str, truth: TrueLabel) -> Item:

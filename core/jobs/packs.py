@@ -1,16 +1,156 @@
-"""Packs: the images that are carried together, whose ids name the pack (`core/ids.py`).
+"""Packs: images of one job that were accepted together and have one item.
+
+A lone image is a pack of one. The id of an image names its pack and its place there, so what has the images of a job
+by their ids reads packs, and the first and the last of them may have further images.
 
 The object of a pack of one image is that image. The object of more is an uncompressed tar (ustar) without padding at
 its end, with members `00.jpg`, `01.png` by place. So the offset of each follows from the sizes.
 """
 
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final, Self
 
-from core.messages import RequestMessage
+from core.ids import ImageRef, image_id_at, pack_of, place_of
+from core.jobs.items import PACK, moment_in, partition, requested_model_attributes, requested_model_in, stated
+from core.jobs.keys import input_key
+from core.jobs.models import ImageRecord
+from core.messages import RequestedModel, RequestMessage
+from services.table import Item
 
 _TAR_BLOCK: Final = 512
 """Bytes of a header; the content of a member is filled up to a multiple of it
 (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html#tag_20_92_13_06)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Images of one job, by their places.
+
+    Attributes:
+        names, sizes, extensions: of each image: its owner's name for it, its bytes, and its format.
+        attempts: number of the last request by place, of images that were retried.
+        retried_at: when the last of these was.
+    """
+
+    job_id: str
+    pack_id: str
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    extensions: tuple[str, ...]
+    accepted_at: datetime
+    owner: str = ""
+    model: RequestedModel | None = None
+    attempts: Mapping[int, int] = field(default_factory=dict)
+    retried_at: datetime | None = None
+
+    @classmethod
+    def of(cls, images: Sequence[ImageRecord]) -> Self:
+        """Return the pack of these images, which are all of it."""
+        first, *_ = images = sorted(images, key=lambda image: image.ref.image_id)
+        if [place_of(image.ref.image_id) for image in images] != [*range(len(images))]:
+            raise ValueError(f"the images of pack {pack_of(first.ref.image_id)!r} do not have the places from 0 on")
+        return cls(
+            job_id=first.ref.job_id,
+            pack_id=first.ref.image_id,
+            names=tuple(image.filename for image in images),
+            sizes=tuple(image.size for image in images),
+            extensions=tuple(image.key.rpartition(".")[2] for image in images),
+            accepted_at=first.accepted_at,
+            owner=first.owner,
+            model=first.model,
+            attempts={place: image.attempt for place, image in enumerate(images) if image.attempt},
+            retried_at=max((image.retried_at for image in images if image.retried_at), default=None),
+        )
+
+    def images(self) -> list[ImageRecord]:
+        """Return the images in the order of their places."""
+        return [self._image(place) for place in range(len(self.names))]
+
+    def image(self, image_id: str) -> ImageRecord | None:
+        """Return one of the images, or None if the pack does not have its place."""
+        place = place_of(image_id)
+        return self._image(place) if place < len(self.names) else None
+
+    def with_attempt(self, image: ImageRecord) -> Self:
+        """Return the pack with the attempt and the model of one of its images."""
+        attempts = {**self.attempts, place_of(image.ref.image_id): image.attempt}
+        return replace(
+            self,
+            attempts={place: attempt for place, attempt in attempts.items() if attempt},
+            retried_at=image.retried_at or self.retried_at,
+            model=image.model,
+        )
+
+    def _image(self, place: int) -> ImageRecord:
+        ref, attempt = ImageRef(self.job_id, image_id_at(self.pack_id, place)), self.attempts.get(place, 0)
+        return ImageRecord(
+            ref,
+            self.names[place],
+            input_key(ref, self.extensions[place]),
+            self.sizes[place],
+            self.accepted_at,
+            self.retried_at if attempt else None,
+            attempt,
+            self.owner,
+            self.model,
+        )
+
+
+def packs_of(images: Iterable[ImageRecord]) -> list[Pack]:
+    """Return the packs of images of one job."""
+    by_pack: dict[str, list[ImageRecord]] = {}
+    for image in images:
+        by_pack.setdefault(pack_of(image.ref.image_id), []).append(image)
+    return [Pack.of(some) for some in by_pack.values()]
+
+
+def pack_item(pack: Pack) -> Item:
+    """Return the item of a pack."""
+    attempts = attempts_as_text(pack.attempts)
+    return {
+        "pk": partition(pack.job_id),
+        "sk": f"{PACK}{pack.pack_id}",
+        "at": pack.accepted_at.isoformat(),
+        "names": "\n".join(pack.names),
+        "sizes": " ".join(map(str, pack.sizes)),
+        "extensions": " ".join(pack.extensions),
+        **stated({"owner": pack.owner, "attempts": attempts, "retried_at": pack.retried_at if attempts else None}),
+        **requested_model_attributes(pack.model),
+    }
+
+
+def attempts_as_text(attempts: Mapping[int, int]) -> str:
+    """Return the attempts of a pack as one attribute; empty without any."""
+    return " ".join(f"{place}:{attempt}" for place, attempt in sorted(attempts.items()))
+
+
+def pack_in(item: Item) -> Pack:
+    """Return the pack of an item."""
+    attempts = (each.split(":") for each in str(item.get("attempts", "")).split())
+    return Pack(
+        job_id=str(item["pk"]).partition("#")[2],
+        pack_id=str(item["sk"]).removeprefix(PACK),
+        names=tuple(str(item["names"]).split("\n")),
+        sizes=tuple(map(int, str(item["sizes"]).split())),
+        extensions=tuple(str(item["extensions"]).split()),
+        accepted_at=datetime.fromisoformat(str(item["at"])),
+        owner=str(item.get("owner", "")),
+        model=requested_model_in(item),
+        attempts={int(place): int(attempt) for place, attempt in attempts},
+        retried_at=moment_in(item, "retried_at"),
+    )
+
+
+def images_in(item: Item) -> dict[str, ImageRecord]:
+    """Return the images of an item by their ids."""
+    return {image.ref.image_id: image for image in pack_in(item).images()}
+
+
+def has_place(item: Item, image_id: str) -> bool:
+    """Return whether the pack of an item has an image."""
+    return place_of(image_id) <= str(item["sizes"]).count(" ")
 
 
 def member(pack: RequestMessage, data: bytes, place: int) -> bytes:

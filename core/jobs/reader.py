@@ -1,26 +1,20 @@
 """Reads of what a job holds: its images, their results, their resends and their true labels."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, groupby, islice
+from operator import itemgetter
+from typing import TypeVar
 
-from core.ids import ImageRef
-from core.jobs.items import (
-    IMAGE,
-    JOBS,
-    RESENT,
-    RESULT,
-    TRUTH,
-    image_of,
-    job_of,
-    partition,
-    resend_of,
-    result_of,
-    result_summary_of,
-    truth_of,
-)
-from core.jobs.models import ImageRecord, MinScores, Resend, ResultSummary, TrueLabel
+from core.ids import SLOT_CHARACTERS, ImageRef, pack_of
+from core.jobs.items import JOBS, PACK, RESULT, TRUTH, job_of, partition, truth_of
+from core.jobs.models import ImageRecord, MinScores, ResultSummary, TrueLabel
+from core.jobs.packs import images_in, pack_in
+from core.jobs.results import Answer, answers_in, summaries_in
 from core.messages import ClassificationResult
-from services.table import LAST, Table
+from services.table import LAST, PAGE, Item, Table
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -36,42 +30,68 @@ class JobReader:
         """Return the partition of the job's items; each read calls it before it reads or returns."""
         return partition(job_id)
 
+    def _items_of(self, kind: str, refs: Iterable[ImageRef]) -> dict[tuple[str, str], Item]:
+        """Return the items of one kind of the packs that images are in, by job and pack."""
+        packs = {(ref.job_id, pack_of(ref.image_id)) for ref in refs}
+        items = self.table.get_all([(self._partition(job_id), f"{kind}{pack_id}") for job_id, pack_id in packs])
+        return {(str(item["pk"]).partition("#")[2], str(item["sk"]).removeprefix(kind)): item for item in items}
+
+    def _by_image(
+        self,
+        kind: str,
+        read: Callable[[Item], Mapping[str, _T]],
+        job_id: str,
+        first: str = "",
+        last: str = LAST,
+        page: int = PAGE,
+    ) -> Iterator[tuple[str, _T]]:
+        """Yield what items of packs have of images, by image id from `first` to `last`, in the order of the ids."""
+        low, high = (f"{kind}{pack_of(end)[:SLOT_CHARACTERS]}" for end in (first, last))
+        items = self.table.query(self._partition(job_id), low, high + LAST, page=page)
+        slots = groupby(items, key=lambda item: str(item["sk"])[: len(kind) + SLOT_CHARACTERS])
+        found = (sorted(chain(*(read(item).items() for item in slot)), key=itemgetter(0)) for _, slot in slots)
+        return (each for slot in found for each in slot if first <= each[0] <= last)
+
     def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
         """Return the records of those of `refs`, each once, that are accepted images."""
-        items = self.table.get_all([(self._partition(ref.job_id), f"{IMAGE}{ref.image_id}") for ref in refs])
-        found = (image_of(str(item["pk"]).partition("#")[2], item) for item in items)
-        return {record.ref: record for record in found}
+        packs = {key: pack_in(item) for key, item in self._items_of(PACK, refs).items()}
+        found = ((ref, packs.get((ref.job_id, pack_of(ref.image_id)))) for ref in refs)
+        records = (pack.image(ref.image_id) for ref, pack in found if pack is not None)
+        return {record.ref: record for record in records if record is not None}
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those after the image id `after`."""
-        beyond = IMAGE if after is None else f"{IMAGE}{after}\x00"
-        items = self.table.query(self._partition(job_id), beyond, IMAGE + LAST, limit=limit)
-        return (image_of(job_id, item) for item in items)
+        first = "" if after is None else f"{after}\x00"
+        page = PAGE if limit is None else min(PAGE, limit + 1)  # with the pack of `after`
+        found = self._by_image(PACK, images_in, job_id, first, page=page)
+        return (image for _, image in islice(found, limit))
 
     def result(self, ref: ImageRef) -> ClassificationResult | None:
         """Return the result of one image, or None if no result exists yet."""
-        item = self.table.get(self._partition(ref.job_id), f"{RESULT}{ref.image_id}")
-        return None if item is None else result_of(item)
+        return self.results_of([ref]).get(ref)
+
+    def answers_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, Answer]:
+        """Return what there is of those of `refs`, each once and of any jobs, that have a result or a resend."""
+        packs = {key: answers_in(item) for key, item in self._items_of(RESULT, refs).items()}
+        found = {ref: packs.get((ref.job_id, pack_of(ref.image_id)), {}).get(ref.image_id) for ref in refs}
+        return {ref: answer for ref, answer in found.items() if answer is not None}
 
     def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ClassificationResult]:
         """Return the results of those of `refs`, each once and of any jobs, that have one."""
-        items = self.table.get_all([(self._partition(ref.job_id), f"{RESULT}{ref.image_id}") for ref in refs])
-        return {response.ref: response for response in map(result_of, items)}
+        return {ref: each.result for ref, each in self.answers_of(refs).items() if each.result is not None}
 
-    def results(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, ClassificationResult]:
+    def answers(self, job_id: str, first: str = "", last: str = LAST) -> dict[str, Answer]:
+        """Return results and resends by image id, from the image id `first` to `last`, both included."""
+        return dict(self._by_image(RESULT, answers_in, job_id, first, last))
+
+    def results(self, job_id: str, first: str = "", last: str = LAST) -> dict[str, ClassificationResult]:
         """Return results by image id, from the image id `first` to `last`, both included."""
-        items = self.table.query(self._partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
-        return {response.image_id: response for response in map(result_of, items)}
+        answers = self.answers(job_id, first, last)
+        return {image_id: each.result for image_id, each in answers.items() if each.result is not None}
 
     def summaries(self, job_id: str, first: str = "", last: str = LAST) -> Iterator[tuple[str, ResultSummary]]:
         """Yield image id and summary of each result from the image id `first` to `last`, in the order of the ids."""
-        items = self.table.query(self._partition(job_id), f"{RESULT}{first}", f"{RESULT}{last}")
-        return ((str(item["sk"]).removeprefix(RESULT), result_summary_of(item)) for item in items)
-
-    def resends(self, job_id: str, first: str = "", last: str = LAST) -> Mapping[str, Resend]:
-        """Return the resends by image id, from the image id `first` to `last`, both included; few images have one."""
-        found = self.table.query(self._partition(job_id), f"{RESENT}{first}", f"{RESENT}{last}")
-        return {str(item["sk"]).removeprefix(RESENT): resend_of(item) for item in found}
+        return self._by_image(RESULT, summaries_in, job_id, first, last)
 
     def min_scores(self, job_id: str) -> MinScores:
         """Return the scores below which labels of the job are unsure."""

@@ -1,39 +1,41 @@
-"""Results and resends as transactions: each is written together with what it adds to the counts of its job.
+"""Results and resends of packs: what their items have, how they merge, and the transactions that also count them.
 
-A result replaces a worse one only: `done` beats `failed` and stays, and a later failure beats an earlier one. Its put
-is conditional on the item that was read before, so what is counted is the difference between two items, once.
+A result replaces a worse one only: `done` beats `failed` and stays, and a later failure beats an earlier one. An item
+is written on the condition of the version that was read, and its transaction adds the difference between what both
+items count to the counts of the job. So each image is counted once, also if several write its pack at a time.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal, NamedTuple, Self
 
-from core.ids import ImageRef
+from pydantic import TypeAdapter
+
+from core.ids import ImageRef, image_id_at, pack_of, place_of
 from core.jobs.figures import CountsChange
-from core.jobs.items import JOBS, RESENT, RESULT, open_item, partition, resend_item, resend_of, result_item
-from core.jobs.items import result_summary_of as summary_of
-from core.jobs.models import Resend
-from core.messages import ClassificationResult, Status, is_cancelled
+from core.jobs.items import COUNTED_FIGURES, JOBS, RESULT, open_item, partition, stated
+from core.jobs.models import Resend, ResultSummary
+from core.messages import ClassificationResult, Response, Status, is_cancelled
 from services.batches import in_batches
 from services.table import IS_NEW, READ_BATCH, ConditionCheck, Item, Put, Table, TransactedWrite
 
-EXISTS = "attribute_exists( #pk )"
+MAX_PACKS = 96
+"""Packs of a transaction; with the writes for their job and its counts they stay below the maximum."""
 
-MAX_WRITES = 96
-"""Writes for the results of a transaction; with those for their job and its counts they stay below the maximum."""
+Guard = Literal["job", "fence", "pack"]
+"""What a condition protects: the job exists, no later controller acts, and the results of a pack are as read."""
 
-Guard = Literal["job", "fence", "image"]
-"""What a condition protects: the job exists, no later controller acts, and the image is as it was read."""
+_RESENDS: Final = TypeAdapter(dict[int, Resend])
 
 
 @dataclass(frozen=True, slots=True)
 class GuardedWrite:
-    """A write of a transaction; `image_id` is set if it is about an image."""
+    """A write of a transaction; `pack_id` is set if it is about a pack."""
 
     write: TransactedWrite
     guard: Guard
-    image_id: str = ""
+    pack_id: str = ""
 
 
 def rank(status: Status, attempt: int) -> tuple[bool, int]:
@@ -41,165 +43,209 @@ def rank(status: Status, attempt: int) -> tuple[bool, int]:
     return status == "done", attempt
 
 
-def weight(result: ClassificationResult) -> int:
-    """Return how many writes a result needs."""
-    return 2 if result.attempts > 1 else 1
+def is_better(result: ClassificationResult, known: ClassificationResult | None) -> bool:
+    """Return whether a result replaces the one that is known of its image."""
+    if known is None:
+        return True
+    return known.status != "done" and rank(result.status, result.attempt) > rank(known.status, known.attempt)
+
+
+class Answer(NamedTuple):
+    """What there is of an image besides its record."""
+
+    result: ClassificationResult | None = None
+    resend: Resend | None = None
+
+
+@dataclass(slots=True)
+class PackResults:
+    """The results of the images of a pack, and the requests that were sent again, by image id.
+
+    Attributes:
+        version: how often its item was written.
+    """
+
+    job_id: str
+    pack_id: str
+    results: dict[str, ClassificationResult] = field(default_factory=dict)
+    resends: dict[str, Resend] = field(default_factory=dict)
+    version: int = 0
+
+    @classmethod
+    def in_item(cls, item: Item) -> Self:
+        """Return the results of an item."""
+        pack_id = str(item["sk"]).removeprefix(RESULT)
+        found = Response.from_json(str(item["results"])).results if "results" in item else ()
+        resends = _RESENDS.validate_json(str(item["resent"])) if "resent" in item else {}
+        return cls(
+            str(item["pk"]).partition("#")[2],
+            pack_id,
+            {each.image_id: each for each in found},
+            {image_id_at(pack_id, place): each for place, each in resends.items()},
+            int(item["version"]),
+        )
+
+    def item(self) -> Item:
+        """Return the item."""
+        results = tuple(self.results.values())
+        resends = {place_of(image_id): each for image_id, each in self.resends.items()}
+        return {
+            "pk": partition(self.job_id),
+            "sk": f"{RESULT}{self.pack_id}",
+            "version": self.version,
+            **stated(
+                {
+                    "results": Response(results=results).to_json() if results else "",
+                    "states": " ".join(map(_state, results)),
+                    "resent": _RESENDS.dump_json(resends).decode() if resends else "",
+                }
+            ),
+        }
+
+    def after(self, known: "PackResults") -> "PackResults":
+        """Return the next version of what is known, with what is new here."""
+        resends = {image_id: each.after(known.resends.get(image_id)) for image_id, each in self.resends.items()}
+        return PackResults(
+            self.job_id, self.pack_id, known.results | self.results, known.resends | resends, known.version + 1
+        )
+
+    def figures(self) -> tuple[int, ...]:
+        """Return what the images add to the counts of their job, in the order of `COUNTED_FIGURES`."""
+        results = self.results.values()
+        done = sum(each.status == "done" for each in results)
+        retried = self.resends.keys() | {each.image_id for each in results if each.attempts > 1}
+        resends = sum(each.times for each in self.resends.values())
+        return done, len(results) - done, sum(map(is_cancelled, results)), len(retried), resends
+
+
+def _state(result: ClassificationResult) -> str:
+    """Return the summary of a result as one word of the attribute `states`."""
+    code = "c" if is_cancelled(result) else result.status[0]
+    return f"{place_of(result.image_id)}:{code}:{result.attempt}:{result.attempts}"
+
+
+def answers_in(item: Item) -> dict[str, Answer]:
+    """Return the results and resends of an item by image id."""
+    pack = PackResults.in_item(item)
+    ids = dict.fromkeys((*pack.results, *pack.resends))
+    return {image_id: Answer(pack.results.get(image_id), pack.resends.get(image_id)) for image_id in ids}
+
+
+def summaries_in(item: Item) -> dict[str, ResultSummary]:
+    """Return the summaries of the results of an item by image id, without reading the results."""
+    pack_id, found = str(item["sk"]).removeprefix(RESULT), dict[str, ResultSummary]()
+    for state in str(item.get("states", "")).split():
+        place, code, attempt, attempts, *_ = state.split(":")
+        status: Status = "done" if code == "d" else "failed"
+        found[image_id_at(pack_id, int(place))] = ResultSummary(status, int(attempt), int(attempts), code == "c")
+    return found
 
 
 @dataclass
 class JobResults:
-    """Results of one job that are recorded in one transaction, at most one of each image.
+    """New results and resends of images of one job, which are recorded in one transaction.
 
     Attributes:
-        stored: items that were read, by image id: of earlier results, and of resends.
+        new: those of each pack, by its id.
+        stored: what the items had that were read; the first write of a pack needs no read.
     """
 
     job_id: str
-    results: Sequence[ClassificationResult]
-    stored: dict[str, Item] = field(default_factory=dict)
-    resent: set[str] = field(default_factory=set)
+    new: dict[str, PackResults]
+    stored: dict[str, PackResults] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, job_id: str, results: Iterable[ClassificationResult] = (), resends: Mapping[str, Resend] | None = None
+    ) -> Self:
+        """Return what is new of images of a job: at most one result of each, and the resends by image id."""
+        new: dict[str, PackResults] = {}
+
+        def pack(image_id: str) -> PackResults:
+            return new.setdefault(pack_id := pack_of(image_id), PackResults(job_id, pack_id))
+
+        for each in results:
+            pack(each.image_id).results[each.image_id] = each
+        for image_id, resend in (resends or {}).items():
+            pack(image_id).resends[image_id] = resend
+        return cls(job_id, new)
+
+    def parts(self, packs: int = MAX_PACKS) -> list[Self]:
+        """Return these in parts of up to so many packs, for one transaction each."""
+        return [replace(self, new=dict(some)) for some in in_batches(list(self.new.items()), packs)]
+
+    @property
+    def results(self) -> list[ClassificationResult]:
+        """The new results."""
+        return [each for pack in self.new.values() for each in pack.results.values()]
+
+    @property
+    def refs(self) -> Iterator[ImageRef]:
+        """The images of which something is new."""
+        return (
+            ImageRef(self.job_id, image_id)
+            for pack in self.new.values()
+            for image_id in (*pack.results, *pack.resends)
+        )
 
     def writes(self, token: int, run: int, at: datetime) -> list[GuardedWrite]:
         """Return the writes of a controller with a fencing `token`, in the billing period `run`."""
-        pk = partition(self.job_id)
-        writes = [
-            GuardedWrite(ConditionCheck(JOBS, self.job_id, condition=EXISTS), "job"),
-            GuardedWrite(self.change(run, at).update(self.job_id, token), "fence"),
+        writes, differences = list[GuardedWrite](), list[Iterable[int]]()
+        for pack_id, new in self.new.items():
+            known = self._known(pack_id)
+            after = new.after(known)
+            condition, values = ("#version = :before", {"before": known.version}) if known.version else (IS_NEW, None)
+            writes.append(GuardedWrite(Put(after.item(), condition=condition, values=values), "pack", pack_id))
+            differences.append(now - before for now, before in zip(after.figures(), known.figures(), strict=True))
+        figures = dict(zip(COUNTED_FIGURES, map(sum, zip(*differences, strict=True)), strict=True))
+        change = CountsChange(**figures, answers=len(self.answers()), run=run, at=at if self.changed() else None)
+        first = [
+            GuardedWrite(ConditionCheck(JOBS, self.job_id, condition="attribute_exists( #pk )"), "job"),
+            GuardedWrite(change.update(self.job_id, token), "fence"),
         ]
-        if self.stored:  # a file with all results may have been written: it must be written again
-            writes.append(GuardedWrite(Put(open_item(self.job_id, at)), "job"))
-        for each in self.results:
-            before = self.stored.get(each.image_id)
-            condition, values = (
-                (IS_NEW, None) if before is None else ("#response = :before", {"before": before["response"]})
-            )
-            put = Put(result_item(each), condition=condition, values=values)
-            writes.append(GuardedWrite(put, "image", each.image_id))
-            if self._redelivered(each):
-                is_as_read = EXISTS if each.image_id in self.resent else IS_NEW
-                check = ConditionCheck(pk, f"{RESENT}{each.image_id}", condition=is_as_read)
-                writes.append(GuardedWrite(check, "image", each.image_id))
-        return writes
-
-    def change(self, run: int, at: datetime) -> CountsChange:
-        """Return what the results add to the counts of their job."""
-        before = [summary_of(self.stored[each.image_id]) for each in self.results if each.image_id in self.stored]
-        return CountsChange(
-            done=sum(each.status == "done" for each in self.results),
-            failed=sum(each.status == "failed" for each in self.results) - sum(b.status == "failed" for b in before),
-            cancelled=sum(map(is_cancelled, self.results)) - sum(b.cancelled for b in before),
-            system_retried=sum(self._redelivered(each) for each in self.results if each.image_id not in self.resent),
-            answers=len(self.answers()),
-            run=run,
-            at=at if self.changed() else None,
-        )
+        if any(self._before(each) for each in self.results):  # the file with all results must be written again
+            first.append(GuardedWrite(Put(open_item(self.job_id, at)), "job"))
+        return first + writes
 
     def changed(self) -> list[ClassificationResult]:
         """Return the results that give their image another status."""
-        return [each for each in self.results if each.status != self._status_before(each.image_id)]
+        found = ((each, self._before(each)) for each in self.results)
+        return [each for each, before in found if before is None or before.status != each.status]
 
     def answers(self) -> list[ClassificationResult]:
         """Return the results of workers. Cancelled images had no share of the workers' time."""
         return [each for each in self.results if not is_cancelled(each)]
 
-    def read_again(self, table: Table, image_ids: Collection[str]) -> None:
-        """Read what there is of images, and drop the results that are no better than those that exist."""
-        results, resends = stored_items(table, self.job_id, image_ids)
-        self.stored |= results
-        self.resent |= resends.keys()
-        self.results = [each for each in self.results if self._is_better(each)]
-        kept = {each.image_id for each in self.results}
-        self.stored = {image_id: item for image_id, item in self.stored.items() if image_id in kept}
+    def read_again(self, table: Table, pack_ids: Collection[str]) -> None:
+        """Read what there is of packs, and drop the results that are no better than those that exist.
 
-    def _is_better(self, result: ClassificationResult) -> bool:
-        before = self.stored.get(result.image_id)
-        if before is None:
-            return True
-        known = summary_of(before)
-        return known.status != "done" and rank(result.status, result.attempt) > rank(known.status, known.attempt)
+        The calls are made one after another, since the caller may be a call of the table's pool.
+        """
+        pk = partition(self.job_id)
+        for some in in_batches(list(pack_ids), READ_BATCH):
+            for pack_id in some:
+                self.stored.pop(pack_id, None)
+            for item in table.get_all([(pk, f"{RESULT}{pack_id}") for pack_id in some]):
+                known = PackResults.in_item(item)
+                self.stored[known.pack_id] = known
+        for pack_id in pack_ids:
+            new = self.new.pop(pack_id)
+            results = {each.image_id: each for each in new.results.values() if is_better(each, self._before(each))}
+            if results or new.resends:
+                self.new[pack_id] = replace(new, results=results)
 
-    def _status_before(self, image_id: str) -> Status | None:
-        before = self.stored.get(image_id)
-        return None if before is None else summary_of(before).status
+    def _known(self, pack_id: str) -> PackResults:
+        return self.stored.get(pack_id) or PackResults(self.job_id, pack_id)
 
-    def _redelivered(self, result: ClassificationResult) -> int:
-        """Return 1 if this result makes its image one that was received more than once, -1 if it ends that."""
-        before = self.stored.get(result.image_id)
-        return (result.attempts > 1) - (before is not None and summary_of(before).attempts > 1)
-
-
-@dataclass
-class JobResends:
-    """Requests of one job that were sent again, to be recorded in one transaction.
-
-    Attributes:
-        resends: by image id.
-    """
-
-    job_id: str
-    resends: Mapping[str, Resend]
-    _before: dict[str, Resend] = field(default_factory=dict, init=False)
-    _redelivered: set[str] = field(default_factory=set, init=False)
-
-    def read(self, table: Table) -> None:
-        """Read what there is of the images."""
-        results, resends = stored_items(table, self.job_id, self.resends)
-        self._before = {image_id: resend_of(item) for image_id, item in resends.items()}
-        self._redelivered = {image_id for image_id, item in results.items() if summary_of(item).attempts > 1}
-
-    def writes(self, token: int) -> list[GuardedWrite]:
-        """Return the writes of a controller with a fencing `token`."""
-        new = self.resends.keys() - self._before.keys()
-        change = CountsChange(
-            resends=sum(each.times for each in self.resends.values()), system_retried=len(new - self._redelivered)
-        )
-        writes = [
-            GuardedWrite(ConditionCheck(JOBS, self.job_id, condition=EXISTS), "job"),
-            GuardedWrite(change.update(self.job_id, token), "fence"),
-        ]
-        for image_id, resend in self.resends.items():
-            before = self._before.get(image_id)
-            condition, values = (IS_NEW, None) if before is None else ("#times = :before", {"before": before.times})
-            item = resend_item(self.job_id, image_id, resend.after(before))
-            writes.append(GuardedWrite(Put(item, condition=condition, values=values), "image", image_id))
-            if image_id in new:
-                is_redelivered = "attribute_exists( #attempts )"
-                is_as_read = is_redelivered if image_id in self._redelivered else "attribute_not_exists( #attempts )"
-                check = ConditionCheck(partition(self.job_id), f"{RESULT}{image_id}", condition=is_as_read)
-                writes.append(GuardedWrite(check, "image", image_id))
-        return writes
-
-
-def stored_items(table: Table, job_id: str, image_ids: Iterable[str]) -> tuple[dict[str, Item], dict[str, Item]]:
-    """Return the items of images of a job that exist, by image id: of results, and of resends.
-
-    The calls are made one after another, since the caller may be a call of the table's pool.
-    """
-    pk, found = partition(job_id), {RESULT: dict[str, Item](), RESENT: dict[str, Item]()}
-    for some in in_batches(list(image_ids), READ_BATCH // len(found)):
-        for item in table.get_all([(pk, f"{kind}{image_id}") for image_id in some for kind in found]):
-            kind, _, image_id = str(item["sk"]).partition("#")
-            found[f"{kind}#"][image_id] = item
-    return found[RESULT], found[RESENT]
-
-
-def in_transactions(results: Iterable[ClassificationResult]) -> list[list[ClassificationResult]]:
-    """Return results of one job in lists for one transaction each."""
-    lists, writes = list[list[ClassificationResult]](), MAX_WRITES
-    for each in results:
-        if writes + weight(each) > MAX_WRITES:
-            lists.append([])
-            writes = 0
-        lists[-1].append(each)
-        writes += weight(each)
-    return lists
+    def _before(self, result: ClassificationResult) -> ClassificationResult | None:
+        known = self.stored.get(pack_of(result.image_id))
+        return None if known is None else known.results.get(result.image_id)
 
 
 def best_by_image(results: Iterable[ClassificationResult]) -> dict[ImageRef, ClassificationResult]:
     """Return one result for each image: one that is done if there is any, else the failure of the last attempt."""
     best: dict[ImageRef, ClassificationResult] = {}
     for each in results:
-        known = best.setdefault(each.ref, each)
-        if rank(each.status, each.attempt) > rank(known.status, known.attempt):
+        if is_better(each, best.get(each.ref)):
             best[each.ref] = each
     return best

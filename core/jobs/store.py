@@ -30,11 +30,11 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
 | `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
-| `JOB#` job id    | `IMAGE#` image id  | filename, key, bytes, accepted_at, attempt, model         | web        |
-|                  |                    | `only`: as in its job                                     |            |
-| `JOB#` job id    | `RESULT#` image id | status, attempt, response                                 | collector  |
-| `JOB#` job id    | `RESENT#` image id | how often its request was sent again because a message    | controller |
-|                  |                    | was presumed lost: times, attempt, first, last            |            |
+| `JOB#` job id    | `PACK#` pack id    | at, owner, model, `only`: as in its job; of its images:   | web        |
+|                  |                    | names, sizes, extensions; attempts, retried_at            |            |
+| `JOB#` job id    | `RESULT#` pack id  | results; states: what a summary of each needs; resent:    | controller |
+|                  |                    | requests that were sent again because a message was       |            |
+|                  |                    | presumed lost; version: how often it was written          |            |
 | `JOB#` job id    | `TRUTH#` image id  | label, set_at, source: its true label, set by its user    | web        |
 | `JOB#` job id    | `KEY#` key         | the first upload with that key: `core/jobs/uploads.py`    | web        |
 | `NOTIFY`         | job or message id  | what is not announced yet: feature `notifications`        | controller |
@@ -52,31 +52,31 @@ Without sign-in a job has no owner and no item of `OWNED#`. Both items are writt
 leaves one unprocessed can a process end between them, and then before it answers. A deletion removes both; if it is
 interrupted, its mark repeats it.
 
-What is counted is added in the transaction that writes the item: an image together with `ACCEPTED`, a result
-together with `COUNTED`. Its conditions make it happen once, so counts and items agree at any moment. Other writes are
-idempotent puts. `done` beats `failed`, and the failure of a later attempt beats that of an earlier one.
+What is counted is added in the transaction that writes the item: the images of a pack together with `ACCEPTED`, their
+results together with `COUNTED`. Its conditions make it happen once, so counts and items agree at any moment. Other
+writes are idempotent puts. `done` beats `failed`, and the failure of a later attempt beats that of an earlier one.
 
-Attempts of an image are numbered: a retry raises `attempt` in the image's record, and request, prediction and
-response carry the number. An image is being retried while its failed result has a lower number than its record.
+Attempts of an image are numbered: a retry raises the number in the pack's item, and request, prediction and response
+carry it. An image is being retried while its failed result has a lower number than its record.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 
-from core.ids import FIRST_ID, ImageRef, first_id_of
+from core.ids import FIRST_ID, SLOT_CHARACTERS, ImageRef, first_id_of, pack_of
 from core.jobs.items import (
     ACCEPTED,
     CANCELLED,
     COPIED,
     COUNTED,
     DELETED,
-    IMAGE,
     JOBS,
     LISTING,
     MERGED,
     MIN_SCORES,
-    RESENT,
+    PACK,
     RESULT,
     RETRIED,
     REVIEWED,
@@ -85,8 +85,6 @@ from core.jobs.items import (
     copy_of,
     counts_of,
     counts_partition,
-    image_item,
-    image_of,
     job_item,
     job_model_attributes,
     job_of,
@@ -97,8 +95,6 @@ from core.jobs.items import (
     moment_in,
     open_item,
     partition,
-    resend_of,
-    result_of,
     single_job_item,
     single_job_of,
     truth_item,
@@ -110,12 +106,13 @@ from core.jobs.models import (
     Job,
     JobStatus,
     MinScores,
-    Resend,
     ResultSummary,
     SourceListing,
     TrueLabel,
 )
+from core.jobs.packs import Pack, has_place, images_in, pack_in, pack_item, packs_of
 from core.jobs.reader import JobReader
+from core.jobs.results import Answer, answers_in
 from core.jobs.sweeps import IS_YOUNG, SweptError
 from core.messages import ClassificationResult
 from core.model_catalog import JobModel
@@ -142,7 +139,7 @@ MAX_CHANGES = 10
 """Writes of one change of a job while others change it at the same moment."""
 
 MAX_RECORDED = MAX_TRANSACTION_ITEMS - 3
-"""Images of a transaction. It also counts them, marks their job as open, and checks that it is not being deleted."""
+"""Packs of a transaction. It also counts images, marks their job as open, and checks that it is not being deleted."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +290,8 @@ class JobStore(JobReader):
     def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> list[ImageRecord]:
         """Record and count accepted images, and mark their jobs as open; return those that were not recorded before.
 
-        Up to `MAX_RECORDED` images of a job are recorded in one transaction, so all of them or none.
+        The images of a pack are given together. Up to `MAX_RECORDED` packs of a job are recorded in one transaction,
+        so all of them or none.
 
         Raises:
             SweptError: objects of a transaction may be deleted; its images are not recorded.
@@ -301,11 +299,15 @@ class JobStore(JobReader):
         by_job: dict[str, list[ImageRecord]] = {}
         for image in images:
             by_job.setdefault(image.ref.job_id, []).append(image)
-        batches = ((job_id, some) for job_id, each in by_job.items() for some in in_batches(each, MAX_RECORDED))
-        return [image for job_id, some in batches for image in self._record_images(job_id, some, touched_at)]
+        batches = (
+            (job_id, some) for job_id, each in by_job.items() for some in in_batches(packs_of(each), MAX_RECORDED)
+        )
+        recorded = (pack for job_id, some in batches for pack in self._record_packs(job_id, some, touched_at))
+        new = {(pack.job_id, pack.pack_id) for pack in recorded}
+        return [image for image in images if (image.ref.job_id, pack_of(image.ref.image_id)) in new]
 
-    def _record_images(self, job_id: str, images: list[ImageRecord], touched_at: datetime) -> list[ImageRecord]:
-        left = images
+    def _record_packs(self, job_id: str, packs: list[Pack], touched_at: datetime) -> list[Pack]:
+        left = packs
         while left:
             first: list[TransactedWrite] = [
                 ConditionCheck(DELETED, job_id, condition=IS_NEW),
@@ -313,18 +315,18 @@ class JobStore(JobReader):
                 Update(
                     counts_partition(job_id),
                     ACCEPTED,
-                    {"images": len(left)},
+                    {"images": sum(len(pack.names) for pack in left)},
                     {},
                     condition=IS_YOUNG,
-                    values={"put_at": int(min(image.accepted_at for image in left).timestamp())},
+                    values={"put_at": int(min(pack.accepted_at for pack in left).timestamp())},
                 ),
             ]
             try:
-                self.table.transact(*first, *(Put(image_item(image), condition=IS_NEW) for image in left))
+                self.table.transact(*first, *(Put(pack_item(pack), condition=IS_NEW) for pack in left))
             except ConditionsFailedError as error:
                 if 0 in error.indexes:
                     raise no_job(job_id) from error
-                left = [image for index, image in enumerate(left, len(first)) if index not in error.indexes]
+                left = [pack for index, pack in enumerate(left, len(first)) if index not in error.indexes]
                 if left and len(first) - 1 in error.indexes:
                     raise SweptError(f"images of the job {job_id!r} were put long ago: send them again") from error
             else:
@@ -333,8 +335,9 @@ class JobStore(JobReader):
 
     def newest_image(self, job_id: str) -> str:
         """Return the id of the job's last image; an empty text if it has none."""
-        newest = self.table.query(partition(job_id), IMAGE, IMAGE + LAST, limit=1, newest_first=True)
-        return next((str(item["sk"]).removeprefix(IMAGE) for item in newest), "")
+        items = self.table.query(partition(job_id), PACK, PACK + LAST, page=2, newest_first=True)
+        slots = groupby(items, key=lambda item: str(item["sk"])[: len(PACK) + SLOT_CHARACTERS])
+        return max((image_id for item in next(slots, ("", ()))[1] for image_id in images_in(item)), default="")
 
     def missing_after(self, job_id: str, after: str, limit: int = PAGE) -> tuple[list[ImageRecord], str | None]:
         """Return those of the `limit` images after the image id `after` that have no result of their last attempt.
@@ -362,31 +365,46 @@ class JobStore(JobReader):
 
         Each call is tried once, and a job that cannot be read delays no other.
         """
-        by_job = dict[str, list[ImageRef]]()
+        by_key = dict[tuple[str, str], list[ImageRef]]()
         for ref in refs:
-            by_job.setdefault(ref.job_id, []).append(ref)
-        images = {(partition(ref.job_id), f"{IMAGE}{ref.image_id}"): ref for ref in refs}
-        items, left = self.table.get_each([*((JOBS, job_id) for job_id in by_job), *images])
+            by_key.setdefault((JOBS, ref.job_id), []).append(ref)
+            by_key.setdefault((partition(ref.job_id), f"{PACK}{pack_of(ref.image_id)}"), []).append(ref)
+        items, left = self.table.get_each([*by_key])
         jobs, accepted = dict[str, Job](), set[ImageRef]()
-        errors = {ref: error for (pk, sk), error in left for ref in (by_job[sk] if pk == JOBS else [images[pk, sk]])}
+        errors = {ref: error for key, error in left for ref in by_key[key]}
         for item in items:
+            of_item = by_key[str(item["pk"]), str(item["sk"])]
             if item["pk"] != JOBS:
-                accepted.add(images[str(item["pk"]), str(item["sk"])])
+                accepted.update(ref for ref in of_item if has_place(item, ref.image_id))
                 continue
             try:
                 jobs[str(item["sk"])] = job_of(item)
             except (KeyError, ValueError) as error:
-                errors |= dict.fromkeys(by_job[str(item["sk"])], error)
+                errors |= dict.fromkeys(of_item, error)
         return jobs, accepted, errors
 
     def replace_image(self, before: ImageRecord, after: ImageRecord) -> bool:
         """Replace the record `before` by `after`; return False if the record has another attempt meanwhile.
 
-        So of two retries that read the same record, only one raises its attempt.
+        So of two retries that read the same record, only one raises its attempt. Only attempt, `retried_at` and model
+        differ. A change of another image of its pack stays: this one is made again on top of it.
+
+        Raises:
+            TableBusyError: others were faster `MAX_CHANGES` times.
         """
-        if before.attempt:
-            return self.table.put_if(image_item(after), "#attempt = :before", {"before": before.attempt})
-        return self.table.put_if(image_item(after), "attribute_exists( #pk ) AND attribute_not_exists( #attempt )")
+        job_id, image_id = before.ref.job_id, before.ref.image_id
+        for _ in range(MAX_CHANGES):
+            item = self.table.get(partition(job_id), f"{PACK}{pack_of(image_id)}")
+            pack = None if item is None else pack_in(item)
+            image = None if pack is None else pack.image(image_id)
+            if item is None or pack is None or image is None or image.attempt != before.attempt:
+                return False
+            known = {"before": item["attempts"]} if "attempts" in item else None
+            is_as_read = "#attempts = :before" if known else "attribute_not_exists( #attempts )"
+            new = pack_item(pack.with_attempt(after))
+            if self.table.put_if(new, f"attribute_exists( #pk ) AND {is_as_read}", known):
+                return True
+        raise TableBusyError(f"the pack of {image_id!r} changed {MAX_CHANGES} times while it was changed: try again")
 
     def put_retried(self, job_id: str, at: datetime) -> None:
         """Record when failed images of a job were last retried, and mark it as open; after the images themselves."""
@@ -401,33 +419,27 @@ class JobStore(JobReader):
 
     def image(self, ref: ImageRef) -> ImageRecord:
         """Return the record of one image."""
-        item = self.table.get(partition(ref.job_id), f"{IMAGE}{ref.image_id}")
-        if item is None:
-            raise no_image(ref)
-        return image_of(ref.job_id, item)
+        return _existing(ref, self.images_of([ref]).get(ref))
 
     def whole_image(
         self, ref: ImageRef, may_read: Callable[[Job], bool]
-    ) -> tuple[Job, ImageRecord, ClassificationResult | None, Resend | None, TrueLabel | None]:
-        """Return an image's job, its record, and its result, resend and true label if they exist, in one read.
+    ) -> tuple[Job, ImageRecord, Answer, TrueLabel | None]:
+        """Return an image's job, its record, its result and resend, and its true label if it has one, in one read.
 
         Raises:
             NotFoundError: there is no such job, or `may_read` returns False for it, or it has no such image.
         """
-        partition_key = partition(ref.job_id)
-        kinds = [f"{kind}{ref.image_id}" for kind in (IMAGE, RESULT, RESENT, TRUTH)]
-        items = self.table.get_all([(JOBS, ref.job_id), *((partition_key, kind) for kind in kinds)])
+        pack_id = pack_of(ref.image_id)
+        kinds = [f"{PACK}{pack_id}", f"{RESULT}{pack_id}", f"{TRUTH}{ref.image_id}"]
+        items = self.table.get_all([(JOBS, ref.job_id), *((partition(ref.job_id), kind) for kind in kinds)])
         found = {str(item["sk"]): item for item in items}
-        job, record, result, resend, truth = (found.get(key) for key in (ref.job_id, *kinds))
+        job, pack, results, truth = (found.get(key) for key in (ref.job_id, *kinds))
         if job is None or not may_read(job_of(job)):
             raise no_job(ref.job_id)
-        if record is None:
-            raise no_image(ref)
         return (
             job_of(job),
-            image_of(ref.job_id, record),
-            None if result is None else result_of(result),
-            None if resend is None else resend_of(resend),
+            _existing(ref, None if pack is None else pack_in(pack).image(ref.image_id)),
+            Answer() if results is None else answers_in(results).get(ref.image_id, Answer()),
             None if truth is None else truth_of(truth),
         )
 
@@ -458,9 +470,10 @@ def is_missing(image: ImageRecord, result: ResultSummary | ClassificationResult 
     return result is None or (result.status == "failed" and result.attempt < image.attempt)
 
 
-def no_image(ref: ImageRef) -> NotFoundError:
-    """Return the error for an image that does not exist."""
-    return NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
+def _existing(ref: ImageRef, record: ImageRecord | None) -> ImageRecord:
+    if record is None:
+        raise NotFoundError(f"there is no image {ref.image_id!r} in job {ref.job_id!r}")
+    return record
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from core.fleet.store import FleetStore
-from core.jobs.items import IMAGE
+from core.jobs.items import PACK
 from core.jobs.store import JobStore
 from localcloud.clients import ControlClient
 from scripts.demo_model.signs import samples
@@ -209,7 +209,7 @@ def state_of(system: System, job_id: str) -> dict[str, Any]:
         "jobs": {
             (pk, sk)
             for pk, sk in ((item["pk"]["S"], item["sk"]["S"]) for item in items)
-            if pk == f"JOB#{job_id}" or pk.startswith("JOBS") or (pk.startswith("JOB#") and sk.startswith(IMAGE))
+            if pk == f"JOB#{job_id}" or pk.startswith("JOBS") or (pk.startswith("JOB#") and sk.startswith(PACK))
         },
         "objects": {each["Key"] for each in objects.get("Contents", [])},
         "paused": FleetStore(Table(clients.dynamodb, names.job_table)).commands().pause,

@@ -55,7 +55,7 @@ from core.jobs.models import (
     SourceListing,
     TrueLabel,
 )
-from core.jobs.results import JobResends
+from core.jobs.results import JobResults
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore, SingleJobs
 from core.jobs.sweeps import SweepMarks
@@ -97,7 +97,7 @@ Written = dict[str, Any]
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 JOB, OTHER, SOURCED, SINGLE_JOB, DELETED_JOB = (f"01KAZZZZZZZZZZZZZZZZZZZZ0{number}" for number in "12345")
-DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZZZZZZZZZZA{number}") for number in "1234")
+DONE, FAILED, GIVEN_UP, WAITING = (ImageRef(JOB, f"01KAZZZZZZZZZZZ00ZZZZZZZA{number}") for number in "1234")
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 OWNER, EMAIL = "d4e5f6a7-0000-4000-8000-000000000001", "ada@example.org"
 KEY, SESSION = "idempotency-key", f"{OWNER}.session"
@@ -190,8 +190,8 @@ def _fill_jobs(store: JobStore) -> None:
     for response in (cancelled, given_up):
         put_results(store, response)
     DeadLetterStore(store).put_each([given_up])
-    resends = JobResends(JOB, {WAITING.image_id: Resend(1, NOW, NOW, 60, 2)})
-    store.table.transact(*(each.write for each in resends.writes(token=3)))
+    resends = JobResults.of(JOB, resends={WAITING.image_id: Resend(1, NOW, NOW, 60, 2)})
+    store.table.transact(*(each.write for each in resends.writes(token=3, run=0, at=NOW)))
     store.set_truths(job, {DONE.image_id: TrueLabel("yield", NOW, "csv")})
     counts = Counts(
         done=1, failed=2, images=4, first_result_at=NOW, last_result_at=NOW, runs=((1, 2), (2, 1)),
@@ -362,11 +362,10 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "jobs without a user": store.jobs(10),
         "status": {job_id: store.status(job_id) for job_id in (JOB, OTHER, SOURCED)},
         "images": list(store.images(JOB)),
-        "results": store.results(JOB),
         "summaries": dict(store.summaries(JOB)),
-        "resends": store.resends(JOB),
+        "answers": store.answers(JOB),
         "truths": store.truths(JOB),
-        "image": store.whole_image(DONE, lambda job: job.owner == OWNER),
+        "image": store.whole_image(DONE, lambda job: job.owner == OWNER) if store.images_of([DONE]) else None,
         "counts": JobFigures(store.table).counts(JOB),
         "single job": SingleJobs(store.table).find_current([OWNER], NOW),
         "open jobs": OpenJobs(store.table).find_all(),

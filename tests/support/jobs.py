@@ -12,7 +12,7 @@ from PIL import Image
 from core.ids import ImageRef, new_id
 from core.jobs.items import ACCEPTED, COUNTED, COUNTED_FIGURES, RUN, counts_partition, stated
 from core.jobs.models import Counts, ImageRecord, Job, MinScores, Resend
-from core.jobs.results import JobResends, JobResults, in_transactions
+from core.jobs.results import JobResults
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, Response, Status
 from services.sqs import OutgoingMessage
@@ -90,20 +90,26 @@ def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) 
 def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime = NOW) -> None:
     """Record that the system requested an image again, as the controller does."""
     resend = Resend(image.attempt, at, at, waited_seconds=600, times=times)
-    some = JobResends(image.ref.job_id, {image.ref.image_id: resend})
-    some.read(store.table)
-    store.table.transact(*(each.write for each in some.writes(_token(store, image.ref.job_id))))
+    _write(store, JobResults.of(image.ref.job_id, resends={image.ref.image_id: resend}), at)
 
 
 def put_results(store: JobStore, *responses: ClassificationResult, at: datetime = NOW) -> None:
     """Store results in place of worse ones, and count them, as the collector does."""
     for job_id in dict.fromkeys(response.job_id for response in responses):
-        of_job = [response for response in responses if response.job_id == job_id]
-        for response in in_transactions(of_job):
-            some = JobResults(job_id, response)
-            some.read_again(store.table, {each.image_id for each in some.results})
-            if some.results:
-                store.table.transact(*(each.write for each in some.writes(_token(store, job_id), run=0, at=at)))
+        _write(store, JobResults.of(job_id, [each for each in responses if each.job_id == job_id]), at)
+
+
+def resends_of(store: JobStore, job_id: str) -> dict[str, Resend]:
+    """Return the resends of a job's images by image id."""
+    return {image_id: each.resend for image_id, each in store.answers(job_id).items() if each.resend is not None}
+
+
+def _write(store: JobStore, new: JobResults, at: datetime) -> None:
+    for some in new.parts():
+        some.read_again(store.table, [*some.new])
+        if some.new:
+            writes = some.writes(_token(store, new.job_id), run=0, at=at)
+            store.table.transact(*(each.write for each in writes))
 
 
 def _token(store: JobStore, job_id: str) -> int:

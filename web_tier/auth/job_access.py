@@ -158,8 +158,8 @@ class UserJobs(JobReader):
         Raises:
             NotFoundError: also if the image does not exist.
         """
-        job, record, response, resend, truth = self._store.whole_image(ref, self._may_read)
-        return job, ImageResult(record, response, resend, truth, job.min_scores)
+        job, record, answer, truth = self._store.whole_image(ref, self._may_read)
+        return job, ImageResult(record, *answer, truth, job.min_scores)
 
     def min_scores(self, job_id: str) -> MinScores:
         """Return the scores below which labels are unsure, as `JobReader.min_scores`; costs nothing."""

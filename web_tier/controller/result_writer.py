@@ -1,16 +1,15 @@
 """The result writer: records results of images, each in the transaction that also counts it.
 
 A transaction has results of one job, or of several with few results each. If one job or image makes it fail, the
-reason says which; it is left out, and the others are written. The writer remembers no result: of an image that has
-one, it reads the item, and writes again only what is better (`core/jobs/results.py`).
+reason says which; it is left out, and the others are written. The writer remembers no result: of a pack that has
+some, it reads the item, and writes again only what is better (`core/jobs/results.py`).
 """
 
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,11 +17,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.ids import ImageRef
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.models import Resend
-from core.jobs.results import GuardedWrite, JobResends, JobResults, best_by_image, in_transactions, weight
+from core.jobs.results import GuardedWrite, JobResults, best_by_image
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, is_given_up
 from services.backoff import pause_seconds
-from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import FleetsightError
 from services.lease import Tenure
@@ -44,8 +42,6 @@ ATTEMPTS = 3
 """Attempts of a transaction, a tenth of a second: other results wait for it."""
 MAX_MERGES = 10
 """Times that a transaction is made again because items changed after they were read."""
-RESENDS = 40
-"""Resends that are recorded in one transaction."""
 
 RecordGivenUp = Callable[[Sequence[ClassificationResult]], Mapping[ImageRef, Exception]]
 """Records that images are given up; repeating it is safe. Returns those for which it failed, with the reason."""
@@ -156,7 +152,7 @@ class ResultWriter:
         ]
         errors |= self._announce([each for each in fresh if is_given_up(each)])
         chunks = [
-            [JobResults(job_id, some) for some in in_transactions(of_job)]
+            JobResults.of(job_id, of_job).parts()
             for job_id, of_job in grouped(each for each in fresh if each.ref not in errors).items()
         ]
         # Two transactions of one job would conflict: they are made one after another.
@@ -178,37 +174,30 @@ class ResultWriter:
         sent.
 
         Raises:
-            StaleTokenError: when another controller has taken over.
+            Exception: the reason why some were not recorded, such as a `StaleTokenError`.
         """
-        for image_ids in in_batches(list(resends), RESENDS):
-            some = JobResends(job_id, {image_id: resends[image_id] for image_id in image_ids})
-            for _ in range(MAX_MERGES):
-                some.read(self.store.table)
-                refused = self._transact(writes := some.writes(self.tenure.token))
-                if any(writes[index].guard == "job" for index in refused):
-                    return
-                if any(writes[index].guard == "fence" for index in refused):
-                    raise _stale(job_id)
-                if not refused:
-                    break
+        for some in JobResults.of(job_id, resends=resends).parts():
+            for error in self._record_together([some]).values():
+                raise error
 
     def _announce(self, given_up: Sequence[ClassificationResult]) -> Errors:
         """Note that images are given up unless they have a better result.
 
         Before the results are put, so that each image with such a result is noted, whenever the controller is killed.
         """
-        errors = Errors()
-        if given_up and self.on_given_up:
-            for job_id, of_job in grouped(given_up).items():
-                group = JobResults(job_id, of_job)
-                errors |= _try(partial(self._read_again, group), of_job)
-                left = [each for each in group.results if each.ref not in errors]
-                for record in self.on_given_up if left else ():
-                    errors |= record(left)
-        return errors
+        errors, left = Errors(), list[ClassificationResult]()
 
-    def _read_again(self, group: JobResults, responses: Iterable[ClassificationResult]) -> None:
-        group.read_again(self.store.table, {each.image_id for each in responses})
+        def read(of_job: Sequence[ClassificationResult]) -> None:
+            group = JobResults.of(of_job[0].job_id, of_job)
+            group.read_again(self.store.table, [*group.new])
+            left.extend(group.results)
+
+        if self.on_given_up:
+            for of_job in grouped(given_up).values():
+                errors |= _try(read, of_job)
+        for record in self.on_given_up if left else ():
+            errors |= record(left)
+        return errors
 
     def _record_together(self, groups: Sequence[JobResults]) -> Errors:
         """Record results of some jobs in one transaction; return the reasons for those that were not recorded.
@@ -217,7 +206,7 @@ class ResultWriter:
         """
         errors = Errors()
         for _ in range(MAX_MERGES):
-            if not (groups := [each for each in groups if each.results]):
+            if not (groups := [each for each in groups if each.new]):
                 return errors
             try:
                 # The number of the period that is open now, which the transaction names.
@@ -250,11 +239,12 @@ class ResultWriter:
         """Leave out of a group what made a transaction fail, after its items were read again if that helps."""
         guards, errors = {each.guard for each in refused}, Errors()
         if "job" in guards:
-            errors, group.results = self._drop(group.results), ()
+            errors, group.new = self._drop(group.results), {}
         elif "fence" in guards:
-            errors, group.results = _reasons([group], _stale(group.job_id)), ()
+            stale = StaleTokenError(f"a later controller has stored results of the job {group.job_id!r}")
+            errors, group.new = _reasons([group], stale), {}
         elif refused:
-            group.read_again(self.store.table, {each.image_id for each in refused})
+            group.read_again(self.store.table, [each.pack_id for each in refused])
         return errors
 
     def _drop(self, responses: Sequence[ClassificationResult]) -> Errors:
@@ -283,7 +273,7 @@ def packed(groups: Iterable[JobResults]) -> list[list[JobResults]]:
     """Return groups of results of different jobs in lists for one transaction each."""
     lists, left = list[list[JobResults]](), 0
     for group in groups:
-        size = 3 + sum(map(weight, group.results))
+        size = 3 + len(group.new)
         if size > left:
             lists.append([])
             left = MAX_TRANSACTION_ITEMS
@@ -301,18 +291,13 @@ def _apart(groups: Sequence[JobResults], error: Exception) -> list[list[JobResul
         return [[group] for group in groups]
     [group] = groups
     is_refused = code == "ValidationException" or isinstance(error, TransactionTooLargeError)
-    if not is_refused or len(group.results) < 2:
+    if not is_refused or len(group.new) < 2:
         return []
-    half = len(group.results) // 2
-    return [[replace(group, results=some)] for some in (group.results[:half], group.results[half:])]
+    return [[part] for part in group.parts((len(group.new) + 1) // 2)]
 
 
 def _reasons(groups: Iterable[JobResults], error: Exception) -> Errors:
-    return {each.ref: error for group in groups for each in group.results}
-
-
-def _stale(job_id: str) -> StaleTokenError:
-    return StaleTokenError(f"a later controller has stored results of the job {job_id!r}")
+    return {ref: error for group in groups for ref in group.refs}
 
 
 def _try(

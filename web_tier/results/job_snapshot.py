@@ -12,6 +12,7 @@ from typing import Final, Literal, Self
 from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import ImageRecord, MinScores, Resend
+from core.jobs.results import Answer
 from core.jobs.store import JobStore
 from core.messages import CANCELLED, CRASHED_WORKER, GONE, MODEL_FAILED, ClassificationResult, WireModel
 from web_tier.results.image_statuses import ImageStatuses
@@ -24,6 +25,9 @@ MAX_BLOCKS_PER_POLL = 4
 
 MAX_RETRIES_PER_POLL = 400
 """Failed images that one poll checks for a retry, and retried images that it checks for a new result."""
+
+NewAnswers = tuple[list[ClassificationResult], dict[str, Resend]]
+"""New results, and new resends by image id."""
 
 INDEPENDENT: Final = 0.5
 """Score above which two labels of an image can only be independent of each other."""
@@ -164,8 +168,9 @@ class JobSnapshot:
     store: JobStore
     job_id: str
     statuses: ImageStatuses = field(default_factory=ImageStatuses)
-    _resends: Mapping[str, Resend] = field(default_factory=dict)
+    _resends: dict[str, Resend] = field(default_factory=dict)
     _resend_count: int = 0
+    _blocks_to_read: int = 0
     _next_block: int = 0
     _retried_at: datetime | None = None
     _unchecked: list[str] = field(default_factory=list)
@@ -200,23 +205,32 @@ class JobSnapshot:
             self.statuses[image.ref.image_id] = None
         return new
 
-    def new_resends(self, count: int) -> dict[str, Resend]:
-        """Add and return new resends by image id; reads them if the job's `count` of resends has changed."""
-        if count == self._resend_count:
-            return {}
-        before, self._resends = self._resends, self.store.resends(self.job_id)
-        self._resend_count = count
-        return {image_id: resend for image_id, resend in self._resends.items() if before.get(image_id) != resend}
+    def new_answers(self, results: int, resends: int) -> NewAnswers:
+        """Add and return new results, and new resends by image id, from up to `MAX_BLOCKS_PER_POLL` blocks, in turn.
 
-    def new_results(self) -> list[ClassificationResult]:
-        """Add and return new results from up to `MAX_BLOCKS_PER_POLL` blocks, in turn."""
-        new = list[ClassificationResult]()
+        They are read if the job has other numbers of `results` and `resends`. An image that was requested again has
+        no result, or none of its last attempt (`new_retry_answers`).
+        """
+        new, resent = list[ClassificationResult](), dict[str, Resend]()
+        if resends != self._resend_count:
+            self._resend_count, self._blocks_to_read = resends, len(self.statuses) // BLOCK + 1
+        if self.answered >= results and self._blocks_to_read <= 0:
+            return new, resent
+        self._blocks_to_read -= MAX_BLOCKS_PER_POLL
         for start, first, last in self.statuses.unanswered(self._next_block, BLOCK, MAX_BLOCKS_PER_POLL):
             self._next_block = start + BLOCK
-            for image_id, response in self.store.results(self.job_id, first, last).items():
-                if image_id in self.statuses and self.statuses[image_id] is None:
-                    self.statuses[image_id] = response.status
-                    new.append(response)
+            answers = self.store.answers(self.job_id, first, last)
+            resent |= self._new_resends(answers)
+            for image_id, (result, _) in answers.items():
+                if result is not None and image_id in self.statuses and self.statuses[image_id] is None:
+                    self.statuses[image_id] = result.status
+                    new.append(result)
+        return new, resent
+
+    def _new_resends(self, answers: Mapping[str, Answer]) -> dict[str, Resend]:
+        found = {image_id: each.resend for image_id, each in answers.items() if each.resend is not None}
+        new = {image_id: resend for image_id, resend in found.items() if self._resends.get(image_id) != resend}
+        self._resends |= new
         return new
 
     def recheck_failed(self) -> None:
@@ -248,11 +262,13 @@ class JobSnapshot:
         self._retrying |= {item.record.ref.image_id: item.record for item in new if item.retrying}
         return new
 
-    def new_retry_results(self) -> list[ClassificationResult]:
-        """Return new results of images that were being retried; checks up to `MAX_RETRIES_PER_POLL` images."""
+    def new_retry_answers(self) -> NewAnswers:
+        """Return new results and resends of images that were being retried; checks up to `MAX_RETRIES_PER_POLL`."""
         some = list(self._retrying)[:MAX_RETRIES_PER_POLL]
-        results = self.store.results_of([ImageRef(self.job_id, image_id) for image_id in some])
-        new = [result for ref, result in results.items() if not is_retrying(self._retrying[ref.image_id], result)]
+        found = self.store.answers_of([ImageRef(self.job_id, image_id) for image_id in some])
+        answers = {ref.image_id: answer for ref, answer in found.items()}
+        results = [answer.result for answer in answers.values() if answer.result is not None]
+        new = [result for result in results if not is_retrying(self._retrying[result.image_id], result)]
         ended = {result.image_id: result for result in new}
         for result in new:
             if result.status == "done":
@@ -263,4 +279,4 @@ class JobSnapshot:
                 self._published_attempts[image_id] = (record.attempt, ended[image_id].attempt)
             else:
                 self._retrying[image_id] = record
-        return new
+        return new, self._new_resends(answers)

@@ -36,7 +36,7 @@ from core.jobs.store import JobStore
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from web_tier.http.bulkheads import Bulkhead
-from web_tier.results.job_snapshot import ImageRow, ImageRows, JobSnapshot
+from web_tier.results.job_snapshot import ImageRow, ImageRows, JobSnapshot, NewAnswers
 
 POLL_SECONDS = 0.5
 """Time between two polls of the table."""
@@ -211,15 +211,10 @@ class JobFeed:
             self._publish_rows("images", [ImageRow.of_record(image) for image in new_images])
             if status.counts.failed < self._counts.failed:
                 snapshot.recheck_failed()
-            if snapshot.answered < results:
-                new = snapshot.new_results()
-                self._publish_rows("results", [ImageRow.of_response(each, scores) for each in new])
-        resends = snapshot.new_resends(status.counts.resends)
-        self._publish_rows("results", [ImageRow.of_resend(*each) for each in resends.items()])
+        self._publish_answers(snapshot.new_answers(results, status.counts.resends), scores)
         snapshot.set_retried_at(status.retried_at)
         self._publish_rows("results", [ImageRow.of_result(each) for each in snapshot.new_retries()])
-        retried = snapshot.new_retry_results()
-        self._publish_rows("results", [ImageRow.of_response(each, scores) for each in retried])
+        self._publish_answers(snapshot.new_retry_answers(), scores)
         self._counts, self._scores, self._accepted = status.counts, scores, status.accepted
         data, has_ended = self._read_progress(status)
         is_complete = snapshot.answered >= results and not snapshot.has_open_retries
@@ -238,6 +233,11 @@ class JobFeed:
             self._next_search = now + self._search_pause
             new += found
         return new
+
+    def _publish_answers(self, answers: NewAnswers, scores: MinScores) -> None:
+        results, resends = answers
+        self._publish_rows("results", [ImageRow.of_response(each, scores) for each in results])
+        self._publish_rows("results", [ImageRow.of_resend(*each) for each in resends.items()])
 
     def _publish_rows(self, kind: EventKind, rows: list[ImageRow]) -> None:
         if rows:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from core.images import CODES
 from core.jobs.models import ImageRecord, JobStatus, MinScores, Resend, TrueLabel
 from core.jobs.reader import JobReader
+from core.jobs.results import Answer
 from core.messages import ClassificationResult, Model
 from services.recent_dict import RecentDict
 
@@ -156,11 +157,11 @@ def results_page(
     if not records:
         return ResultsPage((), None)
     ids = [record.ref.image_id for record in records]
-    results, resends = jobs.results(job_id, ids[0], ids[-1]), jobs.resends(job_id, ids[0], ids[-1])
+    answers = jobs.answers(job_id, ids[0], ids[-1])
     truths = jobs.truths(job_id, ids[0], ids[-1]) if with_truths else {}
     scores = jobs.min_scores(job_id)
     items = tuple(
-        ImageResult(record, results.get(image_id), resends.get(image_id), truths.get(image_id), scores)
+        ImageResult(record, *answers.get(image_id, Answer()), truths.get(image_id), scores)
         for image_id, record in zip(ids, records, strict=True)
     )
     return ResultsPage(items, ids[-1] if more else None)

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app_tier.pipeline import MAX_TRIES, UNRECORDED_RECEIVES
 from core.fleet.store import FleetStore
-from core.ids import ImageRef
+from core.ids import ImageRef, pack_of
 from core.jobs.buckets import UNKEPT
+from core.jobs.items import PACK, RESULT, partition
 from core.jobs.keys import cancelled_key, output_key
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
+from core.jobs.packs import pack_in
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Prediction, is_cancelled, is_given_up
+from core.messages import ClassificationResult, Prediction, Response, is_cancelled, is_given_up
 from core.s3_locations import S3Location
 from services.clock import MAX_ERROR_SECONDS
 from services.table import Item
@@ -97,13 +99,18 @@ class Checks:
             ref = file.acknowledged
             if ref is None or ref.job_id in self.clients.deleted or self._may_have_expired(ref.job_id):
                 continue
-            image, result = self._item(ref, "IMAGE"), self._item(ref, "RESULT")
-            is_gone = image is not None and str(image["key"]) not in self.world.inputs.objects
-            if is_gone and (result is None or result["status"] != "done"):
+            pack, result = self._item(ref, PACK), self._result(ref)
+            image = None if pack is None else pack_in(pack).image(ref.image_id)
+            is_gone = image is not None and image.key not in self.world.inputs.objects
+            if is_gone and (result is None or result.status != "done"):
                 self.deleted_early.append(file.name)
 
     def _item(self, ref: ImageRef, kind: str) -> Item | None:
-        return self.world.table.items.get((f"JOB#{ref.job_id}", f"{kind}#{ref.image_id}"))
+        return self.world.table.items.get((partition(ref.job_id), f"{kind}{pack_of(ref.image_id)}"))
+
+    def _result(self, ref: ImageRef) -> ClassificationResult | None:
+        item = self._item(ref, RESULT)
+        return None if item is None else _results_in(str(item.get("results", ""))).get(ref.image_id)
 
     def check_visible(self) -> None:
         """A label that was visible stays, and stays the same; no image was deleted before it had one."""
@@ -113,10 +120,10 @@ class Checks:
             ref = file.acknowledged
             if ref is None or ref.job_id in self.clients.deleted:
                 continue
-            item = self._item(ref, "RESULT")
+            result = self._result(ref)
             before = self.done_labels.get(ref)
-            if item is not None and item["status"] == "done":
-                self.done_labels[ref] = label = _label_in(str(item["response"]))
+            if result is not None and result.status == "done":
+                self.done_labels[ref] = label = str(result.label)
                 if before not in {None, label}:
                     raise BrokenError(f"the label of {file.name} changed from {before} to {label}")
             elif before is not None and not self._may_have_expired(ref.job_id):
@@ -406,6 +413,6 @@ class Checks:
 
 
 @lru_cache(4_096)
-def _label_in(response: str) -> str:
-    """Return the label of a response of the job table, which is read in every round."""
-    return str(json.loads(response)["label"])
+def _results_in(results: str) -> dict[str, ClassificationResult]:
+    """Return results of the job table by image id, which are read in every round."""
+    return {each.image_id: each for each in Response.from_json(results).results} if results else {}

@@ -9,9 +9,11 @@ from ulid import ULID
 
 from core.ids import ImageRef, new_id
 from core.jobs.buckets import UNKEPT
+from core.jobs.items import PACK
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
+from core.jobs.packs import images_in
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore, JobModel, ModelCatalog
@@ -263,19 +265,18 @@ class Clients:
             try:
                 web.letters.discard(ref)
             finally:
-                item = self.world.table.items.get((f"JOB#{ref.job_id}", f"IMAGE#{ref.image_id}"), {})
-                self.discarded[ref] = int(item.get("attempt", 0))
+                self.discarded[ref] = self._recorded().get(ref, 0)
 
         self._operate(operation)
 
     def recorded(self) -> list[ImageRef]:
         """Return the images that the table has, those among them of which no client knows."""
-        keys = [
-            (pk.removeprefix("JOB#"), sk.removeprefix("IMAGE#"))
-            for pk, sk in self.world.table.items
-            if "IMAGE#" in sk
-        ]
-        return [ImageRef(job_id, image_id) for job_id, image_id in keys]
+        return list(self._recorded())
+
+    def _recorded(self) -> dict[ImageRef, int]:
+        """Return the attempt of each image that the table has."""
+        items = (item for (_, sk), item in self.world.table.items.items() if sk.startswith(PACK))
+        return {image.ref: image.attempt for item in items for image in images_in(item).values()}
 
     def dead_letters(self) -> list[ImageRef]:
         """Return the images that an operator sees as dead letters, read in small pages."""

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +10,9 @@ from flask.testing import FlaskClient
 
 from app_tier.bundle import DEMO_BUNDLE, read_manifest
 from core.ids import ImageRef
-from core.jobs.items import image_item, image_of, job_item, job_of
+from core.jobs.items import job_item, job_of
 from core.jobs.models import Job
+from core.jobs.packs import Pack, pack_in, pack_item
 from core.jobs.store import JobStore
 from core.label_sets import classes_in
 from core.messages import RequestMessage
@@ -91,7 +91,7 @@ def test_each_request_and_record_of_the_job_has_its_labels(
     assert request.model == job.requested_model
     record = store.image(ImageRef(job.job_id, sent["accepted"][0]["image_id"]))
     assert record.model == job.requested_model
-    assert image_of(job.job_id, image_item(record)) == replace(record, traceparent=None)
+    assert pack_in(pack_item(Pack.of([record]))).images() == [record]
     assert job_of(job_item(job)) == job
 
 

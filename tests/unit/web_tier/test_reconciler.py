@@ -11,7 +11,7 @@ from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job, Resend
 from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage
 from services.sqs import OutgoingMessage
-from tests.support.jobs import put_results, response_of, statuses_of
+from tests.support.jobs import put_results, resends_of, response_of, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -109,7 +109,7 @@ def test_a_request_that_is_sent_again_is_recorded_with_how_long_its_image_had_wa
     [lost] = site.add_job(1, request=False)
     site.pass_time(LOST_AFTER)
     at = site.clock.utc_now()
-    assert site.store.resends(lost.job_id) == {lost.image_id: Resend(0, at, at, int(LOST_AFTER))}
+    assert resends_of(site.store, lost.job_id) == {lost.image_id: Resend(0, at, at, int(LOST_AFTER))}
     counts = JobFigures(site.store.table).counts(lost.job_id)
     assert (counts.system_retried, counts.resends) == (1, 1)
 
@@ -125,14 +125,17 @@ def test_a_request_that_was_perhaps_not_sent_is_not_recorded(site: ResultsSite, 
     site.start()
     [ref] = site.add_job(1, request=False)
     site.pass_time(LOST_AFTER)
-    assert (site.store.resends(ref.job_id), JobFigures(site.store.table).counts(ref.job_id).system_retried) == ({}, 0)
+    assert (resends_of(site.store, ref.job_id), JobFigures(site.store.table).counts(ref.job_id).system_retried) == (
+        {},
+        0,
+    )
 
 
 def test_a_result_whose_response_was_lost_is_read_from_the_output_bucket(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     site.store_output(done(ref))
     site.pass_time(LOST_AFTER)
-    assert (site.result(ref).status, site.store.resends(ref.job_id)) == ("done", {})
+    assert (site.result(ref).status, resends_of(site.store, ref.job_id)) == ("done", {})
     assert total_of(site.reconciler.metrics.repairs, {"result_found"}) == 1
 
 
@@ -307,7 +310,7 @@ def test_a_job_that_cannot_be_swept_delays_no_other(site: ResultsSite) -> None:
     broken, whole = site.add_job(1, request=False), site.add_job(1, request=False)
     table = site.store.table
     assert isinstance(table, MemoryTable)
-    table.items["JOB#" + broken[0].job_id, "IMAGE#" + broken[0].image_id] = {"pk": "no", "sk": "fields"}
+    table.items["JOB#" + broken[0].job_id, "PACK#" + broken[0].image_id] = {"pk": "no", "sk": "fields"}
     site.start()
     site.pass_time(LOST_AFTER)
     assert [image_id for image_id, _ in site.requests.requests()] == [whole[0].image_id]
@@ -319,7 +322,7 @@ def test_an_image_that_cannot_be_repaired_delays_no_other(site: ResultsSite) -> 
     assert isinstance(table, MemoryTable)
     key = ("JOB#" + broken.job_id, "RESULT#" + broken.image_id)
     site.pass_time(LOST_AFTER / 2)
-    table.items[key] = {"pk": key[0], "sk": key[1], "status": "done", "response": "not JSON"}
+    table.items[key] = {"pk": key[0], "sk": key[1], "version": 1, "states": "0:d:0:1", "results": "not JSON"}
     site.letters.send([message(site.store.image(ref)) for ref in (broken, others[0])])
     site.pass_time(LETTER_SECONDS)
     assert len(site.letters.messages) == 1, "the dead letter of the broken image is received again"

@@ -22,7 +22,7 @@ from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, crashed_worker, failed
 from services.lease import Tenure
-from tests.support.jobs import client_error, statuses_of
+from tests.support.jobs import client_error, resends_of, statuses_of
 from tests.support.memory_aws.calls import refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable, cancellation
 from tests.support.memory_aws.ec2 import EPOCH
@@ -84,7 +84,7 @@ def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once()
         JobFigures(store.table).counts(JOBS[0]).resends,
     ) == (2, 2)
     ResultPath(store).results.record_resends(JOBS[0], {REFS[2].image_id: resend(1, minutes=5)})
-    assert store.resends(JOBS[0])[REFS[2].image_id] == Resend(1, EPOCH, EPOCH + timedelta(minutes=5), 60, times=2)
+    assert resends_of(store, JOBS[0])[REFS[2].image_id] == Resend(1, EPOCH, EPOCH + timedelta(minutes=5), 60, times=2)
     assert (
         JobFigures(store.table).counts(JOBS[0]).system_retried,
         JobFigures(store.table).counts(JOBS[0]).resends,

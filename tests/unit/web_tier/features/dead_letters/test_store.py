@@ -8,7 +8,7 @@ import pytest
 
 from core.config import Config
 from core.ids import ImageRef, new_id
-from core.jobs.items import IMAGE, partition
+from core.jobs.items import PACK, partition
 from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import DeletedJob, ImageRecord, Job
 from core.jobs.store import JobStore
@@ -83,7 +83,7 @@ def test_items_of_replaced_results_are_deleted_when_they_are_read(office: Office
     office.give_up(failed_again, attempt=1)
     office.letters.put_each([failed(damaged)])
     put_results(office.store, failed(damaged, code="truncated"))
-    office.store.table.delete_all([(partition(forgotten.ref.job_id), f"{IMAGE}{forgotten.ref.image_id}")])
+    office.store.table.delete_all([(partition(forgotten.ref.job_id), f"{PACK}{forgotten.ref.image_id}")])
     assert office.listed() == [failed_again.ref]
     assert office.items() == {f"{failed_again.ref.job_id}-{failed_again.ref.image_id}-1"}
 
