@@ -5,10 +5,10 @@ is written on the condition of the version that was read, and its transaction ad
 items count to the counts of the job. So each image is counted once, also if several write its pack at a time.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from pydantic import TypeAdapter
 
@@ -23,19 +23,7 @@ from services.table import IS_NEW, READ_BATCH, ConditionCheck, Item, Put, Table,
 MAX_PACKS = 96
 """Packs of a transaction; with the writes for their job and its counts they stay below the maximum."""
 
-Guard = Literal["job", "fence", "pack"]
-"""What a condition protects: the job exists, no later controller acts, and the results of a pack are as read."""
-
 _RESENDS: Final = TypeAdapter(dict[int, Resend])
-
-
-@dataclass(frozen=True, slots=True)
-class GuardedWrite:
-    """A write of a transaction; `pack_id` is set if it is about a pack."""
-
-    write: TransactedWrite
-    guard: Guard
-    pack_id: str = ""
 
 
 def rank(status: Status, attempt: int) -> tuple[bool, int]:
@@ -188,24 +176,25 @@ class JobResults:
             for image_id in (*pack.results, *pack.resends)
         )
 
-    def writes(self, token: int, run: int, at: datetime) -> list[GuardedWrite]:
-        """Return the writes of a controller with a fencing `token`, in the billing period `run`."""
-        writes, differences = list[GuardedWrite](), list[Iterable[int]]()
-        for pack_id, new in self.new.items():
-            known = self._known(pack_id)
+    def writes(self, token: int, run: int, at: datetime) -> list[TransactedWrite]:
+        """Return the writes of a controller with a fencing `token`, in the billing period `run`.
+
+        A check fails if the job does not exist, the update of its counts if a later controller has written, and the
+        put of a pack if another one has written its results.
+        """
+        puts, differences = list[TransactedWrite](), list[Iterable[int]]()
+        for new in self.new.values():
+            known = self._known(new.pack_id)
             after = new.after(known)
             condition, values = ("#version = :before", {"before": known.version}) if known.version else (IS_NEW, None)
-            writes.append(GuardedWrite(Put(after.item(), condition=condition, values=values), "pack", pack_id))
+            puts.append(Put(after.item(), condition=condition, values=values))
             differences.append(now - before for now, before in zip(after.figures(), known.figures(), strict=True))
+        if any(self._before(each) for each in self.results):  # the file with all results must be written again
+            puts.append(Put(open_item(self.job_id, at)))
         figures = dict(zip(COUNTED_FIGURES, map(sum, zip(*differences, strict=True)), strict=True))
         change = CountsChange(**figures, answers=len(self.answers()), run=run, at=at if self.changed() else None)
-        first = [
-            GuardedWrite(ConditionCheck(JOBS, self.job_id, condition="attribute_exists( #pk )"), "job"),
-            GuardedWrite(change.update(self.job_id, token), "fence"),
-        ]
-        if any(self._before(each) for each in self.results):  # the file with all results must be written again
-            first.append(GuardedWrite(Put(open_item(self.job_id, at)), "job"))
-        return first + writes
+        exists = ConditionCheck(JOBS, self.job_id, condition="attribute_exists( #pk )")
+        return [exists, change.update(self.job_id, token), *puts]
 
     def changed(self) -> list[ClassificationResult]:
         """Return the results that give their image another status."""
@@ -216,23 +205,24 @@ class JobResults:
         """Return the results of workers. Cancelled images had no share of the workers' time."""
         return [each for each in self.results if not is_cancelled(each)]
 
-    def read_again(self, table: Table, pack_ids: Collection[str]) -> None:
-        """Read what there is of packs, and drop the results that are no better than those that exist.
+    def read_again(self, table: Table, refused: Iterable[Put] | None = None) -> None:
+        """Read what there is of packs, or of those with a refused put; drop results that are no better than those.
 
         The calls are made one after another, since the caller may be a call of the table's pool.
         """
-        pk = partition(self.job_id)
-        for some in in_batches(list(pack_ids), READ_BATCH):
-            for pack_id in some:
-                self.stored.pop(pack_id, None)
-            for item in table.get_all([(pk, f"{RESULT}{pack_id}") for pack_id in some]):
-                known = PackResults.in_item(item)
-                self.stored[known.pack_id] = known
-        for pack_id in pack_ids:
-            new = self.new.pop(pack_id)
-            results = {each.image_id: each for each in new.results.values() if is_better(each, self._before(each))}
-            if results or new.resends:
-                self.new[pack_id] = replace(new, results=results)
+        keys = [(partition(self.job_id), f"{RESULT}{pack_id}") for pack_id in self.new]
+        if refused is not None:
+            keys = [(str(put.item["pk"]), str(put.item["sk"])) for put in refused]
+        for some in in_batches(keys, READ_BATCH):
+            found = {str(item["sk"]): item for item in table.get_all(some)}
+            for _, sk in some:
+                new = self.new.pop(sk.removeprefix(RESULT))
+                self.stored.pop(new.pack_id, None)
+                if sk in found:
+                    self.stored[new.pack_id] = PackResults.in_item(found[sk])
+                better = [each for each in new.results.values() if is_better(each, self._before(each))]
+                if better or new.resends:
+                    self.new[new.pack_id] = replace(new, results={each.image_id: each for each in better})
 
     def _known(self, pack_id: str) -> PackResults:
         return self.stored.get(pack_id) or PackResults(self.job_id, pack_id)

@@ -191,7 +191,7 @@ def _fill_jobs(store: JobStore) -> None:
         put_results(store, response)
     DeadLetterStore(store).put_each([given_up])
     resends = JobResults.of(JOB, resends={WAITING.image_id: Resend(1, NOW, NOW, 60, 2)})
-    store.table.transact(*(each.write for each in resends.writes(token=3, run=0, at=NOW)))
+    store.table.transact(*resends.writes(token=3, run=0, at=NOW))
     store.set_truths(job, {DONE.image_id: TrueLabel("yield", NOW, "csv")})
     counts = Counts(
         done=1, failed=2, images=4, first_result_at=NOW, last_result_at=NOW, runs=((1, 2), (2, 1)),

@@ -106,10 +106,9 @@ def resends_of(store: JobStore, job_id: str) -> dict[str, Resend]:
 
 def _write(store: JobStore, new: JobResults, at: datetime) -> None:
     for some in new.parts():
-        some.read_again(store.table, [*some.new])
+        some.read_again(store.table)
         if some.new:
-            writes = some.writes(_token(store, new.job_id), run=0, at=at)
-            store.table.transact(*(each.write for each in writes))
+            store.table.transact(*some.writes(_token(store, new.job_id), run=0, at=at))
 
 
 def _token(store: JobStore, job_id: str) -> int:

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.ids import ImageRef
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.models import Resend
-from core.jobs.results import GuardedWrite, JobResults, best_by_image
+from core.jobs.results import JobResults, best_by_image
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, is_given_up
 from services.backoff import pause_seconds
@@ -28,9 +28,13 @@ from services.side_by_side import side_by_side
 from services.table import (
     BATCH_ATTEMPTS,
     MAX_TRANSACTION_ITEMS,
+    ConditionCheck,
     ConditionsFailedError,
+    Put,
     TableBusyError,
+    TransactedWrite,
     TransactionTooLargeError,
+    Update,
     is_throttled,
 )
 from web_tier.autoscaler.billing import CostAttribution
@@ -189,7 +193,7 @@ class ResultWriter:
 
         def read(of_job: Sequence[ClassificationResult]) -> None:
             group = JobResults.of(of_job[0].job_id, of_job)
-            group.read_again(self.store.table, [*group.new])
+            group.read_again(self.store.table)
             left.extend(group.results)
 
         if self.on_given_up:
@@ -227,24 +231,24 @@ class ResultWriter:
                 return errors if parts else errors | _reasons(groups, error)
         return errors | _reasons(groups, TableBusyError(f"results changed {MAX_MERGES} times: record them again"))
 
-    def _transact(self, writes: Sequence[GuardedWrite]) -> frozenset[int]:
+    def _transact(self, writes: Sequence[TransactedWrite]) -> frozenset[int]:
         """Make writes in one transaction; return those of which the condition did not hold: then none is made."""
         try:
-            self.store.table.transact(*(each.write for each in writes), attempts=ATTEMPTS)
+            self.store.table.transact(*writes, attempts=ATTEMPTS)
         except ConditionsFailedError as error:
             return error.indexes
         return frozenset()
 
-    def _leave_out(self, group: JobResults, refused: Sequence[GuardedWrite]) -> Errors:
+    def _leave_out(self, group: JobResults, refused: Sequence[TransactedWrite]) -> Errors:
         """Leave out of a group what made a transaction fail, after its items were read again if that helps."""
-        guards, errors = {each.guard for each in refused}, Errors()
-        if "job" in guards:
+        errors, kinds = Errors(), {type(each) for each in refused}
+        if ConditionCheck in kinds:
             errors, group.new = self._drop(group.results), {}
-        elif "fence" in guards:
+        elif Update in kinds:
             stale = StaleTokenError(f"a later controller has stored results of the job {group.job_id!r}")
             errors, group.new = _reasons([group], stale), {}
-        elif refused:
-            group.read_again(self.store.table, [each.pack_id for each in refused])
+        else:
+            group.read_again(self.store.table, [each for each in refused if isinstance(each, Put)])
         return errors
 
     def _drop(self, responses: Sequence[ClassificationResult]) -> Errors:

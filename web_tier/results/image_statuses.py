@@ -3,9 +3,8 @@
 A job may have a million images. So a status takes 17 bytes: ids are packed, and searched by bisection.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 from ulid import ULID
@@ -20,8 +19,6 @@ MIN_RECENT: Final = 1_000
 
 _STATUSES: Final[tuple[Status | None, ...]] = (None, "done", "failed")
 _CODES: Final = {status: code for code, status in enumerate(_STATUSES)}
-_REMOVED: Final = len(_STATUSES)
-
 
 # ULIDs have the digits of Crockford's Base 32, and `int` those up to v.
 _DIGITS: Final = str.maketrans("0123456789ABCDEFGHJKMNPQRSTVWXYZ", "0123456789abcdefghijklmnopqrstuv")
@@ -37,11 +34,11 @@ class ImageStatuses:
     def __init__(self) -> None:
         self._ids, self._codes = bytearray(), bytearray()
         self._recent: dict[bytes, int] = {}
-        self._removed, self._first_recent = 0, _AFTER_ALL
+        self._first_recent = _AFTER_ALL
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._codes) - self._removed + len(self._recent)
+        return len(self._codes) + len(self._recent)
 
     def __contains__(self, image_id: str) -> bool:
         """Return whether the image is known."""
@@ -57,23 +54,15 @@ class ImageStatuses:
     def __setitem__(self, image_id: str, status: Status | None) -> None:
         """Set the status of an image, which may be new."""
         key, code = _key_of(image_id), _CODES[status]
-        if (position := self._position(key)) is None:
-            self._recent[key] = code
-            self._first_recent = min(key, self._first_recent)
-            if len(self._recent) > MIN_RECENT:
-                following = len(self._codes) - self._first_from(self._first_recent)
-                if len(self._recent) > following // 8:
-                    self._pack()
-        else:
-            self._removed -= self._codes[position] == _REMOVED
+        if (position := self._position(key)) is not None:
             self._codes[position] = code
-
-    def remove(self, image_id: str) -> None:
-        """Forget an image; one that is not known changes nothing."""
-        key = _key_of(image_id)
-        if self._recent.pop(key, None) is None and (position := self._position(key)) is not None:
-            self._removed += self._codes[position] != _REMOVED
-            self._codes[position] = _REMOVED
+            return
+        self._recent[key] = code
+        self._first_recent = min(key, self._first_recent)
+        if len(self._recent) > MIN_RECENT:
+            following = len(self._codes) - self._first_from(self._first_recent)
+            if len(self._recent) > following // 8:
+                self._pack()
 
     def count(self, status: Status | None) -> int:
         """Return how many images have this status."""
@@ -81,18 +70,11 @@ class ImageStatuses:
         return self._codes.count(code) + sum(each == code for each in self._recent.values())
 
     def ids(self, status: Status | None) -> Iterator[str]:
-        """Yield the ids of the images with this status, in order; no image may be added or removed meanwhile."""
+        """Yield the ids of the images with this status, in order; no image may be added meanwhile."""
         self._pack()
         code, position = _CODES[status], -1
         while (position := self._codes.find(code, position + 1)) >= 0:
             yield self._id(position)
-
-    def between(self, after: str, until: str | None) -> list[str]:
-        """Return the ids of the images after the id `after`, up to and including `until`; None: up to the last."""
-        self._pack()
-        first = self._first_after(after) if after else 0
-        last = len(self._codes) if until is None else self._first_after(until)
-        return [self._id(each) for each in range(first, last) if self._codes[each] != _REMOVED]
 
     def unanswered(self, position: int, size: int, limit: int) -> list[tuple[int, str, str]]:
         """Return up to `limit` blocks of `size` images with one without a result, in turn from a block's `position`.
@@ -108,17 +90,14 @@ class ImageStatuses:
                 at = starts[-1] + size
         return [(start, self._id(start), self._id(min(start + size, images) - 1)) for start in starts]
 
-    def last(self, number: int) -> str:
-        """Return the id of the image that is `number`th from the end; an empty text if there are fewer images."""
+    def last(self) -> str:
+        """Return the id of the last image; an empty text if there is none."""
         self._pack()
-        kept = (each for each in reversed(range(len(self._codes))) if self._codes[each] != _REMOVED)
-        position = next(islice(kept, number - 1, None), None)
-        return "" if position is None else self._id(position)
+        return self._id(len(self._codes) - 1) if self._codes else ""
 
     def _code(self, key: bytes) -> int | None:
         position = self._position(key)
-        code = self._recent.get(key) if position is None else self._codes[position]
-        return None if code == _REMOVED else code
+        return self._recent.get(key) if position is None else self._codes[position]
 
     def _position(self, key: bytes) -> int | None:
         position = self._first_from(key)
@@ -128,9 +107,6 @@ class ImageStatuses:
     def _first_from(self, key: bytes) -> int:
         return bisect_left(range(len(self._codes)), key, key=self._key)
 
-    def _first_after(self, image_id: str) -> int:
-        return bisect_right(range(len(self._codes)), _key_of(image_id), key=self._key)
-
     def _key(self, position: int) -> bytes:
         return bytes(self._ids[position * ID_BYTES : (position + 1) * ID_BYTES])
 
@@ -138,17 +114,13 @@ class ImageStatuses:
         return str(ULID.from_bytes(self._key(position)))
 
     def _pack(self) -> None:
-        """Move the new images to the packed ones; drop the removed ones if they are many."""
-        is_sparse = self._removed > len(self._codes) // 8
-        if not (self._recent or is_sparse):
-            return
-        # Only what follows the first new image has to move.
-        first = 0 if is_sparse else self._first_from(self._first_recent)
+        """Move the new images to the packed ones: only what follows the first of them has to move."""
+        first = self._first_from(self._first_recent)
         packed = ((self._key(each), self._codes[each]) for each in range(first, len(self._codes)))
-        merged = sorted([*(each for each in packed if each[1] != _REMOVED), *self._recent.items()])
+        merged = sorted([*packed, *self._recent.items()])
         self._ids[first * ID_BYTES :] = b"".join(key for key, _ in merged)
         self._codes[first:] = bytes(code for _, code in merged)
-        self._recent, self._removed, self._first_recent = {}, self._codes.count(_REMOVED), _AFTER_ALL
+        self._recent, self._first_recent = {}, _AFTER_ALL
 
 
 _AFTER_ALL: Final = b"\xff" * (ID_BYTES + 1)

@@ -199,7 +199,7 @@ class JobSnapshot:
 
         Ids are in order only within one web process, so a read beyond the last id may miss some.
         """
-        after = None if everywhere else self.statuses.last(1) or None
+        after = None if everywhere else self.statuses.last() or None
         new = [image for image in self.store.images(self.job_id, after) if image.ref.image_id not in self.statuses]
         for image in new:
             self.statuses[image.ref.image_id] = None

@@ -1,0 +1,262 @@
+"""Packs in the job table: what the store and the writer of results make of any steps, as a plain model has it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, Final, Literal
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from core.ids import ImageRef, image_id_at, new_id, positioned_id
+from core.jobs.figures import JobFigures
+from core.jobs.keys import input_key
+from core.jobs.models import ImageRecord, Job, Resend
+from core.jobs.packs import Pack, pack_in, pack_item, packs_of
+from core.jobs.store import MAX_CHANGES, JobStore
+from core.messages import CANCELLED, ClassificationResult, Failure, RequestedModel, failed
+from services.errors import NotFoundError
+from services.table import TableBusyError
+from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.result_path import ResultPath, done
+
+NOW: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+BAD: Final = Failure(code="bad", message="no image")
+MODEL: Final = RequestedModel(digest="0" * 64, place="s3://models/a", only=f"{64 * '0'} AAAA")
+
+
+def pack_of_images(job_id: str, size: int, position: int = 0) -> list[ImageRecord]:
+    pack_id = positioned_id(job_id, position)
+    refs = [ImageRef(job_id, image_id_at(pack_id, place)) for place in range(size)]
+    return [
+        ImageRecord(ref, f"{place} é/a b.jpg", input_key(ref, ("jpg", "png")[place % 2]), place * 100, NOW)
+        for place, ref in enumerate(refs)
+    ]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A result, by the number of its image."""
+
+    number: int
+    outcome: Literal["done", "failed", "cancelled"]
+    attempt: int
+    receives: int
+
+    def result(self, ref: ImageRef, serial: int) -> ClassificationResult:
+        if self.outcome == "done":
+            result = done(ref, self.receives)
+        else:
+            failure = CANCELLED if self.outcome == "cancelled" else BAD
+            result = failed(ref, failure, worker="", attempts=self.receives).response()
+        return result.model_copy(update={"attempt": self.attempt, "worker": f"{serial}"})
+
+
+Step = list[Answered] | tuple[Literal["resend", "retry", "unretry"], int]
+_answers = st.builds(
+    Answered,
+    st.integers(0, 19),
+    st.sampled_from(("done", "failed", "cancelled")),
+    st.integers(0, 2),
+    st.integers(1, 2),
+)
+_steps: st.SearchStrategy[Step] = st.one_of(
+    st.lists(_answers, min_size=1, max_size=8),
+    st.tuples(st.sampled_from(("resend", "retry", "unretry")), st.integers(0, 19)),
+)
+_places = st.integers(0, 30)
+
+
+class PacksOfAJob(RuleBasedStateMachine):
+    """A job with packs of one to four images, some in the same slot of ids, and what a model expects of it."""
+
+    @initialize(shapes=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2)), min_size=1, max_size=6))
+    def begin(self, shapes: list[tuple[int, int]]) -> None:
+        self.table = MemoryTable()
+        self.table.call = self.call
+        self.store, self.serial = JobStore(self.table), count(1)
+        self.job = Job(new_id(), "job", NOW, keep=True)
+        self.store.create(self.job)
+        self.writer = ResultPath(self.store).results
+        self.packs = [pack_of_images(self.job.job_id, *shape) for shape in shapes]
+        beyond = [ImageRef(self.job.job_id, image_id_at(pack[0].ref.image_id, len(pack))) for pack in self.packs]
+        self.refs = [image.ref for pack in self.packs for image in pack] + beyond
+        self.images = dict[ImageRef, ImageRecord]()
+        self.results = dict[ImageRef, ClassificationResult]()
+        self.resends = dict[ImageRef, Resend]()
+        self.meanwhile = list[Step]()
+
+    def call(self, operation: str, effect: Callable[[], Any]) -> Any:
+        """Another process writes between what a call has read and its write."""
+        if operation in {"TransactWriteItems", "PutItem"} and self.meanwhile:
+            self.run(self.meanwhile.pop())
+        return effect()
+
+    @rule(numbers=st.lists(st.integers(0, 5), min_size=1, unique=True))
+    def accept(self, numbers: list[int]) -> None:
+        images = [image for number in numbers if number < len(self.packs) for image in self.packs[number]]
+        new = [image for image in images if image.ref not in self.images]
+        assert self.store.record_images(images, NOW) == new
+        self.images |= {image.ref: image for image in new}
+
+    @rule(step=_steps, meanwhile=st.lists(_steps, max_size=2))
+    def write(self, step: Step, meanwhile: list[Step]) -> None:
+        self.meanwhile = meanwhile
+        self.run(step)
+        self.meanwhile = []
+
+    def run(self, step: Step) -> None:
+        if isinstance(step, list):
+            self.answer([each.result(self.refs[each.number % len(self.refs)], next(self.serial)) for each in step])
+        elif (ref := self.refs[step[1] % len(self.refs)]) in self.images:
+            if step[0] == "resend":
+                self.resend(ref)
+            else:
+                self.retry(ref, 1 if step[0] == "retry" else -1)
+
+    def answer(self, results: Sequence[ClassificationResult]) -> None:
+        assert self.writer.record_each(results) == {}
+        for each in results:
+            known = self.results.get(each.ref)
+            is_better = known is None or (
+                known.status == "failed" and (each.status == "done" or each.attempt > known.attempt)
+            )
+            if each.ref in self.images and is_better:
+                self.results[each.ref] = each
+
+    def resend(self, ref: ImageRef) -> None:
+        at = NOW + timedelta(seconds=next(self.serial))
+        self.writer.record_resends(self.job.job_id, {ref.image_id: Resend(0, at, at, 60)})
+        known = self.resends.get(ref, Resend(0, at, at, 60, times=0))
+        self.resends[ref] = replace(known, last_at=at, times=known.times + 1)
+
+    def retry(self, ref: ImageRef, more: int) -> None:
+        before = self.store.image(ref)
+        if before.attempt + more < 0:
+            return
+        at = NOW + timedelta(seconds=next(self.serial)) if before.attempt + more else None
+        after = replace(before, attempt=before.attempt + more, retried_at=at)
+        is_replaced = self.store.replace_image(before, after)
+        assert is_replaced == (self.images[ref].attempt == before.attempt)
+        if is_replaced:
+            self.images[ref] = after
+
+    @rule(after=_places, limit=st.integers(1, 5), first=_places, last=_places)
+    def read(self, after: int, limit: int, first: int, last: int) -> None:
+        job_id, ids = self.job.job_id, sorted(ref.image_id for ref in self.refs)
+        start, low, high = (ids[number % len(ids)] for number in (after, first, last))
+        images = self.expected_images()
+        found = list(self.store.images(job_id, start, limit))
+        assert self.shown(found) == [each for each in images if each[0].image_id > start][:limit]
+        results = {ref.image_id: each for ref, each in self.results.items() if low <= ref.image_id <= high}
+        assert lines(self.store.results(job_id, low, high)) == lines(results)
+        assert [(each, found.status) for each, found in self.store.summaries(job_id, low, high)] == sorted(
+            (image_id, each.status) for image_id, each in results.items()
+        )
+
+    def shown(self, images: Iterable[ImageRecord]) -> list[tuple[ImageRef, str, str, int, int]]:
+        return [(each.ref, each.filename, each.key, each.size, each.attempt) for each in images]
+
+    def expected_images(self) -> list[tuple[ImageRef, str, str, int, int]]:
+        return self.shown(sorted(self.images.values(), key=lambda image: image.ref.image_id))
+
+    @invariant()
+    def counts_are_those_of_the_model_and_of_the_items(self) -> None:
+        counts = JobFigures(self.table).counts(self.job.job_id)
+        results = self.results.values()
+        assert (counts.images, counts.done, counts.failed, counts.cancelled) == (
+            len(self.images),
+            sum(each.status == "done" for each in results),
+            sum(each.status == "failed" for each in results),
+            sum(each.error == CANCELLED for each in results),
+        )
+        retried = {ref for ref, each in self.results.items() if each.attempts > 1} | self.resends.keys()
+        assert (counts.system_retried, counts.resends) == (
+            len(retried), sum(each.times for each in self.resends.values())
+        )  # fmt: skip
+
+    @invariant()
+    def whole_reads_are_those_of_the_model(self) -> None:
+        job_id, store = self.job.job_id, self.store
+        assert self.shown(store.images(job_id)) == self.expected_images()
+        assert store.newest_image(job_id) == max((ref.image_id for ref in self.images), default="")
+        answers = store.answers(job_id)
+        by_id = {ref.image_id: each for ref, each in self.results.items()}
+        assert lines({each: found.result for each, found in answers.items() if found.result}) == lines(by_id)
+        assert {each: found.resend for each, found in answers.items() if found.resend} == {
+            ref.image_id: each for ref, each in self.resends.items()
+        }
+        summaries = dict(store.summaries(job_id))
+        assert {each: (found.attempt, found.attempts, found.cancelled) for each, found in summaries.items()} == {
+            image_id: (each.attempt, each.attempts, each.error == CANCELLED) for image_id, each in by_id.items()
+        }
+
+    @invariant()
+    def reads_of_single_images_are_those_of_the_model(self) -> None:
+        store = self.store
+        assert self.shown(store.images_of(self.refs).values()) == self.shown(
+            self.images[ref] for ref in self.refs if ref in self.images
+        )
+        assert store.find_accepted(self.refs) == ({self.job.job_id: self.job}, set(self.images), {})
+        assert store.results_of(self.refs).keys() == self.results.keys()
+        missing = {
+            ref
+            for ref, image in self.images.items()
+            if ref not in self.results
+            or (self.results[ref].status == "failed" and self.results[ref].attempt < image.attempt)
+        }
+        assert {image.ref for image in store.still_missing(self.refs)} == missing
+        found, after = store.missing_after(self.job.job_id, "", 3)
+        while after is not None:
+            page, after = store.missing_after(self.job.job_id, after, 3)
+            found += page
+        assert [image.ref for image in found] == sorted(missing, key=lambda ref: ref.image_id)
+        for ref in self.refs:
+            if ref in self.images:
+                _, image, answer, _ = store.whole_image(ref, lambda _: True)
+                assert (image.ref, store.image(ref).attempt) == (ref, self.images[ref].attempt)
+                assert (answer.result is not None, answer.resend) == (ref in self.results, self.resends.get(ref))
+            else:
+                with pytest.raises(NotFoundError, match="there is no image"):
+                    store.whole_image(ref, lambda _: True)
+
+
+def lines(results: Mapping[str, ClassificationResult]) -> dict[str, tuple[str, int, str]]:
+    """Return which result each image has: the worker's name is another one in each."""
+    return {image_id: (each.status, each.attempt, each.worker) for image_id, each in results.items()}
+
+
+test_any_writes_of_packs_are_those_of_a_plain_model = PacksOfAJob.TestCase
+
+
+def test_a_pack_is_read_as_it_was_written() -> None:
+    images = [
+        replace(image, owner="anna", model=MODEL, attempt=attempt, retried_at=NOW if attempt else None)
+        for image, attempt in zip(pack_of_images(new_id(), 3), (0, 12, 1), strict=True)
+    ]
+    [pack] = packs_of(reversed(images))
+    assert pack_in(pack_item(pack)) == pack
+    assert pack.images() == images
+
+
+def test_images_that_are_not_the_whole_begin_of_a_pack_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not have the places from 0 on"):
+        Pack.of(pack_of_images(new_id(), 3)[1:])
+
+
+def test_a_retry_that_others_always_overtake_ends_with_an_error_that_says_so() -> None:
+    table, job_id = MemoryTable(), new_id()
+    store, images, attempts = JobStore(table), pack_of_images(job_id, 2), count(1)
+    store.record_images(images, NOW)
+
+    def other_first(operation: str, effect: Callable[[], Any]) -> Any:
+        if operation == "PutItem":
+            [key] = (key for key in table.items if key[1].startswith("PACK#"))
+            table.items[key] = {**table.items[key], "attempts": f"1:{next(attempts)}"}
+        return effect()
+
+    table.call = other_first
+    with pytest.raises(TableBusyError, match=f"changed {MAX_CHANGES} times"):
+        store.replace_image(images[0], replace(images[0], attempt=1))
