@@ -1,5 +1,6 @@
 """Figures of jobs in the table: how many images were accepted and answered, and which file has all results."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -7,7 +8,6 @@ from core.jobs.items import (
     ACCEPTED,
     COPIED,
     COUNTED,
-    COUNTED_FIGURES,
     MERGED,
     RUN,
     counts_of,
@@ -22,37 +22,30 @@ NOT_LATER = "attribute_not_exists( #token ) OR #token <= :token"
 """The condition of the fence: no controller with a later token has written the item."""
 
 
-@dataclass(frozen=True, slots=True)
-class CountsChange:
-    """What a transaction adds to the counts of a job; the figures are those of `Counts`.
+def counts_update(
+    job_id: str, token: int, figures: Mapping[str, int], *, answers: int = 0, run: int = 0, at: datetime | None = None
+) -> Update:
+    """Return what a controller with a fencing `token` adds to the counts of a job, if no later one has written.
 
-    Attributes:
+    Args:
+        job_id: the job.
+        token: the fencing token.
+        figures: by their names in `COUNTED_FIGURES`.
         answers: results of workers, in the billing period `run` of the fleet.
+        run: number of that period.
         at: when the status of an image changed; None if none did.
     """
-
-    done: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    system_retried: int = 0
-    resends: int = 0
-    answers: int = 0
-    run: int = 0
-    at: datetime | None = None
-
-    def update(self, job_id: str, token: int) -> Update:
-        """Return the write of a controller with a fencing `token`, which fails if a later one has written."""
-        amounts = {name: amount for name in COUNTED_FIGURES if (amount := getattr(self, name))} | {"revision": 1}
-        if self.answers:
-            amounts[f"{RUN}{self.run}"] = self.answers
-        return Update(
-            counts_partition(job_id),
-            COUNTED,
-            amounts,
-            {"token": token, **stated({"last_at": self.at})},
-            stated({"first_at": self.at}),
-            condition=NOT_LATER,
-        )
+    amounts = {name: amount for name, amount in figures.items() if amount} | {"revision": 1}
+    if answers:
+        amounts[f"{RUN}{run}"] = answers
+    return Update(
+        counts_partition(job_id),
+        COUNTED,
+        amounts,
+        {"token": token, **stated({"last_at": at})},
+        stated({"first_at": at}),
+        condition=NOT_LATER,
+    )
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ class Pack:
         if [place_of(image.ref.image_id) for image in images] != [*range(len(images))]:
             raise ValueError(f"the images of pack {pack_of(first.ref.image_id)!r} do not have the places from 0 on")
         return cls(
-            job_id=first.ref.job_id,
-            pack_id=first.ref.image_id,
+            first.ref.job_id,
+            first.ref.image_id,
             names=tuple(image.filename for image in images),
             sizes=tuple(image.size for image in images),
             extensions=tuple(image.key.rpartition(".")[2] for image in images),
@@ -85,17 +85,9 @@ class Pack:
 
     def _image(self, place: int) -> ImageRecord:
         ref, attempt = ImageRef(self.job_id, image_id_at(self.pack_id, place)), self.attempts.get(place, 0)
-        return ImageRecord(
-            ref,
-            self.names[place],
-            input_key(ref, self.extensions[place]),
-            self.sizes[place],
-            self.accepted_at,
-            self.retried_at if attempt else None,
-            attempt,
-            self.owner,
-            self.model,
-        )
+        name, key, size = self.names[place], input_key(ref, self.extensions[place]), self.sizes[place]
+        retried_at = self.retried_at if attempt else None
+        return ImageRecord(ref, name, key, size, self.accepted_at, retried_at, attempt, self.owner, self.model)
 
 
 def packs_of(images: Iterable[ImageRecord]) -> list[Pack]:
@@ -108,7 +100,7 @@ def packs_of(images: Iterable[ImageRecord]) -> list[Pack]:
 
 def pack_item(pack: Pack) -> Item:
     """Return the item of a pack."""
-    attempts = attempts_as_text(pack.attempts)
+    attempts = " ".join(f"{place}:{attempt}" for place, attempt in sorted(pack.attempts.items()))
     return {
         "pk": partition(pack.job_id),
         "sk": f"{PACK}{pack.pack_id}",
@@ -119,11 +111,6 @@ def pack_item(pack: Pack) -> Item:
         **stated({"owner": pack.owner, "attempts": attempts, "retried_at": pack.retried_at if attempts else None}),
         **requested_model_attributes(pack.model),
     }
-
-
-def attempts_as_text(attempts: Mapping[int, int]) -> str:
-    """Return the attempts of a pack as one attribute; empty without any."""
-    return " ".join(f"{place}:{attempt}" for place, attempt in sorted(attempts.items()))
 
 
 def pack_in(item: Item) -> Pack:

@@ -5,7 +5,7 @@ is written on the condition of the version that was read, and its transaction ad
 items count to the counts of the job. So each image is counted once, also if several write its pack at a time.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, NamedTuple, Self
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Self
 from pydantic import TypeAdapter
 
 from core.ids import ImageRef, image_id_at, pack_of, place_of
-from core.jobs.figures import CountsChange
+from core.jobs.figures import counts_update
 from core.jobs.items import COUNTED_FIGURES, JOBS, RESULT, open_item, partition, stated
 from core.jobs.models import Resend, ResultSummary
 from core.messages import ClassificationResult, Response, Status, is_cancelled
@@ -51,6 +51,7 @@ class PackResults:
 
     Attributes:
         version: how often its item was written.
+        known: what the item had that these come to, if it was read; the first write needs no read.
     """
 
     job_id: str
@@ -58,6 +59,7 @@ class PackResults:
     results: dict[str, ClassificationResult] = field(default_factory=dict)
     resends: dict[str, Resend] = field(default_factory=dict)
     version: int = 0
+    known: "PackResults | None" = None
 
     @classmethod
     def in_item(cls, item: Item) -> Self:
@@ -73,14 +75,13 @@ class PackResults:
             int(item["version"]),
         )
 
-    def item(self) -> Item:
-        """Return the item."""
+    def _item(self, version: int) -> Item:
         results = tuple(self.results.values())
         resends = {place_of(image_id): each for image_id, each in self.resends.items()}
         return {
             "pk": partition(self.job_id),
             "sk": f"{RESULT}{self.pack_id}",
-            "version": self.version,
+            "version": version,
             **stated(
                 {
                     "results": Response(results=results).to_json() if results else "",
@@ -90,20 +91,35 @@ class PackResults:
             ),
         }
 
-    def after(self, known: "PackResults") -> "PackResults":
-        """Return the next version of what is known, with what is new here."""
-        resends = {image_id: each.after(known.resends.get(image_id)) for image_id, each in self.resends.items()}
-        return PackResults(
-            self.job_id, self.pack_id, known.results | self.results, known.resends | resends, known.version + 1
+    def before(self, result: ClassificationResult) -> ClassificationResult | None:
+        """Return the known result of the same image."""
+        return None if self.known is None else self.known.results.get(result.image_id)
+
+    def merge(self, known: "PackResults | None") -> None:
+        """Set what is known; drop the results that are no better."""
+        self.known = known
+        self.results = {each.image_id: each for each in self.results.values() if is_better(each, self.before(each))}
+
+    def change(self) -> tuple[Put, Sequence[int]]:
+        """Return the put of what is known with what is new, and what it adds to the counts, as `figures`."""
+        if (known := self.known) is None:
+            return Put(self._item(version=1), condition=IS_NEW), self.figures()
+        merged = replace(
+            self,
+            results=known.results | self.results,
+            resends=known.resends
+            | {each: resend.after(known.resends.get(each)) for each, resend in self.resends.items()},
         )
+        put = Put(merged._item(known.version + 1), condition="#version = :before", values={"before": known.version})
+        return put, [now - before for now, before in zip(merged.figures(), known.figures(), strict=True)]
 
     def figures(self) -> tuple[int, ...]:
         """Return what the images add to the counts of their job, in the order of `COUNTED_FIGURES`."""
-        results = self.results.values()
-        done = sum(each.status == "done" for each in results)
+        results, resends = self.results.values(), self.resends.values()
+        done = [each.status for each in results].count("done")
         retried = self.resends.keys() | {each.image_id for each in results if each.attempts > 1}
-        resends = sum(each.times for each in self.resends.values())
-        return done, len(results) - done, sum(map(is_cancelled, results)), len(retried), resends
+        cancelled, times = sum(map(is_cancelled, results)), sum(each.times for each in resends)
+        return done, len(results) - done, cancelled, len(retried), times
 
 
 def _state(result: ClassificationResult) -> str:
@@ -131,16 +147,10 @@ def summaries_in(item: Item) -> dict[str, ResultSummary]:
 
 @dataclass
 class JobResults:
-    """New results and resends of images of one job, which are recorded in one transaction.
-
-    Attributes:
-        new: those of each pack, by its id.
-        stored: what the items had that were read; the first write of a pack needs no read.
-    """
+    """New results and resends of images of one job, which are recorded in one transaction."""
 
     job_id: str
-    new: dict[str, PackResults]
-    stored: dict[str, PackResults] = field(default_factory=dict)
+    packs: list[PackResults]
 
     @classmethod
     def of(
@@ -156,25 +166,22 @@ class JobResults:
             pack(each.image_id).results[each.image_id] = each
         for image_id, resend in (resends or {}).items():
             pack(image_id).resends[image_id] = resend
-        return cls(job_id, new)
+        return cls(job_id, list(new.values()))
 
     def parts(self, packs: int = MAX_PACKS) -> list[Self]:
         """Return these in parts of up to so many packs, for one transaction each."""
-        return [replace(self, new=dict(some)) for some in in_batches(list(self.new.items()), packs)]
+        return [replace(self, packs=some) for some in in_batches(self.packs, packs)]
 
     @property
     def results(self) -> list[ClassificationResult]:
         """The new results."""
-        return [each for pack in self.new.values() for each in pack.results.values()]
+        return [each for pack in self.packs for each in pack.results.values()]
 
     @property
-    def refs(self) -> Iterator[ImageRef]:
+    def refs(self) -> list[ImageRef]:
         """The images of which something is new."""
-        return (
-            ImageRef(self.job_id, image_id)
-            for pack in self.new.values()
-            for image_id in (*pack.results, *pack.resends)
-        )
+        images = (image_id for pack in self.packs for image_id in (*pack.results, *pack.resends))
+        return [ImageRef(self.job_id, image_id) for image_id in images]
 
     def writes(self, token: int, run: int, at: datetime) -> list[TransactedWrite]:
         """Return the writes of a controller with a fencing `token`, in the billing period `run`.
@@ -182,23 +189,19 @@ class JobResults:
         A check fails if the job does not exist, the update of its counts if a later controller has written, and the
         put of a pack if another one has written its results.
         """
-        puts, differences = list[TransactedWrite](), list[Iterable[int]]()
-        for new in self.new.values():
-            known = self._known(new.pack_id)
-            after = new.after(known)
-            condition, values = ("#version = :before", {"before": known.version}) if known.version else (IS_NEW, None)
-            puts.append(Put(after.item(), condition=condition, values=values))
-            differences.append(now - before for now, before in zip(after.figures(), known.figures(), strict=True))
-        if any(self._before(each) for each in self.results):  # the file with all results must be written again
-            puts.append(Put(open_item(self.job_id, at)))
+        puts, differences = zip(*(pack.change() for pack in self.packs), strict=True)
         figures = dict(zip(COUNTED_FIGURES, map(sum, zip(*differences, strict=True)), strict=True))
-        change = CountsChange(**figures, answers=len(self.answers()), run=run, at=at if self.changed() else None)
-        exists = ConditionCheck(JOBS, self.job_id, condition="attribute_exists( #pk )")
-        return [exists, change.update(self.job_id, token), *puts]
+        counted = counts_update(
+            self.job_id, token, figures, answers=len(self.answers()), run=run, at=at if self.changed() else None
+        )
+        writes = [ConditionCheck(JOBS, self.job_id, condition="attribute_exists( #pk )"), counted, *puts]
+        if any(pack.before(each) for pack in self.packs for each in pack.results.values()):
+            writes.append(Put(open_item(self.job_id, at)))  # the file with all results must be written again
+        return writes
 
     def changed(self) -> list[ClassificationResult]:
         """Return the results that give their image another status."""
-        found = ((each, self._before(each)) for each in self.results)
+        found = ((each, pack.before(each)) for pack in self.packs for each in pack.results.values())
         return [each for each, before in found if before is None or before.status != each.status]
 
     def answers(self) -> list[ClassificationResult]:
@@ -210,26 +213,13 @@ class JobResults:
 
         The calls are made one after another, since the caller may be a call of the table's pool.
         """
-        keys = [(partition(self.job_id), f"{RESULT}{pack_id}") for pack_id in self.new]
-        if refused is not None:
-            keys = [(str(put.item["pk"]), str(put.item["sk"])) for put in refused]
+        packs = {(partition(self.job_id), f"{RESULT}{pack.pack_id}"): pack for pack in self.packs}
+        keys = list(packs) if refused is None else [(str(put.item["pk"]), str(put.item["sk"])) for put in refused]
         for some in in_batches(keys, READ_BATCH):
-            found = {str(item["sk"]): item for item in table.get_all(some)}
-            for _, sk in some:
-                new = self.new.pop(sk.removeprefix(RESULT))
-                self.stored.pop(new.pack_id, None)
-                if sk in found:
-                    self.stored[new.pack_id] = PackResults.in_item(found[sk])
-                better = [each for each in new.results.values() if is_better(each, self._before(each))]
-                if better or new.resends:
-                    self.new[new.pack_id] = replace(new, results={each.image_id: each for each in better})
-
-    def _known(self, pack_id: str) -> PackResults:
-        return self.stored.get(pack_id) or PackResults(self.job_id, pack_id)
-
-    def _before(self, result: ClassificationResult) -> ClassificationResult | None:
-        known = self.stored.get(pack_of(result.image_id))
-        return None if known is None else known.results.get(result.image_id)
+            found = {str(item["sk"]): PackResults.in_item(item) for item in table.get_all(some)}
+            for key in some:
+                packs[key].merge(found.get(key[1]))
+        self.packs = [each for each in self.packs if each.results or each.resends]
 
 
 def best_by_image(results: Iterable[ClassificationResult]) -> dict[ImageRef, ClassificationResult]:

@@ -107,7 +107,7 @@ def resends_of(store: JobStore, job_id: str) -> dict[str, Resend]:
 def _write(store: JobStore, new: JobResults, at: datetime) -> None:
     for some in new.parts():
         some.read_again(store.table)
-        if some.new:
+        if some.packs:
             store.table.transact(*some.writes(_token(store, new.job_id), run=0, at=at))
 
 

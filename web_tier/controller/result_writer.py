@@ -210,7 +210,7 @@ class ResultWriter:
         """
         errors = Errors()
         for _ in range(MAX_MERGES):
-            if not (groups := [each for each in groups if each.new]):
+            if not (groups := [each for each in groups if each.packs]):
                 return errors
             try:
                 # The number of the period that is open now, which the transaction names.
@@ -243,10 +243,10 @@ class ResultWriter:
         """Leave out of a group what made a transaction fail, after its items were read again if that helps."""
         errors, kinds = Errors(), {type(each) for each in refused}
         if ConditionCheck in kinds:
-            errors, group.new = self._drop(group.results), {}
+            errors, group.packs = self._drop(group.results), []
         elif Update in kinds:
             stale = StaleTokenError(f"a later controller has stored results of the job {group.job_id!r}")
-            errors, group.new = _reasons([group], stale), {}
+            errors, group.packs = _reasons([group], stale), []
         else:
             group.read_again(self.store.table, [each for each in refused if isinstance(each, Put)])
         return errors
@@ -277,7 +277,7 @@ def packed(groups: Iterable[JobResults]) -> list[list[JobResults]]:
     """Return groups of results of different jobs in lists for one transaction each."""
     lists, left = list[list[JobResults]](), 0
     for group in groups:
-        size = 3 + len(group.new)
+        size = 3 + len(group.packs)
         if size > left:
             lists.append([])
             left = MAX_TRANSACTION_ITEMS
@@ -295,9 +295,9 @@ def _apart(groups: Sequence[JobResults], error: Exception) -> list[list[JobResul
         return [[group] for group in groups]
     [group] = groups
     is_refused = code == "ValidationException" or isinstance(error, TransactionTooLargeError)
-    if not is_refused or len(group.new) < 2:
+    if not is_refused or len(group.packs) < 2:
         return []
-    return [[part] for part in group.parts((len(group.new) + 1) // 2)]
+    return [[part] for part in group.parts((len(group.packs) + 1) // 2)]
 
 
 def _reasons(groups: Iterable[JobResults], error: Exception) -> Errors:

@@ -30,7 +30,7 @@ from core.format import (
     plural,
     rate_words,
 )
-from core.jobs.figures import CountsChange, JobFigures
+from core.jobs.figures import JobFigures, counts_update
 from core.jobs.models import MAX_RUNS, Counts
 from tests.conftest import shipped_values
 from tests.support.autoscaler import PRICES, fleet_snapshot
@@ -91,8 +91,8 @@ def counts_after(answers: Iterable[tuple[int, int]]) -> Counts:
     """Return the counts of a job with so many answers in each billing period, added one after another."""
     table = MemoryTable()
     for number, count in answers:
-        change = CountsChange(done=count, answers=count, run=number)
-        table.transact(change.update("job", token=0))
+        change = counts_update("job", 0, {"done": count}, answers=count, run=number)
+        table.transact(change)
     return JobFigures(table).counts("job")
 
 
