@@ -417,14 +417,7 @@ class Table:
         return found, list(left["Keys"]) if left else []
 
     def query(
-        self,
-        pk: str,
-        low: str,
-        high: str,
-        *,
-        limit: int | None = None,
-        page: int = PAGE,
-        newest_first: bool = False,
+        self, pk: str, low: str, high: str, *, limit: int | None = None, page: int = PAGE, newest_first: bool = False
     ) -> Iterator[Item]:
         """Yield the items of `pk` with a sort key from `low` to `high`, both included, read consistently.
 

@@ -26,16 +26,11 @@ MAX_PACKS = 96
 _RESENDS: Final = TypeAdapter(dict[int, Resend])
 
 
-def rank(status: Status, attempt: int) -> tuple[bool, int]:
-    """Return what orders the results of one image: the greatest counts."""
-    return status == "done", attempt
-
-
 def is_better(result: ClassificationResult, known: ClassificationResult | None) -> bool:
     """Return whether a result replaces the one that is known of its image."""
     if known is None:
         return True
-    return known.status != "done" and rank(result.status, result.attempt) > rank(known.status, known.attempt)
+    return known.status == "failed" and (result.status == "done" or result.attempt > known.attempt)
 
 
 class Answer(NamedTuple):

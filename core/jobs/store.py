@@ -63,9 +63,8 @@ carry it. An image is being retried while its failed result has a lower number t
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
 
-from core.ids import FIRST_ID, SLOT_CHARACTERS, ImageRef, first_id_of, pack_of
+from core.ids import FIRST_ID, ImageRef, first_id_of, pack_of
 from core.jobs.items import (
     ACCEPTED,
     CANCELLED,
@@ -335,9 +334,9 @@ class JobStore(JobReader):
 
     def newest_image(self, job_id: str) -> str:
         """Return the id of the job's last image; an empty text if it has none."""
-        items = self.table.query(partition(job_id), PACK, PACK + LAST, page=2, newest_first=True)
-        slots = groupby(items, key=lambda item: str(item["sk"])[: len(PACK) + SLOT_CHARACTERS])
-        return max((image_id for item in next(slots, ("", ()))[1] for image_id in images_in(item)), default="")
+        packs = self.table.query(partition(job_id), PACK, PACK + LAST, limit=1, newest_first=True)
+        newest = next((str(item["sk"]).removeprefix(PACK) for item in packs), LAST)
+        return max((image_id for image_id, _ in self._by_image(PACK, images_in, job_id, newest)), default="")
 
     def missing_after(self, job_id: str, after: str, limit: int = PAGE) -> tuple[list[ImageRecord], str | None]:
         """Return those of the `limit` images after the image id `after` that have no result of their last attempt.

@@ -25,7 +25,7 @@ from core.ids import ImageRef, place_of
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, OpenJob, Resend
-from core.jobs.results import rank
+from core.jobs.results import best_by_image
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, failed
 from core.tracing import new_traceparent, use_traceparent
@@ -91,9 +91,8 @@ class ResultRecovery:
             return recorded
         prediction = self.outputs.prediction(ref)
         found = [each for each in (recorded, prediction and prediction.response()) if each is not None]
-        ranks = {id(each): rank(each.status, each.attempt) for each in found}
-        good = [each for each in found if ranks[id(each)] >= (False, attempt)]
-        return max(good, key=lambda each: ranks[id(each)], default=None)
+        best = best_by_image(found).get(ref)
+        return best if best is not None and (best.status == "done" or best.attempt >= attempt) else None
 
     def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
         """Record the result of the image if there is one by now; else give it a failed result."""

@@ -143,6 +143,12 @@ class PacksOfAJob(RuleBasedStateMachine):
         if is_replaced:
             self.images[ref] = after
 
+    @rule()
+    def receive_results_again(self) -> None:
+        before = dict(self.table.items)
+        self.answer(list(self.results.values()))
+        assert self.table.items == before
+
     @rule(after=_places, limit=st.integers(1, 5), first=_places, last=_places)
     def read(self, after: int, limit: int, first: int, last: int) -> None:
         job_id, ids = self.job.job_id, sorted(ref.image_id for ref in self.refs)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from itertools import count
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, crashed_worker, failed
 from services.lease import Tenure
-from tests.support.jobs import client_error, resends_of, statuses_of
+from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.calls import refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable, cancellation
 from tests.support.memory_aws.ec2 import EPOCH
@@ -67,28 +66,6 @@ def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
     successor.results.record([done(REFS[2]), not_done(REFS[3]), done(ImageRef(JOBS[0], new_id()))])
     assert later.answers == [(4, 1)]
     assert JobFigures(store.table).counts(JOBS[0]).runs == ((1, 5), (4, 1))
-
-
-def resend(attempt: int = 0, minutes: float = 0.0) -> Resend:
-    at = EPOCH + timedelta(minutes=minutes)
-    return Resend(attempt, at, at, waited_seconds=60)
-
-
-def test_resends_add_up_and_an_image_that_the_system_retried_twice_counts_once() -> None:
-    store = stored_jobs()
-    path = ResultPath(store)
-    path.results.record([done(REFS[0], attempts=3), done(REFS[1])])
-    path.results.record_resends(JOBS[0], {REFS[0].image_id: resend(), REFS[2].image_id: resend()})
-    assert (
-        JobFigures(store.table).counts(JOBS[0]).system_retried,
-        JobFigures(store.table).counts(JOBS[0]).resends,
-    ) == (2, 2)
-    ResultPath(store).results.record_resends(JOBS[0], {REFS[2].image_id: resend(1, minutes=5)})
-    assert resends_of(store, JOBS[0])[REFS[2].image_id] == Resend(1, EPOCH, EPOCH + timedelta(minutes=5), 60, times=2)
-    assert (
-        JobFigures(store.table).counts(JOBS[0]).system_retried,
-        JobFigures(store.table).counts(JOBS[0]).resends,
-    ) == (2, 3)
 
 
 def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept(caplog: pytest.LogCaptureFixture) -> None:
@@ -226,20 +203,7 @@ def test_a_controller_that_another_has_followed_records_nothing_of_the_jobs_of_t
     assert statuses_of(store, JOBS[0]) == {REFS[0].image_id: "done"}
     assert statuses_of(store, JOBS[1]) == {other.image_id: "done"}
     with pytest.raises(StaleTokenError):
-        frozen.record_resends(JOBS[0], {REFS[1].image_id: resend()})
-
-
-def test_a_label_stays_and_a_later_failure_replaces_an_earlier_one() -> None:
-    store = stored_jobs()
-    path = ResultPath(store)
-    path.results.record([not_done(REFS[0]), done(REFS[1])])
-    path.results.record([not_done(REFS[0], attempt=2), not_done(REFS[1], attempt=2)])
-    path.results.record(
-        [not_done(REFS[0], attempt=1), done(REFS[1]).model_copy(update={"attempt": 1, "label": "dog"})]
-    )
-    found = store.results(JOBS[0])
-    assert (found[REFS[0].image_id].attempt, found[REFS[1].image_id].label) == (2, "cat")
-    assert figures(store, JOBS[0]) == (1, 1, 40)
+        frozen.record_resends(JOBS[0], {REFS[1].image_id: Resend(0, EPOCH, EPOCH, 60)})
 
 
 def test_a_job_of_which_a_result_changes_is_open_again() -> None:
