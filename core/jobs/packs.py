@@ -68,11 +68,6 @@ class Pack:
         """Return the images in the order of their places."""
         return [self._image(place) for place in range(len(self.names))]
 
-    def image(self, image_id: str) -> ImageRecord | None:
-        """Return one of the images, or None if the pack does not have its place."""
-        place = place_of(image_id)
-        return self._image(place) if place < len(self.names) else None
-
     def with_attempt(self, image: ImageRecord) -> Self:
         """Return the pack with the attempt and the model of one of its images."""
         attempts = {**self.attempts, place_of(image.ref.image_id): image.attempt}

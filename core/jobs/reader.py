@@ -1,6 +1,6 @@
 """Reads of what a job holds: its images, their results, their resends and their true labels."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -9,7 +9,7 @@ from typing import TypeVar
 from core.ids import SLOT_CHARACTERS, ImageRef, pack_of
 from core.jobs.items import JOBS, PACK, RESULT, TRUTH, job_of, partition, truth_of
 from core.jobs.models import ImageRecord, MinScores, ResultSummary, TrueLabel
-from core.jobs.packs import images_in, pack_in
+from core.jobs.packs import images_in
 from core.jobs.results import Answer, answers_in, summaries_in
 from core.messages import ClassificationResult
 from services.table import LAST, PAGE, Item, Table
@@ -30,11 +30,15 @@ class JobReader:
         """Return the partition of the job's items; each read calls it before it reads or returns."""
         return partition(job_id)
 
-    def _items_of(self, kind: str, refs: Iterable[ImageRef]) -> dict[tuple[str, str], Item]:
-        """Return the items of one kind of the packs that images are in, by job and pack."""
+    def _of(
+        self, kind: str, read: Callable[[Item], Mapping[str, _T]], refs: Collection[ImageRef]
+    ) -> dict[ImageRef, _T]:
+        """Return what items of packs have of those of `refs`, each once and of any jobs, that they have."""
         packs = {(ref.job_id, pack_of(ref.image_id)) for ref in refs}
         items = self.table.get_all([(self._partition(job_id), f"{kind}{pack_id}") for job_id, pack_id in packs])
-        return {(str(item["pk"]).partition("#")[2], str(item["sk"]).removeprefix(kind)): item for item in items}
+        jobs = ((str(item["pk"]).partition("#")[2], read(item)) for item in items)
+        found = {ImageRef(job_id, image_id): each for job_id, images in jobs for image_id, each in images.items()}
+        return {ref: found[ref] for ref in refs if ref in found}
 
     def _by_image(
         self,
@@ -54,10 +58,7 @@ class JobReader:
 
     def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
         """Return the records of those of `refs`, each once, that are accepted images."""
-        packs = {key: pack_in(item) for key, item in self._items_of(PACK, refs).items()}
-        found = ((ref, packs.get((ref.job_id, pack_of(ref.image_id)))) for ref in refs)
-        records = (pack.image(ref.image_id) for ref, pack in found if pack is not None)
-        return {record.ref: record for record in records if record is not None}
+        return self._of(PACK, images_in, refs)
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those after the image id `after`."""
@@ -72,9 +73,7 @@ class JobReader:
 
     def answers_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, Answer]:
         """Return what there is of those of `refs`, each once and of any jobs, that have a result or a resend."""
-        packs = {key: answers_in(item) for key, item in self._items_of(RESULT, refs).items()}
-        found = {ref: packs.get((ref.job_id, pack_of(ref.image_id)), {}).get(ref.image_id) for ref in refs}
-        return {ref: answer for ref, answer in found.items() if answer is not None}
+        return self._of(RESULT, answers_in, refs)
 
     def results_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ClassificationResult]:
         """Return the results of those of `refs`, each once and of any jobs, that have one."""

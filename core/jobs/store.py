@@ -394,13 +394,12 @@ class JobStore(JobReader):
         job_id, image_id = before.ref.job_id, before.ref.image_id
         for _ in range(MAX_CHANGES):
             item = self.table.get(partition(job_id), f"{PACK}{pack_of(image_id)}")
-            pack = None if item is None else pack_in(item)
-            image = None if pack is None else pack.image(image_id)
-            if item is None or pack is None or image is None or image.attempt != before.attempt:
+            image = None if item is None else images_in(item).get(image_id)
+            if item is None or image is None or image.attempt != before.attempt:
                 return False
             known = {"before": item["attempts"]} if "attempts" in item else None
             is_as_read = "#attempts = :before" if known else "attribute_not_exists( #attempts )"
-            new = pack_item(pack.with_attempt(after))
+            new = pack_item(pack_in(item).with_attempt(after))
             if self.table.put_if(new, f"attribute_exists( #pk ) AND {is_as_read}", known):
                 return True
         raise TableBusyError(f"the pack of {image_id!r} changed {MAX_CHANGES} times while it was changed: try again")
@@ -437,7 +436,7 @@ class JobStore(JobReader):
             raise no_job(ref.job_id)
         return (
             job_of(job),
-            _existing(ref, None if pack is None else pack_in(pack).image(ref.image_id)),
+            _existing(ref, None if pack is None else images_in(pack).get(ref.image_id)),
             Answer() if results is None else answers_in(results).get(ref.image_id, Answer()),
             None if truth is None else truth_of(truth),
         )

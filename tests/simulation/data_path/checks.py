@@ -15,7 +15,7 @@ from core.jobs.items import PACK, RESULT, partition
 from core.jobs.keys import cancelled_key, output_key
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import Job, JobStatus, Resend
-from core.jobs.packs import pack_in
+from core.jobs.packs import images_in
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Prediction, Response, is_cancelled, is_given_up
@@ -100,7 +100,7 @@ class Checks:
             if ref is None or ref.job_id in self.clients.deleted or self._may_have_expired(ref.job_id):
                 continue
             pack, result = self._item(ref, PACK), self._result(ref)
-            image = None if pack is None else pack_in(pack).image(ref.image_id)
+            image = None if pack is None else images_in(pack).get(ref.image_id)
             is_gone = image is not None and image.key not in self.world.inputs.objects
             if is_gone and (result is None or result.status != "done"):
                 self.deleted_early.append(file.name)
