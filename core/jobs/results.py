@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from core.ids import ImageRef, image_id_at, pack_of, place_of
 from core.jobs.figures import counts_update
-from core.jobs.items import COUNTED_FIGURES, JOBS, RESULT, open_item, partition, stated
+from core.jobs.items import COUNTED_FIGURES, JOBS, RESULT, open_item, partition
 from core.jobs.models import Resend, ResultSummary
 from core.messages import ClassificationResult, Response, Status, is_cancelled
 from services.batches import in_batches
@@ -71,20 +71,14 @@ class PackResults:
         )
 
     def _item(self, version: int) -> Item:
-        results = tuple(self.results.values())
-        resends = {place_of(image_id): each for image_id, each in self.resends.items()}
-        return {
-            "pk": partition(self.job_id),
-            "sk": f"{RESULT}{self.pack_id}",
-            "version": version,
-            **stated(
-                {
-                    "results": Response(results=results).to_json() if results else "",
-                    "states": " ".join(map(_state, results)),
-                    "resent": _RESENDS.dump_json(resends).decode() if resends else "",
-                }
-            ),
-        }
+        pk, sk, results = partition(self.job_id), f"{RESULT}{self.pack_id}", tuple(self.results.values())
+        item: dict[str, str | int] = {"pk": pk, "sk": sk, "version": version}
+        if results:
+            item |= {"results": Response(results=results).to_json(), "states": " ".join(map(_state, results))}
+        if self.resends:
+            resends = {place_of(image_id): each for image_id, each in self.resends.items()}
+            item["resent"] = _RESENDS.dump_json(resends).decode()
+        return item
 
     def before(self, result: ClassificationResult) -> ClassificationResult | None:
         """Return the known result of the same image."""
