@@ -172,7 +172,7 @@ class Checks:
         for key in self.world.inputs.objects:
             job_id, _, name = key.partition("/")
             image_id = name.partition(".")[0]
-            if key != cancelled_key(job_id) and (f"JOB#{job_id}", f"IMAGE#{image_id}") not in items:
+            if key != cancelled_key(job_id) and (f"JOB#{job_id}", f"PACK#{pack_of(image_id)}") not in items:
                 raise BrokenError(f"no item names {key}")
 
     def check_rest(self) -> None:
