@@ -11,8 +11,7 @@ from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
 from app_tier.engines import Batch, LoadedModel, Possible
 from app_tier.task import Task, refuse
-from core.ids import place_of
-from core.jobs.keys import input_key
+from core.jobs.packs import image_key
 from core.label_sets import classes_in
 from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
 from services.clock import CLOCK
@@ -80,7 +79,7 @@ class Classifier:
             worker=self.worker,
             attempts=task.delivery.receives,
             attempt=request.attempt,
-            key=input_key(ref, request.extensions[place_of(ref.image_id)]),
+            key=image_key(request, ref),
             queued_at=task.delivery.queued_at,
             timings=task.timings,
             traceparent=task.traceparent,

@@ -135,6 +135,11 @@ def has_place(item: Item, image_id: str) -> bool:
     return place_of(image_id) <= str(item["sizes"]).count(" ")
 
 
+def image_key(pack: RequestMessage, ref: ImageRef) -> str:
+    """Return the key of an image of a pack, as its result names it."""
+    return input_key(ref, pack.extensions[place_of(ref.image_id)])
+
+
 def member(pack: RequestMessage, data: bytes, place: int) -> bytes:
     """Return the image at a place of a pack with the object `data`."""
     if len(pack.sizes) == 1:

@@ -100,6 +100,9 @@ class _ForgetfulBucket(Bucket):
     def delete(self, key: str) -> None:
         """Do nothing."""
 
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Do nothing."""
+
     def exists(self, key: str) -> bool:
         return True
 
