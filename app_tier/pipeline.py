@@ -185,8 +185,8 @@ class Pipeline:
         if task.delivery.is_suspect and (answer := answered_before(task, self._services.outputs)):
             self._to_respond.enqueue(answer)
             return
-        if self._cancelled.has(task.delivery.request.job_id):
-            self._refuse(task, CANCELLED)
+        # A suspect reads nothing else before its try is stored.
+        if not task.delivery.is_suspect and self._is_cancelled(task):
             return
         admitted = task if task.assigned is not None else self._models.admit(task)
         if admitted is None:
@@ -195,6 +195,12 @@ class Pipeline:
             self._to_isolate.enqueue(admitted)
         elif (fetched := self._read(admitted)) is not None:
             self._to_decode.enqueue(fetched)
+
+    def _is_cancelled(self, task: Task[None]) -> bool:
+        """Return whether the job of an image is cancelled; then the image fails."""
+        if is_cancelled := self._cancelled.has(task.delivery.request.job_id):
+            self._refuse(task, CANCELLED)
+        return is_cancelled
 
     def _read(self, task: Task[None]) -> Task[bytes] | None:
         """Return the task with its image; None if the image is gone since an earlier delivery was answered."""
@@ -238,7 +244,7 @@ class Pipeline:
         if self._is_given_up(task.delivery):
             self._refuse(task, crashed_worker(MAX_TRIES))
             return
-        if (fetched := self._read(task)) is None:
+        if self._is_cancelled(task) or (fetched := self._read(task)) is None:
             return
         decoded = self._decoded(fetched)
         try:

@@ -16,8 +16,10 @@ import pytest
 import requests
 
 from app_tier.bundle import DEMO_BUNDLE
+from app_tier.pipeline import MAX_TRIES
 from app_tier.receiver import MALFORMED_RECEIVES
 from core.images import FORMATS
+from core.jobs.buckets import OutputBucket
 from core.messages import Heartbeat, RequestMessage
 from fleetsight_client.api import UploadResult
 from localcloud.launch import REGION
@@ -301,7 +303,7 @@ def hold_and_drain(deployed: Deployed) -> None:
 
 
 def retry_what_failed(deployed: Deployed, job_id: str) -> None:
-    """Retry the image with a request that was received too often; the other failed one is no longer stored."""
+    """Retry the image that was tried too often; the other failed one is no longer stored."""
     answer = deployed.request("POST", f"/jobs/{job_id}/retry")
     answer.raise_for_status()
     assert (answer.json()["sent"], len(answer.json()["gone"])) == (1, 1), answer.text
@@ -325,8 +327,8 @@ def cancel_and_resume(deployed: Deployed, idle: str) -> None:
 def lose_requests(deployed: Deployed, idle: str) -> str:
     """Remove requests from the queue: one returns as a dead letter, another one must be sent again.
 
-    The third one was received so often that its image fails, and so was a message that is no request. And of an image
-    that is requested still, take the image away. Return the job's id.
+    The third one was tried so often that its image fails, and a message that is no request was received as often. And
+    of an image that is requested still, take the image away. Return the job's id.
     """
     deployed.pause(idle)
     job_id = deployed.api.create_job("lost", keep=True)
@@ -354,6 +356,9 @@ def lose_requests(deployed: Deployed, idle: str) -> str:
         return len(receives) == 2 and min(receives.values()) >= MALFORMED_RECEIVES
 
     wait_until(are_worn_out, "two messages are received often")
+    (ref,) = RequestMessage.from_json(worn_out.body).refs
+    for number in range(MAX_TRIES):
+        OutputBucket(deployed.outputs).add_try(ref, worn_out.id, number)
     old = RequestMessage.from_json(dead.body).model_copy(update={"submitted_at": datetime(2026, 1, 1, tzinfo=UTC)})
     assert deployed.dead_letters.send([OutgoingMessage("dead", old.to_json())]) == []
     deployed.upload(job_id, signs(1, 5))
