@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from core.ids import ImageRef, is_id, place_of
 from core.images import ImageFormat, thumbnail_type
 from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, pack_key, tries_key
-from core.jobs.packs import member
+from core.jobs.pack_objects import member
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
 from services.errors import FleetsightError, MessageError, NotFoundError

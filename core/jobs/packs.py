@@ -2,26 +2,19 @@
 
 A lone image is a pack of one. The id of an image names its pack and its place there, so what has the images of a job
 by their ids reads packs, and the first and the last of them may have further images.
-
-The object of a pack of one image is that image. The object of more is an uncompressed tar (ustar) without padding at
-its end, with members `00.jpg`, `01.png` by place. So the offset of each follows from the sizes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Self
+from typing import Self
 
 from core.ids import ImageRef, image_id_at, pack_of, place_of
 from core.jobs.items import PACK, moment_in, partition, requested_model_attributes, requested_model_in, stated
 from core.jobs.keys import input_key
 from core.jobs.models import ImageRecord
-from core.messages import RequestedModel, RequestMessage
+from core.messages import RequestedModel
 from services.table import Item
-
-_TAR_BLOCK: Final = 512
-"""Bytes of a header; the content of a member is filled up to a multiple of it
-(https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html#tag_20_92_13_06)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +126,3 @@ def images_in(item: Item) -> dict[str, ImageRecord]:
 def has_place(item: Item, image_id: str) -> bool:
     """Return whether the pack of an item has an image."""
     return place_of(image_id) <= str(item["sizes"]).count(" ")
-
-
-def image_key(pack: RequestMessage, ref: ImageRef) -> str:
-    """Return the key of an image of a pack, as its result names it."""
-    return input_key(ref, pack.extensions[place_of(ref.image_id)])
-
-
-def member(pack: RequestMessage, data: bytes, place: int) -> bytes:
-    """Return the image at a place of a pack with the object `data`."""
-    if len(pack.sizes) == 1:
-        return data
-    before = sum(_TAR_BLOCK - size // -_TAR_BLOCK * _TAR_BLOCK for size in pack.sizes[:place])
-    start = before + _TAR_BLOCK
-    return data[start : start + pack.sizes[place]]

@@ -28,7 +28,7 @@ from core.ids import (
     positioned_id,
 )
 from core.jobs.keys import pack_key
-from core.jobs.packs import member
+from core.jobs.pack_objects import member
 from core.messages import (
     MAX_REPORTED_MODELS,
     PLACE_PATTERN,
