@@ -22,7 +22,7 @@ from services.threads import DaemonThread
 
 EVERY_SECONDS = 10.0
 
-UNNAMED_SECONDS = 1.0
+UNNAMED_SECONDS = 0.5
 """How long a message is held before it needs a name, a quarter of its first visibility timeout."""
 
 CHECK_SECONDS = 0.5

@@ -22,7 +22,7 @@ PRIORITY_SHARE = 0.1
 """The share of the messages in flight up to which a group's messages have priority, and all such messages together.
 SQS's fair queues distinguish quiet groups from noisy ones by the same share (`OutgoingMessage.group`)."""
 
-FIRST_SECONDS: Final = 4
+FIRST_SECONDS: Final = 2
 """How long SQS hides a message that no heartbeat has named yet: only this timeout returns it if its worker is killed.
 Named ones return when the instance is gone. A busy worker answers most messages sooner, without an extension."""
 

@@ -88,7 +88,7 @@ def test_what_a_killed_worker_held_is_answered_although_its_timeout_is_an_hour(t
             os.kill(pid, signal.SIGKILL)
         running.wait_for_results(job_id, 3)
         assert running.right(job_id, outcome, truth) == 3
-        # More than two where a busy machine let the first timeout of four seconds end.
+        # More than two where a busy machine let the first timeout of two seconds end.
         assert min(result["attempts"] for result in running.api.results(job_id)) >= 2
 
 
