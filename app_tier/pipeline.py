@@ -34,7 +34,7 @@ RESPONSE_WAIT_SECONDS = 0.02
 JOIN_SECONDS = 2.0
 
 UNRECORDED_RECEIVES: Final = 2
-"""Receives of a message whose tries are not stored: few messages come more often, and each store takes two calls."""
+"""Receives of a message up to which no try is stored: few messages come more often, and a try takes two calls."""
 
 MAX_TRIES: Final = 3
 """Stored tries of a message, which have ended their workers, after which its image fails: at the sixth receive."""
@@ -186,7 +186,7 @@ class Pipeline:
             self._to_respond.enqueue(answer)
             return
         # A suspect reads nothing else before its try is stored.
-        if not task.delivery.is_suspect and self._is_cancelled(task):
+        if not task.delivery.is_suspect and self._refuse_if_cancelled(task):
             return
         admitted = task if task.assigned is not None else self._models.admit(task)
         if admitted is None:
@@ -196,8 +196,8 @@ class Pipeline:
         elif (fetched := self._read(admitted)) is not None:
             self._to_decode.enqueue(fetched)
 
-    def _is_cancelled(self, task: Task[None]) -> bool:
-        """Return whether the job of an image is cancelled; then the image fails."""
+    def _refuse_if_cancelled(self, task: Task[None]) -> bool:
+        """Refuse an image if its job is cancelled; return whether it is."""
         if is_cancelled := self._cancelled.has(task.delivery.request.job_id):
             self._refuse(task, CANCELLED)
         return is_cancelled
@@ -241,10 +241,10 @@ class Pipeline:
                 self._isolated.close()
 
     def _try_alone(self, task: Task[None]) -> None:
-        if self._is_given_up(task.delivery):
+        if not self._begin_try(task.delivery):
             self._refuse(task, crashed_worker(MAX_TRIES))
             return
-        if self._is_cancelled(task) or (fetched := self._read(task)) is None:
+        if self._refuse_if_cancelled(task) or (fetched := self._read(task)) is None:
             return
         decoded = self._decoded(fetched)
         try:
@@ -256,11 +256,11 @@ class Pipeline:
             # It is tried in a batch again: this may last.
             self._recovery.extender.give_back([replace(task.delivery, is_suspect=False)], NO_CHILD_SECONDS)
 
-    def _is_given_up(self, delivery: Delivery) -> bool:
-        """Store that an image is tried, if its message came often; return whether it was tried too often before."""
+    def _begin_try(self, delivery: Delivery) -> bool:
+        """Store that an image is tried, if its message came often; return False if it was tried too often before."""
         if delivery.receives <= UNRECORDED_RECEIVES:
-            return False
-        return self._services.outputs.add_try(delivery.ref, delivery.received.id, delivery.receives) > MAX_TRIES
+            return True
+        return self._services.outputs.add_try(delivery.ref, delivery.received.id, delivery.receives) <= MAX_TRIES
 
     def _store(self, tasks: Tasks[Prediction]) -> None:
         (task,) = tasks

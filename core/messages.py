@@ -140,7 +140,7 @@ class RequestedModel(WireModel):
 
 
 class RequestMessage(_PackMessage):
-    """The request to classify images of a pack, whose object is in the input bucket.
+    """The request to classify images of a pack; the object of the pack is in the input bucket.
 
     Attributes:
         extensions: of the images of the pack, by place.

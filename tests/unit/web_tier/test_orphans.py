@@ -205,7 +205,7 @@ class Site:
 
 
 STRIDE_SECONDS = 3 * 3_600.0
-LONGEST_STAY = MARK_LIFETIME + timedelta(hours=6)
+MAX_STAY = MARK_LIFETIME + timedelta(hours=6)
 """An object goes with the second sweep after it was put, that of a job which was never created with the fourth."""
 
 WAYS: tuple[Way, ...] = ("plain", "keyed", "single", "forms")
@@ -225,7 +225,7 @@ def test_row_69_wherever_a_web_process_dies_no_object_without_an_image_stays(way
             with site.process() as again:
                 again.upload(way, job)
             assert len(site.images()) == 2 or way != "keyed"
-        site.wait(LONGEST_STAY)
+        site.wait(MAX_STAY)
         site.check_clean()
         if not process.is_dead:
             break
@@ -247,7 +247,7 @@ def test_a_process_that_stood_still_at_any_call_accepts_no_image_without_an_obje
             process.upload(way, job)
         assert len(site.images()) == 2 or time > MAX_PUT_AGE
         assert {image.key for image in site.images()} <= set(site.bucket.objects)
-        site.wait(LONGEST_STAY)
+        site.wait(MAX_STAY)
         site.check_clean()
         if process.calls < at:
             return
@@ -260,7 +260,7 @@ def test_images_that_were_put_before_a_sweep_are_refused_and_later_ones_are_not(
     with site.process() as process:
         results = process.ingest.put_objects(job, files)
         records = [each for each in results if isinstance(each, ImageRecord)]
-        site.wait(LONGEST_STAY)
+        site.wait(MAX_STAY)
         assert not site.bucket.objects
         with pytest.raises(TableBusyError):
             process.ingest.check_age(records[0].accepted_at)
@@ -269,9 +269,9 @@ def test_images_that_were_put_before_a_sweep_are_refused_and_later_ones_are_not(
         assert site.store.status(job.job_id).accepted == 0
         later = process.ingest.ingest(job, files)
         # What is recorded already is not refused, however old it is.
-        site.wait(LONGEST_STAY)
+        site.wait(MAX_STAY)
         site.put_stray(job)
-        site.wait(LONGEST_STAY)
+        site.wait(MAX_STAY)
         process.ingest.complete([each for each in later if isinstance(each, ImageRecord)], job.group)
     assert site.store.status(job.job_id).accepted == 1
     site.check_clean()
@@ -361,7 +361,7 @@ def test_a_repeat_that_comes_after_the_sweep_is_refused_and_says_why() -> None:
     with site.process("TransactWriteItems") as process:
         process.upload("keyed", job)
     assert (len(site.bucket.objects), site.images()) == (2, [])
-    site.wait(LONGEST_STAY)
+    site.wait(MAX_STAY)
     with site.process() as process, pytest.raises(ReusedKeyError, match="are deleted; use a new key"):
         process.upload("keyed", job)
     site.check_clean()
@@ -392,7 +392,7 @@ def test_nothing_is_deleted_while_a_source_is_listed() -> None:
     assert key in site.bucket.objects
     ListingStore(site.store).end(job.job_id)
     site.put_stray(job)
-    site.wait(LONGEST_STAY)
+    site.wait(MAX_STAY)
     site.check_clean()
 
 
@@ -442,7 +442,7 @@ def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
         if keep or not is_classified:
             assert {image.key: site.bucket.objects[image.key] for image in site.images()} == sent
             assert [image.size for image in site.images()] == [len(sent[image.key]) for image in site.images()]
-        site.wait(LONGEST_STAY)
+        site.wait(MAX_STAY)
         assert sorted(site.bucket.objects) == (sorted(sent) if keep or not is_classified else [])
 
 
@@ -456,7 +456,7 @@ def test_forms_that_are_not_committed_or_whose_job_is_deleted_leave_nothing() ->
             if is_deleted:
                 DeletedJobs(site.table).delete(job)
             site.send(offer, 1)
-            site.wait(LONGEST_STAY)
+            site.wait(MAX_STAY)
             assert site.bucket.objects == {}
             assert not site.marks.find_all() or not is_deleted
 
@@ -471,7 +471,7 @@ def test_a_commit_within_a_day_accepts_what_was_sent_and_a_later_one_finds_nothi
         assert accepted(process.direct.commit(job, offer.upload_id)) == [True, False]
         site.send(offer, 1)
         assert form_key(offer.images[1].ref, "jpg") in site.bucket.objects
-        site.wait(LONGEST_STAY)
+        site.wait(MAX_STAY)
         assert accepted(process.direct.commit(job, offer.upload_id)) == [True, False]
     site.check_clean()
     assert len(site.images()) == 1
