@@ -92,6 +92,10 @@ class NetworkEndedError(SandboxError):
     """Raised when a child ended at a picture, did not answer in time, or failed."""
 
 
+class NoNetworkError(SandboxError):
+    """Raised when no child can be started, or it ends at the grey picture; no image is at fault."""
+
+
 class ChildEngine:
     """An engine that runs a bundle's network in a child of `zygote`, with so many threads.
 
@@ -154,13 +158,10 @@ class IsolatedNetworks:
 
         Raises:
             CrashedError: `CHILDREN` in a row ended at the image.
-            PoolUnavailableError: no child can be started, or it ends at the grey picture; no image is at fault.
+            NoNetworkError: as `prepare`.
         """
         for left in reversed(range(CHILDREN)):
-            try:
-                model = self.ready(task.model.bundle)
-            except NetworkEndedError as error:
-                raise PoolUnavailableError(f"no process for a network: {error}") from error
+            model = self.prepare(task.model.bundle)
             try:
                 return classifier.classify([replace(task, assigned=model)])[0]
             except NetworkEndedError as error:
@@ -168,6 +169,17 @@ class IsolatedNetworks:
                 more = {"image_id": task.delivery.ref.image_id, "left": left, "error": str(error)}
                 _log.warning("an image ended the process of a network", extra=more)
         raise CrashedError
+
+    def prepare(self, bundle: Bundle) -> LoadedModel:
+        """Return the bundle as `ready` does, before an image needs it.
+
+        Raises:
+            NoNetworkError: there is no child with it.
+        """
+        try:
+            return self.ready(bundle)
+        except (NetworkEndedError, PoolUnavailableError) as error:
+            raise NoNetworkError(f"no process for a network: {error}") from error
 
     def ready(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with an engine in a child that has answered a grey picture.

@@ -12,7 +12,7 @@ from app_tier.classify import Classifier, check_engine
 from app_tier.decode import Decoder, Pixels, decode
 from app_tier.engines import LoadedModel
 from app_tier.models import LoadedModels
-from app_tier.network_process import IsolatedNetworks
+from app_tier.network_process import IsolatedNetworks, NoNetworkError
 from app_tier.recovery import At, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.stages import Channel, Stage, StageThreads, Tasks
@@ -21,7 +21,7 @@ from app_tier.task import Delivery, Task, refuse
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, Prediction, crashed_worker
-from core.sandbox.process import CrashedError, PoolUnavailableError
+from core.sandbox.process import CrashedError
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
@@ -185,8 +185,8 @@ class Pipeline:
         if task.delivery.is_suspect and (answer := answered_before(task, self._services.outputs)):
             self._to_respond.enqueue(answer)
             return
-        # A suspect reads nothing else before its try is stored.
-        if not task.delivery.is_suspect and self._refuse_if_cancelled(task):
+        if self._cancelled.has(task.delivery.request.job_id):
+            self._refuse(task, CANCELLED)
             return
         admitted = task if task.assigned is not None else self._models.admit(task)
         if admitted is None:
@@ -195,12 +195,6 @@ class Pipeline:
             self._to_isolate.enqueue(admitted)
         elif (fetched := self._read(admitted)) is not None:
             self._to_decode.enqueue(fetched)
-
-    def _refuse_if_cancelled(self, task: Task[None]) -> bool:
-        """Refuse an image if its job is cancelled; return whether it is."""
-        if is_cancelled := self._cancelled.has(task.delivery.request.job_id):
-            self._refuse(task, CANCELLED)
-        return is_cancelled
 
     def _read(self, task: Task[None]) -> Task[bytes] | None:
         """Return the task with its image; None if the image is gone since an earlier delivery was answered."""
@@ -236,25 +230,28 @@ class Pipeline:
         (task,) = tasks
         try:
             self._try_alone(task)
+        except NoNetworkError as error:
+            _log.error("an image cannot be classified alone", extra={"error": str(error)})
+            # It is tried in a batch again: this may last.
+            self._recovery.extender.give_back([replace(task.delivery, is_suspect=False)], NO_CHILD_SECONDS)
         finally:
             if not self._to_isolate:
                 self._isolated.close()
 
     def _try_alone(self, task: Task[None]) -> None:
+        if (fetched := self._read(task)) is None:
+            return
+        # A try begins when nothing is left to do but what the image itself may end. The shorter it is, the fewer
+        # workers end in it for another reason.
+        self._isolated.prepare(task.model.bundle)
         if not self._begin_try(task.delivery):
             self._refuse(task, crashed_worker(MAX_TRIES))
-            return
-        if self._refuse_if_cancelled(task) or (fetched := self._read(task)) is None:
             return
         decoded = self._decoded(fetched)
         try:
             self._to_store.enqueue(self._isolated.classify(decoded, self._classifier))
         except CrashedError:
             self._refuse(task, CRASHED_ALONE)
-        except PoolUnavailableError as error:
-            _log.error("an image cannot be classified alone", extra={"error": str(error)})
-            # It is tried in a batch again: this may last.
-            self._recovery.extender.give_back([replace(task.delivery, is_suspect=False)], NO_CHILD_SECONDS)
 
     def _begin_try(self, delivery: Delivery) -> bool:
         """Store that an image is tried, if its message came often; return False if it was tried too often before."""

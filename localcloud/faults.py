@@ -63,13 +63,13 @@ class CallFaults:
                 self._matched.clear()
                 self._chosen.clear()
 
-    def choose(self, service: str, operation: str, tier: str | None, bucket: str = "") -> FaultRule | None:
+    def choose(self, service: str, operation: str, tier: str | None) -> FaultRule | None:
         """Return the first rule that matches a call and chooses it, or None."""
         with self._lock:
             elapsed = self._clock() - self._since
             for index, rule in enumerate(self._rules):
                 is_used_up = rule.calls is not None and self._chosen[index] >= rule.calls
-                if not is_used_up and rule.matches(service, operation, bucket, tier, elapsed):
+                if not is_used_up and rule.matches(service, operation, tier, elapsed):
                     number = self._matched[index]
                     self._matched[index] += 1
                     draw = Random(f"{self._seed} {index} {number}").random()  # noqa: S311 # nosec B311 # not a secret
@@ -126,8 +126,7 @@ class FaultyCalls:
 
     def _rule_of(self, service: str, environ: dict[str, Any]) -> FaultRule | None:
         tier = _TIER.search(environ.get("HTTP_USER_AGENT", ""))
-        bucket = environ["PATH_INFO"].split("/")[1] if service == "s3" else ""
-        return self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None, bucket)
+        return self._faults.choose(service, operation_of(service, environ), tier[1] if tier else None)
 
 
 def processes_of(port: int, server_port: int) -> list[int]:

@@ -65,7 +65,6 @@ class FaultRule(BaseModel):
     kind: FaultKind
     service: str | None = None
     operation: str | None = None
-    bucket: str | None = None
     tier: Literal["web", "controller", "worker"] | None = None
     share: Share = 1.0
     calls: int | None = Field(default=None, ge=1)
@@ -79,12 +78,11 @@ class FaultRule(BaseModel):
             raise ValueError(f"until_seconds ({self.until_seconds:g}) must be above from_seconds")
         return self
 
-    def matches(self, service: str, operation: str, bucket: str, tier: str | None, elapsed: float) -> bool:
+    def matches(self, service: str, operation: str, tier: str | None, elapsed: float) -> bool:
         """Return True if this rule can affect a call, `elapsed` seconds after the switch was set."""
         return (
             self.service in {None, service}
             and self.operation in {None, operation}
-            and self.bucket in {None, bucket}
             and self.tier in {None, tier}
             and self.from_seconds <= elapsed
             and (self.until_seconds is None or elapsed < self.until_seconds)

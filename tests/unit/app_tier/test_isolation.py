@@ -404,6 +404,25 @@ def test_an_image_that_ends_whole_workers_fails_alone_and_at_its_sixth_receive(s
     assert fleet.deaths["green"] <= len(poison) * (UNRECORDED_RECEIVES + MAX_TRIES)
 
 
+@pytest.mark.parametrize(("owner", "step"), [(InputBucket, "requested"), (FleetWorker, "_child")])
+def test_a_worker_that_ends_before_it_tries_an_image_is_no_evidence_against_it(
+    owner: type, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may end while it reads the image, or while a child starts."""
+    fleet, do = Fleet(0), getattr(owner, step)
+
+    def killed(*arguments: object) -> object:
+        if fleet.deaths["killed"] == 2 * MAX_TRIES:
+            return do(*arguments)
+        fleet.deaths["killed"] += 1
+        raise Crash
+
+    monkeypatch.setattr(owner, step, killed)
+    (image,) = fleet.submit(None, count=UNRECORDED_RECEIVES)
+    fleet.run()
+    assert (fleet.results[image].status, fleet.deaths["killed"]) == ("done", 2 * MAX_TRIES)
+
+
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])
 def test_an_image_that_may_have_ended_a_worker_stays_alone_when_it_is_given_back(fifo: bool) -> None:
     fleet = Fleet(0, fifo=fifo, drains=[1, 5, 9])
