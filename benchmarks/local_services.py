@@ -10,6 +10,7 @@ from core.ids import ImageRef, new_id
 from core.images import FORMATS
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
+from core.jobs.requests import request_images
 from core.messages import ClassificationResult, Response, parse_worker_message
 from core.provision import provision
 from localcloud.clients import ControlClient
@@ -57,7 +58,7 @@ class LocalServices:
         now, jpeg = datetime.now(UTC), FORMATS["JPEG"]
         image = ImageRecord.of(Job(new_id(), "", now), new_id(), "photo.jpg", jpeg, len(photo), now)
         self.inputs.put(image.ref, jpeg, photo, is_kept=True)
-        if self.requests.send([image.request(now, "")]):
+        if request_images(self.requests, [image], now, ""):
             raise RuntimeError("the local cloud refused a request")
         return image.ref
 

@@ -143,8 +143,8 @@ class RequestMessage(_PackMessage):
     """The request to classify images of a pack; the object of the pack is in the input bucket.
 
     Attributes:
-        extensions: of the images of the pack, by place.
-        sizes: of all these images, in bytes.
+        extension: of the object of the pack, which is the image itself in a pack of one.
+        sizes: of all images of the pack, in bytes, by place.
         positions: places of the images to classify; None for all.
         attempt: 0 for the first request of an image; each retry by its user has the next number.
         suspect: whether one of the images may have ended a worker, as far as those knew that gave it back.
@@ -153,8 +153,8 @@ class RequestMessage(_PackMessage):
         traceparent: of the web tier's request that it follows from, or of the controller's repair.
     """
 
-    extensions: tuple[Extension, ...] = Field(min_length=1, max_length=PLACES)
-    sizes: tuple[Size, ...]
+    extension: Extension
+    sizes: tuple[Size, ...] = Field(min_length=1, max_length=PLACES)
     positions: Places | None = None
     submitted_at: AwareDatetime
     attempt: int = Field(default=0, ge=0)
@@ -164,22 +164,20 @@ class RequestMessage(_PackMessage):
     traceparent: Traceparent = None
 
     @model_validator(mode="after")
-    def _each_place_has_an_extension_and_a_size(self) -> Self:
-        if len(self.sizes) != len(self.extensions):
-            raise ValueError("a pack has as many sizes as extensions")
-        if self.places[-1] >= len(self.extensions):
-            raise ValueError(f"a pack of {len(self.extensions)} images has no place {self.places[-1]}")
+    def _the_pack_has_each_place(self) -> Self:
+        if self.places[-1] >= len(self.sizes):
+            raise ValueError(f"a pack of {len(self.sizes)} images has no place {self.places[-1]}")
         return self
 
     def asking_for(self, places: Sequence[int]) -> Self:
         """Return the request for the images at these places."""
-        is_whole = len(places) == len(self.extensions)
+        is_whole = len(places) == len(self.sizes)
         return self.model_copy(update={"positions": None if is_whole else tuple(places)})
 
     @property
     def places(self) -> Sequence[int]:
         """The places of the images to classify."""
-        return range(len(self.extensions)) if self.positions is None else self.positions
+        return range(len(self.sizes)) if self.positions is None else self.positions
 
     @property
     def refs(self) -> list[ImageRef]:
@@ -270,9 +268,14 @@ class ClassificationResult(WireModel):
 
 
 class Response(WireModel):
-    """The results of images of one pack, in the response queue and in the job table."""
+    """The results of images of one pack, in the response queue and in the job table.
+
+    Attributes:
+        images: number of images of the pack, also of those that have no result here.
+    """
 
     version: Literal[2] = 2
+    images: int = Field(default=1, ge=1, le=PLACES)
     results: Annotated[tuple[ClassificationResult, ...], Field(min_length=1)]
 
 

@@ -91,8 +91,8 @@ class InputBucket(_JobBucket):
 
     def requested(self, request: RequestMessage, ref: ImageRef, max_bytes: int) -> bytes:
         """Return an image of a requested pack; it raises what `original` raises, about the object of the pack."""
-        data = self._bucket.get(pack_key(request.job_id, request.pack_id, request.extensions), max_bytes)
-        return member(request, data, place_of(ref.image_id))
+        data = self._bucket.get(pack_key(request.job_id, request.pack_id, request.extension), max_bytes)
+        return member(request.sizes, data, place_of(ref.image_id))
 
     def has_original(self, image: "ImageRecord") -> bool:
         """Return whether an image is stored."""

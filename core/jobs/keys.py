@@ -5,8 +5,6 @@ neighbours in the order of keys, where S3 takes 3,500 puts/s until it has split 
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html).
 """
 
-from collections.abc import Sequence
-
 from core.ids import ImageRef
 
 
@@ -15,9 +13,9 @@ def input_key(ref: ImageRef, extension: str) -> str:
     return f"{ref.job_id}/{ref.image_id}.{extension}"
 
 
-def pack_key(job_id: str, pack_id: str, extensions: Sequence[str]) -> str:
+def pack_key(job_id: str, pack_id: str, extension: str) -> str:
     """Return the key of the object of a pack in the input bucket: of one image, that of this image."""
-    return input_key(ImageRef(job_id, pack_id), extensions[0] if len(extensions) == 1 else "tar")
+    return input_key(ImageRef(job_id, pack_id), extension)
 
 
 def form_key(ref: ImageRef, extension: str) -> str:
@@ -26,8 +24,13 @@ def form_key(ref: ImageRef, extension: str) -> str:
 
 
 def output_key(ref: ImageRef) -> str:
-    """Return the key of an image's prediction in the output bucket."""
+    """Return the key of the prediction of an image that is a pack of its own in the output bucket."""
     return f"{ref.job_id}/{ref.image_id}.json"
+
+
+def outputs_key(job_id: str, pack_id: str) -> str:
+    """Return the key of the predictions of a pack of several images in the output bucket."""
+    return f"{job_id}/{pack_id}.jsonl"
 
 
 def tries_key(ref: ImageRef) -> str:

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final, Literal, Self
 
-from core.ids import ImageRef
+from core.ids import ImageRef, pack_of, place_of
 from core.images import FORMATS, ImageFormat
-from core.jobs.keys import input_key
-from core.messages import RequestedModel, RequestMessage, Status
+from core.jobs.keys import pack_key
+from core.jobs.pack_objects import TAR
+from core.messages import RequestedModel, Status
 from core.model_catalog import JobModel
-from core.tracing import current_traceparent, new_traceparent
-from services.sqs import OutgoingMessage
+from core.tracing import current_traceparent
 
 JobState = Literal["empty", "running", "finished", "cancelled"]
 
@@ -147,8 +147,8 @@ class ImageRecord:
 
     Attributes:
         filename: its owner's name for it, only for display.
-        key: its key in the input bucket, if it is still stored.
-        size: in bytes.
+        extension: of its format, without the dot.
+        sizes: of all images of its pack, in bytes, by place.
         retried_at: when it was last retried after a failure; for display, not for comparison.
         attempt: number of the last request: 0 for the first one, one more for each retry.
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
@@ -158,8 +158,8 @@ class ImageRecord:
 
     ref: ImageRef
     filename: str
-    key: str
-    size: int
+    extension: str
+    sizes: tuple[int, ...]
     accepted_at: datetime
     retried_at: datetime | None = None
     attempt: int = 0
@@ -172,38 +172,38 @@ class ImageRecord:
         cls, job: Job, image_id: str, filename: str, format_: ImageFormat, size: int, accepted_at: datetime
     ) -> Self:
         """Return the record of an image that a job gets."""
-        ref = ImageRef(job.job_id, image_id)
-        key = input_key(ref, format_.extension)
-        return cls(ref, filename, key, size, accepted_at, owner=job.owner, model=job.requested_model)
+        ref, extension = ImageRef(job.job_id, image_id), format_.extension
+        return cls(ref, filename, extension, (size,), accepted_at, owner=job.owner, model=job.requested_model)
 
     @property
-    def extension(self) -> str:
-        """The extension of its key, without the dot."""
-        return self.key.rpartition(".")[2]
+    def pack_id(self) -> str:
+        """The id of its pack."""
+        return pack_of(self.ref.image_id)
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return self.sizes[place_of(self.ref.image_id)]
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether it is a pack of its own."""
+        return len(self.sizes) == 1
+
+    @property
+    def object_extension(self) -> str:
+        """The extension of the object of its pack."""
+        return self.extension if self.is_lone else TAR
+
+    @property
+    def key(self) -> str:
+        """The key of the object of its pack in the input bucket, if that is still stored."""
+        return pack_key(self.ref.job_id, self.pack_id, self.object_extension)
 
     @property
     def content_type(self) -> str:
         """The media type of its format."""
         return _TYPE_OF[self.extension]
-
-    def request(self, submitted_at: datetime, group: str) -> OutgoingMessage:
-        """Return the message that requests the result of its last attempt; its id is the image's.
-
-        Users share the fleet fairly: the message group is `group`, that of its job. If it is empty, it is the user,
-        or the job if the user is unknown.
-        """
-        traceparent = self.traceparent or current_traceparent() or new_traceparent()
-        message = RequestMessage(
-            job_id=self.ref.job_id,
-            pack_id=self.ref.image_id,
-            extensions=(self.extension,),
-            sizes=(self.size,),
-            submitted_at=submitted_at,
-            attempt=self.attempt,
-            model=self.model,
-            traceparent=traceparent,
-        )
-        return OutgoingMessage(self.ref.image_id, message.to_json(), group or self.owner or self.ref.job_id)
 
 
 @dataclass(frozen=True, slots=True)

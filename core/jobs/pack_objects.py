@@ -1,29 +1,30 @@
 """The object of a pack in the input bucket. A worker knows it before it imports botocore.
 
-The object of a pack of one image is that image. The object of more is an uncompressed tar (ustar) without padding at
-its end, with members `00.jpg`, `01.png` by place. So the offset of each follows from the sizes.
+The object of a pack of one image is that image. The object of more is an uncompressed tar (ustar) with members
+`00.jpg`, `01.png` by place, so the offset of each follows from the sizes.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from core.ids import ImageRef, place_of
-from core.jobs.keys import input_key
-from core.messages import RequestMessage
+TAR: Final = "tar"
+"""The extension of the object of a pack of several images."""
 
-_TAR_BLOCK: Final = 512
+TAR_BLOCK: Final = 512
 """Bytes of a header; the content of a member is filled up to a multiple of it
 (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html#tag_20_92_13_06)."""
 
 
-def image_key(pack: RequestMessage, ref: ImageRef) -> str:
-    """Return the key of an image of a pack, as its result names it."""
-    return input_key(ref, pack.extensions[place_of(ref.image_id)])
+def member_start(sizes: Sequence[int], place: int) -> int:
+    """Return where the image at a place begins in the object of a pack of images of these sizes."""
+    if len(sizes) == 1:
+        return 0
+    return TAR_BLOCK + sum(TAR_BLOCK + size + -size % TAR_BLOCK for size in sizes[:place])
 
 
-def member(pack: RequestMessage, data: bytes, place: int) -> bytes:
-    """Return the image at a place of a pack with the object `data`."""
-    if len(pack.sizes) == 1:
+def member(sizes: Sequence[int], data: bytes, place: int) -> bytes:
+    """Return the image at a place of a pack of images of these sizes with the object `data`."""
+    if len(sizes) == 1:
         return data
-    before = sum(_TAR_BLOCK - size // -_TAR_BLOCK * _TAR_BLOCK for size in pack.sizes[:place])
-    start = before + _TAR_BLOCK
-    return data[start : start + pack.sizes[place]]
+    start = member_start(sizes, place)
+    return data[start : start + sizes[place]]

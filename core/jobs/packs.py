@@ -7,12 +7,13 @@ by their ids reads packs, and the first and the last of them may have further im
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from tarfile import USTAR_FORMAT, TarInfo
 from typing import Self
 
 from core.ids import ImageRef, image_id_at, pack_of, place_of
 from core.jobs.items import PACK, moment_in, partition, requested_model_attributes, requested_model_in, stated
-from core.jobs.keys import input_key
 from core.jobs.models import ImageRecord
+from core.jobs.pack_objects import TAR_BLOCK
 from core.messages import RequestedModel
 from services.table import Item
 
@@ -49,7 +50,7 @@ class Pack:
             first.ref.image_id,
             names=tuple(image.filename for image in images),
             sizes=tuple(image.size for image in images),
-            extensions=tuple(image.key.rpartition(".")[2] for image in images),
+            extensions=tuple(image.extension for image in images),
             accepted_at=first.accepted_at,
             owner=first.owner,
             model=first.model,
@@ -73,9 +74,10 @@ class Pack:
 
     def _image(self, place: int) -> ImageRecord:
         ref, attempt = ImageRef(self.job_id, image_id_at(self.pack_id, place)), self.attempts.get(place, 0)
-        name, key, size = self.names[place], input_key(ref, self.extensions[place]), self.sizes[place]
-        retried_at = self.retried_at if attempt else None
-        return ImageRecord(ref, name, key, size, self.accepted_at, retried_at, attempt, self.owner, self.model)
+        name, extension, retried_at = self.names[place], self.extensions[place], self.retried_at if attempt else None
+        return ImageRecord(
+            ref, name, extension, self.sizes, self.accepted_at, retried_at, attempt, self.owner, self.model
+        )
 
 
 def packs_of(images: Iterable[ImageRecord]) -> list[Pack]:
@@ -126,3 +128,21 @@ def images_in(item: Item) -> dict[str, ImageRecord]:
 def has_place(item: Item, image_id: str) -> bool:
     """Return whether the pack of an item has an image."""
     return place_of(image_id) <= str(item["sizes"]).count(" ")
+
+
+def pack_object(images: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the object of a pack of images, each with its extension; the same images give the same bytes."""
+    if len(images) == 1:
+        return images[0][1]
+    members = (
+        part
+        for place, (extension, data) in enumerate(images)
+        for part in (_header(f"{place:02}.{extension}", len(data)), data, bytes(-len(data) % TAR_BLOCK))
+    )
+    return b"".join((*members, bytes(2 * TAR_BLOCK)))
+
+
+def _header(name: str, size: int) -> bytes:
+    info = TarInfo(name)
+    info.size = size
+    return info.tobuf(USTAR_FORMAT)

@@ -9,7 +9,6 @@ from typing import Self
 
 from core.ids import ImageRef
 from core.jobs.items import job_model_attributes, job_model_in, partition
-from core.jobs.keys import input_key
 from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
 from services.table import EXPIRES_AT, IS_NEW, Item, Table
@@ -115,12 +114,11 @@ class FirstUpload:
         images = dict[int, ImageRecord]()
         # A later release may add values at the end.
         for index, pack_id, filename, size, extension, at, *_ in json.loads(str(item["images"])):
-            ref = ImageRef(job.job_id, pack_id)
             images[index] = ImageRecord(
-                ref,
+                ImageRef(job.job_id, pack_id),
                 filename,
-                input_key(ref, extension),
-                size,
+                extension,
+                (size,),
                 datetime.fromisoformat(at),
                 owner=job.owner,
                 model=job.requested_model,

@@ -46,7 +46,6 @@ from playwright.sync_api import (
 )
 
 from core.ids import ImageRef, new_id
-from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
@@ -403,8 +402,7 @@ def write_job(system: System, page: Page, page_faults: PageFaults) -> Iterator[C
         refs = [ImageRef(job.job_id, new_id()) for _ in range(count)]
         names = [*filenames, *(f"IMG_{index:05}.jpg" for index in range(len(filenames), count))]
         images = [
-            ImageRecord(ref, name, input_key(ref, "jpg"), 4_096, job.created_at)
-            for ref, name in zip(refs, names, strict=True)
+            ImageRecord(ref, name, "jpg", (4_096,), job.created_at) for ref, name in zip(refs, names, strict=True)
         ]
         with ThreadPoolExecutor(4) as writers:
             parts = [images[at : at + 500] for at in range(0, count, 500)]

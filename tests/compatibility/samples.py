@@ -142,7 +142,7 @@ def _messages() -> dict[str, str]:
         "request": RequestMessage(
             job_id=JOB,
             pack_id=pack_of(WAITING.image_id),
-            extensions=("jpg",),
+            extension="jpg",
             sizes=(1234,),
             submitted_at=NOW,
             attempt=1,
@@ -174,8 +174,8 @@ def _fill_jobs(store: JobStore) -> None:
         ImageRecord(
             ref,
             f"{number} é.jpg",
-            f"{JOB}/{ref.image_id}.jpg",
-            1234,
+            "jpg",
+            (1234,),
             NOW,
             attempt=1,
             owner=OWNER,
@@ -312,8 +312,8 @@ def _fill_users(table: MemoryTable) -> None:
     image = ImageRecord(
         DONE,
         "1 é.jpg",
-        f"{JOB}/{DONE.image_id}.jpg",
-        1234,
+        "jpg",
+        (1234,),
         NOW,
         owner=OWNER,
         model=SOME_LABELS.requested,

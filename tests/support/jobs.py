@@ -35,7 +35,7 @@ def client_error(status: int, code: str = "SomeError") -> ClientError:
 def record(job: Job, filename: str = "a.jpg") -> ImageRecord:
     """Return the record of an accepted image."""
     ref = ImageRef(job.job_id, new_id())
-    return ImageRecord(ref, filename, f"{ref.job_id}/{ref.image_id}.jpg", 1234, NOW)
+    return ImageRecord(ref, filename, "jpg", (1234,), NOW)
 
 
 def statuses_of(store: JobStore, job_id: str) -> dict[str, Status]:

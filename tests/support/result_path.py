@@ -56,7 +56,7 @@ def stored_jobs(
     store = JobStore(MemoryTable(failing_writes(lambda when: fail(when) if ready[0] else None), sleep=sleep))
     for job_id, refs in IMAGES.items():
         store.create(Job(job_id, "job", EPOCH))
-        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH) for ref in refs], EPOCH)
+        store.record_images([ImageRecord(ref, "a.jpg", "jpg", (1,), EPOCH) for ref in refs], EPOCH)
     ready[0] = True
     return store
 

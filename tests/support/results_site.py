@@ -7,9 +7,10 @@ from datetime import datetime
 from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, new_id
-from core.jobs.keys import input_key, output_key
+from core.jobs.keys import output_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
+from core.jobs.requests import requests_of
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, Prediction, failed
 from services.lease import Tenure
@@ -126,7 +127,7 @@ class ResultsSite:
     ) -> list[ImageRef]:
         """Add accepted images to a job."""
         refs = [ImageRef(job_id, new_id()) for _ in range(images)]
-        records = [ImageRecord(ref, "a.jpg", input_key(ref, "jpg"), 1, EPOCH) for ref in refs]
+        records = [ImageRecord(ref, "a.jpg", "jpg", (1,), EPOCH) for ref in refs]
         self.store.record_images(records, touched_at)
         for record in records:
             self.inputs.put(record.key, b"pixels", "image/jpeg")
@@ -171,5 +172,6 @@ class ResultsSite:
         self.requests.messages.clear()
 
 
-def message(record: ImageRecord) -> OutgoingMessage:
-    return record.request(EPOCH, "")
+def message(record: ImageRecord, group: str = "", at: datetime = EPOCH) -> OutgoingMessage:
+    [(request, _)] = requests_of([record], at, group)
+    return request

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.ids import ImageRef, new_id
-from core.jobs.keys import input_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.store import JobStore
 from scripts.demo_model.signs import samples
@@ -57,7 +56,7 @@ def crashed_images(system: System, count: int = 1) -> tuple[str, list[str]]:
     images = []
     for sample in samples(count, seed=int(new_id()[-6:], 36)):
         ref, extension = ImageRef(job.job_id, new_id()), sample.filename.rpartition(".")[2]
-        images.append(ImageRecord(ref, sample.filename, input_key(ref, extension), len(sample.data), now))
+        images.append(ImageRecord(ref, sample.filename, extension, (len(sample.data),), now))
         bucket.put(images[-1].key, sample.data, "image/jpeg")
     store.record_images(images, now)
     put_results(store, *map(failed, images))

@@ -181,12 +181,12 @@ def picture(colour: str) -> bytes:
 
 def request_for(ref: ImageRef) -> RequestMessage:
     return RequestMessage(
-        job_id=ref.job_id, pack_id=ref.image_id, extensions=("png",), sizes=(100,), submitted_at=datetime.now(UTC)
+        job_id=ref.job_id, pack_id=ref.image_id, extension="png", sizes=(100,), submitted_at=datetime.now(UTC)
     )
 
 
 def key_of(request: RequestMessage) -> str:
-    return pack_key(request.job_id, request.pack_id, request.extensions)
+    return pack_key(request.job_id, request.pack_id, request.extension)
 
 
 def new_request() -> RequestMessage:

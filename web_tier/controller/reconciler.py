@@ -25,6 +25,7 @@ from core.ids import ImageRef, place_of
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, OpenJob, Resend
+from core.jobs.requests import request_images
 from core.jobs.results import best_by_image
 from core.jobs.store import JobStore
 from core.messages import GONE, ClassificationResult, Failure, RequestMessage, failed
@@ -412,12 +413,11 @@ class Reconciler:
             waited: seconds without a result, by image id.
         """
         at, (group, _) = self.clock.utc_now(), self._watches[job_id].group
-        requests = [record.request(at, group) for record in records]
-        refused = {message.id for message in self.requests.send(requests)}
+        refused = {record.ref for record in request_images(self.requests, records, at, group)}
         sent = {
             record.ref.image_id: Resend(record.attempt, at, at, round(waited[record.ref.image_id]))
             for record in records
-            if record.ref.image_id not in refused
+            if record.ref not in refused
         }
         extra = {"job": job_id, "sent": len(sent), "refused": len(refused), "images": list(sent)}
         _log.warning("requested images again", extra=extra)

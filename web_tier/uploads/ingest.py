@@ -36,6 +36,7 @@ from core.ids import ImageRef, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
+from core.jobs.requests import request_images
 from core.jobs.store import MAX_RECORDED, JobStore
 from core.jobs.sweeps import SweepMarks
 from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
@@ -297,13 +298,13 @@ class ImageIngest:
         """Send the requests of up to ten recorded images; the reconciler sends those that the queue refuses."""
         extra = {"job_id": records[0].ref.job_id}
         try:
-            refused = self.queue.send([record.request(record.accepted_at, group) for record in records])
+            refused = request_images(self.queue, records, records[0].accepted_at, group)
         except CLOUD_ERRORS:
             _log.warning("the request queue failed; the reconciler sends these requests", extra=extra, exc_info=True)
         else:
             if refused:
                 _log.warning(
-                    "the request queue refused %d requests; the reconciler sends them", len(refused), extra=extra
+                    "the request queue refused %d images; the reconciler requests them", len(refused), extra=extra
                 )
 
 

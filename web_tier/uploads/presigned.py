@@ -168,10 +168,10 @@ class PresignedUploads:
                     if (rejection := _rejection(image, sent)) is not None:
                         return rejection
                     if bucket.copy_form(self.copies, image, sent, is_kept=job.keep):
-                        return replace(image, size=sent.size, accepted_at=self.ingest.clock.utc_now())
+                        return replace(image, sizes=(sent.size,), accepted_at=self.ingest.clock.utc_now())
                 # The copy of another commit stays. A commit that copied an object may have ended before it recorded.
                 if (own := bucket.head(image)) is not None:
-                    stays = replace(image, size=own.size, accepted_at=own.put_at)
+                    stays = replace(image, sizes=(own.size,), accepted_at=own.put_at)
                     return _rejection(image, own) or stays
                 if sent is None:
                     return _missing(image)

@@ -23,6 +23,7 @@ from typing import Final, Literal
 from core.ids import ImageRef
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
+from core.jobs.requests import request_images
 from core.messages import ClassificationResult
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
 from web_tier.results.query import is_final, is_retrying
@@ -198,13 +199,13 @@ def _send(ingest: ImageIngest, job: Job, retries: Sequence[_Retry], at: datetime
     if not retries:
         return []
     try:
-        requests = [retry.after.request(at, job.group) for retry in retries]
-        rejected = {message.id for message in ingest.queue.send(requests)}
-        unsent = [retry for retry in retries if retry.after.ref.image_id in rejected]
+        images = [retry.after for retry in retries]
+        rejected = {image.ref for image in request_images(ingest.queue, images, at, job.group)}
+        unsent = [retry for retry in retries if retry.after.ref in rejected]
         list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.after, retry.before), unsent))
     finally:
         ingest.store.put_retried(job.job_id, at)
-    sent = [retry.after for retry in retries if retry.after.ref.image_id not in rejected]
+    sent = [image for image in images if image.ref not in rejected]
     ingest.metrics.retried.inc(len(sent))
     _log.info("failed images were requested again", extra={"job_id": job.job_id, "n": len(sent)})
     return sent

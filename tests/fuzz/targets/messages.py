@@ -92,7 +92,7 @@ def seeds() -> Iterator[bytes]:
     pack = RequestMessage(
         job_id=_REF.job_id,
         pack_id=pack_of(_REF.image_id),
-        extensions=("jpg", "png"),
+        extension="tar",
         sizes=(1, 2),
         submitted_at=_AT,
         model=model,

@@ -15,6 +15,7 @@ from core.fleet.store import FleetStore
 from core.ids import ImageRef, new_id
 from core.images import FORMATS
 from core.jobs.models import ImageRecord, Job
+from core.jobs.requests import request_images
 from core.messages import ClassificationResult
 from core.provision import provision
 from services.clients import Clients
@@ -92,7 +93,7 @@ class Scene:
         self.wiring.store.create(job)
         self.wiring.store.record_images(records, now)
         if request:
-            assert not self.wiring.requests.send([record.request(now, job.group) for record in records])
+            assert not request_images(self.wiring.requests, records, now, job.group)
         return [record.ref for record in records]
 
     def respond(self, responses: list[ClassificationResult]) -> None:

@@ -58,12 +58,12 @@ _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 def results() -> list[ImageResult]:
     found = []
     for number, name in enumerate(NAMES):
-        record = ImageRecord(ImageRef(new_id(), new_id()), name, "key", 10 + number, NOW)
+        record = ImageRecord(ImageRef(new_id(), new_id()), name, "jpg", (10 + number,), NOW)
         label = name if number % 2 else f"two\nlines {number}"
         top = tuple(LabelScore(label=f"{place} {label}", score=0.1 / place) for place in range(1, 6))
         done_one = done(record, label, 0.5).model_copy(update={"top": top, "recorded_at": NOW})
         found.append(ImageResult(record, done_one))
-    broken, late = (ImageRecord(ImageRef(new_id(), new_id()), f"{name}.jpg", "key", 1, NOW) for name in "ab")
+    broken, late = (ImageRecord(ImageRef(new_id(), new_id()), f"{name}.jpg", "jpg", (1,), NOW) for name in "ab")
     return [*found, ImageResult(broken, failed(broken)), ImageResult(late, None)]
 
 

@@ -261,7 +261,7 @@ class Stage:
     def _made(self) -> dict[str, str]:
         store, job = JobStore(self.table), Job(new_id(), "holiday", NOW, keep=True, owner=OWNER)
         ref = ImageRef(job.job_id, new_id())
-        image = ImageRecord(ref, "a.png", f"{ref.job_id}/{ref.image_id}.png", 100, NOW)
+        image = ImageRecord(ref, "a.png", "png", (100,), NOW)
         store.create(job)
         store.record_images([image], NOW)
         put_results(store, done(image))

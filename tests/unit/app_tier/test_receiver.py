@@ -189,7 +189,7 @@ def test_a_message_that_is_no_request_is_a_dead_letter_at_its_fifth_receive(body
 
 
 def test_a_request_is_taken_if_it_is_for_one_image_also_of_a_larger_pack() -> None:
-    pack = new_request().model_copy(update={"extensions": ("png", "jpg", "png"), "sizes": (1, 2, 3)})
+    pack = new_request().model_copy(update={"extension": "tar", "sizes": (1, 2, 3)})
     requests = pack.asking_for([2]), pack, pack.asking_for([0, 2])
     messages = [delivery(request=request).received for request in requests]
     [taken], refused = parse_messages(messages)

@@ -12,7 +12,6 @@ import pytest
 
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
-from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import (
     DeletedJob,
@@ -34,7 +33,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def record(job_id: str, filename: str = "cat.jpg") -> ImageRecord:
     ref = ImageRef(job_id, new_id())
-    return ImageRecord(ref, filename, input_key(ref, "jpg"), 10, NOW)
+    return ImageRecord(ref, filename, "jpg", (10,), NOW)
 
 
 def done(ref: ImageRef, label: str = "cat") -> ClassificationResult:

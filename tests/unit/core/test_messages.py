@@ -5,7 +5,7 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 from hypothesis import example, given
@@ -27,8 +27,8 @@ from core.ids import (
     place_of,
     positioned_id,
 )
-from core.jobs.keys import pack_key
 from core.jobs.pack_objects import member
+from core.jobs.packs import pack_object
 from core.messages import (
     MAX_REPORTED_MODELS,
     PLACE_PATTERN,
@@ -70,10 +70,8 @@ PREDICTION = Prediction(
 )
 
 
-PACK = RequestMessage(
-    job_id=REF.job_id, pack_id=REF.image_id, extensions=("jpg", "png", "jpg"), sizes=(1, 2, 3), submitted_at=NOW
-)
-LONE = PACK.model_copy(update={"extensions": ("jpg",), "sizes": (1,)})
+PACK = RequestMessage(job_id=REF.job_id, pack_id=REF.image_id, extension="tar", sizes=(1, 2, 3), submitted_at=NOW)
+LONE = PACK.model_copy(update={"extension": "jpg", "sizes": (1,)})
 HEARTBEAT = Heartbeat(worker="i-1", at=NOW, state="busy", images=5, in_hand=2, models=("ab" * 32,))
 BY_IMAGE = LaunchSpec("c7a.large", "stop", "ami-1", "#!/bin/sh\n", "subnet-1")
 BY_TEMPLATE = LaunchSpec("c7a.large", "terminate", market="spot", launch_template="workers")
@@ -208,9 +206,8 @@ def test_a_request_names_the_places_of_its_images_if_the_pack_has_others() -> No
     ("change", "reason"),
     [
         ({"pack_id": image_id_at(REF.image_id, 1)}, "is the id of no pack"),
-        ({"extensions": []}, "extensions"),
-        ({"extensions": ["../x"] * 3}, "extensions"),
-        ({"sizes": [1, 2]}, "as many sizes as extensions"),
+        ({"extension": "../x"}, "extension"),
+        ({"sizes": []}, "sizes"),
         ({"sizes": [1, 2, -3]}, "sizes"),
         ({"positions": []}, "positions"),
         ({"positions": [3]}, "a pack of 3 images has no place 3"),
@@ -237,7 +234,7 @@ def test_requests_and_heartbeats_fit_into_the_smallest_messages(
     at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
     model = RequestedModel(digest="f" * 64, place=place.removesuffix("\n"))
     many = {"sizes": (number,), "submitted_at": at, "attempt": number, "refusals": number}
-    request = LONE.model_copy(update={**many, "extensions": ("x" * 8,), "model": model, "suspect": True})
+    request = LONE.model_copy(update={**many, "extension": "x" * 8, "model": model, "suspect": True})
     heartbeat = Heartbeat(
         worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate,
         models=("f" * 64,) * MAX_REPORTED_MODELS, failed_model="f" * 64,
@@ -368,20 +365,16 @@ def test_the_id_of_an_image_names_its_pack_and_its_place(kind: str, position: in
 
 
 @given(st.lists(st.tuples(st.sampled_from(["jpg", "png"]), st.binary(max_size=1_100)), min_size=1, max_size=PLACES))
-def test_each_image_of_a_pack_is_read_from_the_object_of_the_pack(images: list[tuple[str, bytes]]) -> None:
-    extensions, contents = zip(*images, strict=True)
-    pack = PACK.model_copy(update={"extensions": extensions, "sizes": tuple(map(len, contents))})
-    stored = BytesIO()
-    with tarfile.open(fileobj=stored, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for place, (extension, content) in enumerate(images):
-            header = tarfile.TarInfo(f"{place:02}.{extension}")
-            header.size = len(content)
-            tar.addfile(header, BytesIO(content))
-    key, data = (f"{REF.image_id}.tar", stored.getvalue())
-    if len(images) == 1:
-        key, data = f"{REF.image_id}.{extensions[0]}", contents[0]
-    assert pack_key(pack.job_id, pack.pack_id, pack.extensions) == f"{REF.job_id}/{key}"
-    assert [member(pack, data, place) for place in pack.places] == list(contents)
+def test_tar_and_a_worker_read_each_image_of_a_pack_from_its_object(
+    images: list[tuple[str, bytes]],
+) -> None:
+    contents, data = [content for _, content in images], pack_object(images)
+    sizes = tuple(map(len, contents))
+    assert [member(sizes, data, place) for place in range(len(images))] == contents
+    if len(images) > 1:
+        with tarfile.open(fileobj=BytesIO(data), mode="r:") as tar:
+            read = {each.name: cast(IO[bytes], tar.extractfile(each)).read() for each in tar}
+        assert read == {f"{place:02}.{extension}": content for place, (extension, content) in enumerate(images)}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from core.ids import ImageRef, image_id_at, new_id, positioned_id
 from core.jobs.figures import JobFigures
-from core.jobs.keys import input_key
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.packs import Pack, pack_in, pack_item, packs_of
 from core.jobs.store import MAX_CHANGES, JobStore
@@ -30,10 +29,9 @@ MODEL: Final = RequestedModel(digest="0" * 64, place="s3://models/a", only=f"{64
 def pack_of_images(job_id: str, size: int, position: int = 0) -> list[ImageRecord]:
     pack_id = positioned_id(job_id, position)
     refs = [ImageRef(job_id, image_id_at(pack_id, place)) for place in range(size)]
-    return [
-        ImageRecord(ref, f"{place} é/a b.jpg", input_key(ref, ("jpg", "png")[place % 2]), place * 100, NOW)
-        for place, ref in enumerate(refs)
-    ]
+    sizes = tuple(place * 100 for place in range(size))
+    kinds = ("jpg", "png")
+    return [ImageRecord(ref, f"{place} é/a b.jpg", kinds[place % 2], sizes, NOW) for place, ref in enumerate(refs)]
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_the_name_of_a_download(name: str, names: dict[str, str]) -> None:
 
 def image(filename: str) -> ImageRecord:
     ref = ImageRef(new_id(), new_id())
-    return ImageRecord(ref, filename, f"{ref.job_id}/{ref.image_id}.jpg", 10, NOW)
+    return ImageRecord(ref, filename, "jpg", (10,), NOW)
 
 
 def labelled(filename: str, label: str) -> ImageResult:

@@ -18,6 +18,7 @@ from core.ids import ImageRef, new_id
 from core.images import FORMATS, ImageLimits, unknown_reason
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
+from core.jobs.requests import requests_of
 from core.jobs.store import JobStore
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from services.errors import NotFoundError
@@ -132,7 +133,7 @@ def test_the_message_group_of_an_image_is_its_user_or_else_its_job(
     ingest_idempotent(ingest, job, "key", files)
     ingest_idempotent(ingest, job, "key", files)  # the images of the first request are enqueued again
     assert queue.groups == {group: 9}
-    assert {image.request(NOW, "").group for image in store.images(job.job_id)} == {owner or job.job_id}
+    assert {message.group for message, _ in requests_of(store.images(job.job_id), NOW)} == {owner or job.job_id}
 
 
 def test_an_object_has_the_type_and_the_extension_of_its_content(

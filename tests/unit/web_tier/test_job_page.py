@@ -301,7 +301,7 @@ def after(**length: float) -> datetime:
 
 
 RECORD = ImageRecord(
-    ImageRef(new_id(), str(ULID.from_datetime(NOW))), "a.jpg", "key", 1, accepted_at=after(milliseconds=30)
+    ImageRef(new_id(), str(ULID.from_datetime(NOW))), "a.jpg", "jpg", (1,), accepted_at=after(milliseconds=30)
 )
 DONE = ClassificationResult(
     job_id=RECORD.ref.job_id, image_id=RECORD.ref.image_id, status="done", label="stop", score=0.9, worker="i-1",

@@ -237,7 +237,7 @@ def test_an_image_that_is_gone_fails_with_the_attempt_that_was_asked_for(site: R
 def test_row_9_a_dead_letter_requests_its_image_again_once_an_hour(site: ResultsSite) -> None:
     [ref] = site.add_job(1, request=False)
     letters = site.reconciler.dead_letters
-    site.letters.send([site.store.image(ref).request(site.clock.utc_now(), "user")])
+    site.letters.send([message(site.store.image(ref), "user", site.clock.utc_now())])
     for requests in range(1, 4):
         site.clock.now += LETTER_SECONDS - 60
         letters.consume()
@@ -255,8 +255,8 @@ def test_a_dead_letter_of_a_pack_requests_those_of_its_images_without_a_result(s
     answered, waiting = site.add_job(2, request=False)
     put_results(site.store, done(answered))
     for ref in (answered, waiting):
-        request = RequestMessage.from_json(site.store.image(ref).request(site.clock.utc_now(), "").body)
-        pack = request.model_copy(update={"extensions": ("jpg", "png"), "sizes": (1, 2)})
+        request = RequestMessage.from_json(message(site.store.image(ref), at=site.clock.utc_now()).body)
+        pack = request.model_copy(update={"extension": "tar", "sizes": (1, 2)})
         site.letters.send([OutgoingMessage(new_id(), pack.to_json())])  # its second image was never accepted
     site.clock.now += LETTER_SECONDS + 60
     site.reconciler.dead_letters.consume()

@@ -182,7 +182,7 @@ def test_results_of_very_many_jobs_are_recorded_in_few_calls() -> None:
     refs = [ImageRef(new_id(), new_id()) for _ in range(200)]
     for ref in refs:
         store.create(Job(ref.job_id, "job", EPOCH))
-        store.record_images([ImageRecord(ref, "a.jpg", "key", 1, EPOCH)], EPOCH)
+        store.record_images([ImageRecord(ref, "a.jpg", "jpg", (1,), EPOCH)], EPOCH)
 
     def call(operation: str, effect: Callable[[], Any]) -> Any:
         calls[operation] += 1
@@ -281,7 +281,7 @@ def test_whichever_call_is_refused_nothing_is_deleted_or_given_up_before_it_is_r
 def test_an_image_that_is_kept_stays() -> None:
     store, key = JobStore(MemoryTable()), input_key(REFS[0], "jpg")
     store.create(Job(JOBS[0], "job", EPOCH, keep=True))
-    store.record_images([ImageRecord(REFS[0], "a.jpg", "key", 1, EPOCH)], EPOCH)
+    store.record_images([ImageRecord(REFS[0], "a.jpg", "jpg", (1,), EPOCH)], EPOCH)
     path = ResultPath(store, buckets=(inputs := MemoryBucket(), MemoryBucket()))
     inputs.put(key, b"pixels", "image/jpeg")
     path.results.record([done(REFS[0]).model_copy(update={"key": key})])

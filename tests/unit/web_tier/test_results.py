@@ -133,7 +133,7 @@ def test_classes_of_another_bundle_have_numbers(
 
 
 def image(filename: str) -> ImageRecord:
-    return ImageRecord(ImageRef(new_id(), new_id()), filename, "key", 10, NOW)
+    return ImageRecord(ImageRef(new_id(), new_id()), filename, "jpg", (10,), NOW)
 
 
 def rows(*results: ImageResult) -> list[dict[str, str]]:

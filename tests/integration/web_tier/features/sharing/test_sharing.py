@@ -37,7 +37,7 @@ def asks(site: SignInSite, sub: str, method: str, path: str, **sent: Any) -> Tes
 def job(site: SignInSite, table: MemoryTable) -> Job:
     """A job of anna's with a label."""
     store, job = JobStore(table), Job(new_id(), "holiday", NOW, owner="anna")
-    image = ImageRecord(ImageRef(job.job_id, new_id()), "beach.jpg", "key", 100, NOW)
+    image = ImageRecord(ImageRef(job.job_id, new_id()), "beach.jpg", "jpg", (100,), NOW)
     store.create(job)
     store.record_images([image], NOW)
     put_results(store, done(image, "sandbar"))
@@ -186,7 +186,7 @@ def test_a_viewers_stream_has_its_own_place_hides_the_cost_and_ends_with_the_sha
 ) -> None:
     monkeypatch.setattr("web_tier.results.live_feed.HEARTBEAT_SECONDS", 0.0)
     monkeypatch.setattr("web_tier.results.live_feed.WAIT_SECONDS", 0.01)
-    JobStore(table).record_images([ImageRecord(ImageRef(job.job_id, new_id()), "waits.jpg", "key", 100, NOW)], NOW)
+    JobStore(table).record_images([ImageRecord(ImageRef(job.job_id, new_id()), "waits.jpg", "jpg", (100,), NOW)], NOW)
     put_counts(JobStore(table), job.job_id, Counts(1, 0, 2, NOW, NOW))
     made = share(site, job, email=email)
     viewer = site.anonymous() if email is None else site.signed_in("bert")

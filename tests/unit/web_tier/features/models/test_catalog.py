@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from core.ids import ImageRef, new_id
-from core.jobs.keys import input_key
 from core.jobs.models import ImageRecord, Job
+from core.jobs.requests import requests_of
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import (
@@ -100,9 +100,7 @@ class CatalogMachine(RuleBasedStateMachine):
         job = Job(job_id, "job", NOW, model=model)
         self.jobs.create(job)
         ref = ImageRef(job_id, new_id())
-        self.jobs.record_images(
-            [ImageRecord(ref, "a.png", input_key(ref, "png"), 1, NOW, model=job.requested_model)], NOW
-        )
+        self.jobs.record_images([ImageRecord(ref, "a.png", "png", (1,), NOW, model=job.requested_model)], NOW)
         self.expected[job_id] = model
 
     @precondition(lambda self: self.catalogs.find() is not None)
@@ -133,7 +131,8 @@ class CatalogMachine(RuleBasedStateMachine):
         for job_id, model in self.expected.items():
             assert self.jobs.job(job_id).model == model
             [image] = self.jobs.images(job_id)
-            request = RequestMessage.from_json(image.request(NOW, "").body)
+            [(message, _)] = requests_of([image], NOW)
+            request = RequestMessage.from_json(message.body)
             assert request.model == model.requested
 
 
