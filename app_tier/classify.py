@@ -11,7 +11,7 @@ from app_tier.bundle import Bundle, EngineError
 from app_tier.decode import Pixels
 from app_tier.engines import Batch, LoadedModel, Possible
 from app_tier.task import Task, refuse
-from core.jobs.keys import pack_key
+from core.jobs.pack_objects import object_key
 from core.label_sets import classes_in
 from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
 from services.clock import CLOCK
@@ -79,7 +79,7 @@ class Classifier:
             worker=self.worker,
             attempts=task.delivery.receives,
             attempt=request.attempt,
-            key=pack_key(request.job_id, request.pack_id, request.extension),
+            key=object_key(request),
             queued_at=task.delivery.queued_at,
             timings=task.timings,
             traceparent=task.traceparent,

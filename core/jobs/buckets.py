@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from core.ids import ImageRef, is_id, place_of
 from core.images import ImageFormat, thumbnail_type
-from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, pack_key, tries_key
-from core.jobs.pack_objects import member
+from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, tries_key
+from core.jobs.pack_objects import member, object_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
 from services.errors import FleetsightError, MessageError, NotFoundError
@@ -91,7 +91,7 @@ class InputBucket(_JobBucket):
 
     def requested(self, request: RequestMessage, ref: ImageRef, max_bytes: int) -> bytes:
         """Return an image of a requested pack; it raises what `original` raises, about the object of the pack."""
-        data = self._bucket.get(pack_key(request.job_id, request.pack_id, request.extension), max_bytes)
+        data = self._bucket.get(object_key(request), max_bytes)
         return member(request.sizes, data, place_of(ref.image_id))
 
     def has_original(self, image: "ImageRecord") -> bool:

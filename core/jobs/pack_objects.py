@@ -7,12 +7,20 @@ The object of a pack of one image is that image. The object of more is an uncomp
 from collections.abc import Sequence
 from typing import Final
 
+from core.jobs.keys import pack_key
+from core.messages import RequestMessage
+
 TAR: Final = "tar"
 """The extension of the object of a pack of several images."""
 
 TAR_BLOCK: Final = 512
 """Bytes of a header; the content of a member is filled up to a multiple of it
 (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html#tag_20_92_13_06)."""
+
+
+def object_key(request: RequestMessage) -> str:
+    """Return the key of the object of a requested pack in the input bucket."""
+    return pack_key(request.job_id, request.pack_id, request.extension)
 
 
 def member_start(sizes: Sequence[int], place: int) -> int:
