@@ -41,6 +41,12 @@ def plural(count: int, noun: str, many: str = "") -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {many or noun + 's'}"
 
 
+def images_in_words(images: int, packs: int) -> str:
+    """Return `1 image`, or `1,200 images in 31 packs` if some packs have several; 0 packs are not known."""
+    words = plural(images, "image")
+    return f"{words} in {plural(packs, 'pack')}" if 0 < packs < images else words
+
+
 def workers_in_words(count: int) -> str:
     """Return `no workers`, `1 worker` or `5 workers`."""
     return f"{count or 'no'} worker{'' if count == 1 else 's'}"

@@ -14,6 +14,7 @@ from core.format import (
     cap_words,
     dollars,
     fleet_sentence,
+    images_in_words,
     limits_words,
     next_worker_words,
     pause_words,
@@ -50,7 +51,8 @@ def status_rows(fleet: FleetStatusBody, now: datetime) -> Iterator[tuple[str, st
     yield "workers", f"{fleet.running} running, {fleet.pending} starting{stopped}"
     yield "peak", peak_words(fleet.peak_workers)
     waiting = fleet.visible + fleet.delayed
-    yield "queue", f"{waiting:,} waiting, {fleet.in_flight:,} in flight, {plural(fleet.dead_letters, 'dead letter')}"
+    images = images_in_words(waiting + fleet.in_flight, fleet.packs)
+    yield "queue", f"{images}, {fleet.in_flight:,} in flight, {plural(fleet.dead_letters, 'dead letter')}"
     in_force = fleet.limits_order or WorkerLimits(min_workers=fleet.min_workers, max_workers=fleet.max_workers)
     yield "limits", limits_words(in_force, fleet.configured, now)
     if fleet.policy:

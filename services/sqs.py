@@ -91,7 +91,7 @@ class ReceivedMessage:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """SQS's approximate numbers of messages; on AWS they may lag by a minute."""
+    """SQS's approximate numbers of messages, which may lag by a minute on AWS; or of images that these request."""
 
     visible: int
     in_flight: int
@@ -99,12 +99,12 @@ class QueueCounts:
 
     @property
     def waiting(self) -> int:
-        """Messages that are not in flight."""
+        """Those that are not in flight."""
         return self.visible + self.delayed
 
     @property
     def total(self) -> int:
-        """All messages that are not deleted: they wait, or are in flight."""
+        """All that are not deleted: they wait, or are in flight."""
         return self.visible + self.in_flight + self.delayed
 
 

@@ -293,7 +293,8 @@ class FleetSnapshot(WireModel):
 
     Attributes:
         running, pending, stopped: instances of the fleet by state.
-        visible, in_flight, delayed: messages of the request queue by state.
+        visible, in_flight, delayed: images in the request queue by the state of their messages.
+        packs: the messages in which they are; 0 if not known.
         dead_letters: messages that were received too often.
         min_workers, max_workers: the limits in force.
         policy: name of the policy that decides the size of the fleet.
@@ -327,6 +328,7 @@ class FleetSnapshot(WireModel):
     visible: int
     in_flight: int
     delayed: int = 0
+    packs: int = 0
     dead_letters: int = 0
     min_workers: int
     max_workers: int

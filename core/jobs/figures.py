@@ -1,6 +1,6 @@
 """Figures of jobs in the table: how many images were accepted and answered, and which file has all results."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +9,7 @@ from core.jobs.items import (
     COPIED,
     COUNTED,
     MERGED,
+    RETRIED,
     RUN,
     counts_of,
     counts_partition,
@@ -59,9 +60,16 @@ class JobFigures:
 
     def counts(self, job_id: str) -> Counts:
         """Return the counts of a job."""
-        keys = [(counts_partition(job_id), kind) for kind in (ACCEPTED, COUNTED)]
-        items = {item["sk"]: item for item in self.table.get_all(keys)}
-        return counts_of(items.get(ACCEPTED), items.get(COUNTED))
+        return self.counts_by_job([job_id])[job_id]
+
+    def counts_by_job(self, job_ids: Collection[str]) -> dict[str, Counts]:
+        """Return the counts of jobs, each once, by their ids."""
+        keys = {
+            job_id: [(counts_partition(job_id), kind) for kind in (ACCEPTED, COUNTED, RETRIED)] for job_id in job_ids
+        }
+        found = self.table.get_all([key for of_job in keys.values() for key in of_job])
+        items = {(item["pk"], item["sk"]): item for item in found}
+        return {job_id: counts_of(*(items.get(key) for key in of_job)) for job_id, of_job in keys.items()}
 
     def put_merged(self, job_id: str, merged: MergedFile, token: int = 0) -> bool:
         """Record the file with all results of a job."""

@@ -35,7 +35,7 @@ LISTINGS = "LISTINGS"
 SWEEPS = "SWEEPS"
 """Partition of the jobs of which objects may stay without an item."""
 
-COUNTED_FIGURES = ("done", "failed", "cancelled", "system_retried", "resends")
+COUNTED_FIGURES = ("done", "failed", "cancelled", "system_retried", "resends", "answered_packs", "answered_retries")
 """Attributes of `COUNTED` that are sums over results and resends, as in `Counts`."""
 
 RUN = "run_"
@@ -246,15 +246,17 @@ def truth_of(item: Item) -> TrueLabel:
     return TrueLabel(str(item["label"]), datetime.fromisoformat(str(item["set_at"])), source)
 
 
-def counts_of(accepted: Item | None, counted: Item | None) -> Counts:
-    """Return the counts of the items `ACCEPTED` and `COUNTED`, as far as these exist."""
-    item = counted or {}
+def counts_of(accepted: Item | None, counted: Item | None, retried: Item | None) -> Counts:
+    """Return the counts of the items `ACCEPTED`, `COUNTED` and `RETRIED`, as far as these exist."""
+    first, item, again = accepted or {}, counted or {}, retried or {}
     runs = sorted((int(name.removeprefix(RUN)), int(item[name])) for name in item if name.startswith(RUN))
     figures = {name: int(item.get(name, 0)) for name in COUNTED_FIGURES}
     return Counts(
         **figures,
         revision=int(item.get("revision", 0)),
-        images=int((accepted or {}).get("images", 0)),
+        images=int(first.get("images", 0)),
+        packs=int(first.get("packs", 0)) + int(again.get("packs", 0)),
+        retries=int(again.get("images", 0)),
         first_result_at=moment_in(item, "first_at"),
         last_result_at=moment_in(item, "last_at"),
         runs=tuple(runs[-MAX_RUNS:]),

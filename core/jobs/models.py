@@ -267,6 +267,10 @@ class Counts:
         system_retried: images that the system retried: received more than once, or requested again by the controller.
         resends: requests that the controller sent again.
         cancelled: images of `failed` that were not classified because the job was cancelled.
+        packs: packs that were requested: each once, and again for each attempt of images that were retried.
+        retries: requests of images by these retries.
+        answered_packs: of `packs`, those with a result of any of their images.
+        answered_retries: of `retries`, those with a result.
         revision: number of transactions that have recorded results: it changes with any of them.
     """
 
@@ -279,6 +283,10 @@ class Counts:
     system_retried: int = 0
     resends: int = 0
     cancelled: int = 0
+    packs: int = 0
+    retries: int = 0
+    answered_packs: int = 0
+    answered_retries: int = 0
     revision: int = field(default=0, compare=False)
 
 

@@ -108,7 +108,9 @@ class PackResults:
         done = [each.status for each in results].count("done")
         retried = self.resends.keys() | {each.image_id for each in results if each.attempts > 1}
         cancelled, times = sum(map(is_cancelled, results)), sum(each.times for each in resends)
-        return done, len(results) - done, cancelled, len(retried), times
+        attempts = [each.attempt for each in results]
+        answered_packs = max(attempts) + 1 if attempts else 0
+        return done, len(results) - done, cancelled, len(retried), times, answered_packs, sum(attempts)
 
 
 def _state(result: ClassificationResult) -> str:

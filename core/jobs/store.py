@@ -20,13 +20,15 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it;       | both       |
 |                  |                    | reason: why the controller did so                         |            |
 | `COUNTS#` job id | `UNLIMITED`        | a retry went on after that: its failures have no limit    | web        |
-| `COUNTS#` job id | `ACCEPTED`         | images: how many were accepted;                           | both       |
+| `COUNTS#` job id | `ACCEPTED`         | images, packs: how many were accepted;                    | both       |
 |                  |                    | swept_before: `core/jobs/sweeps.py`                       |            |
 | `COUNTS#` job id | `COUNTED`          | done, failed, cancelled, first, last result, runs,        | controller |
-|                  |                    | system_retried, resends, revision; token: the fence       |            |
+|                  |                    | system_retried, resends, answered_packs,                  |            |
+|                  |                    | answered_retries, revision; token: the fence              |            |
 | `COUNTS#` job id | `MERGED`           | key, edition, at: the file with all results               | controller |
 | `COUNTS#` job id | `TARGET`           | version, error: the user's copy of that file              | controller |
-| `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again          | web        |
+| `COUNTS#` job id | `RETRIED`          | at: when failed images were last requested again;         | web        |
+|                  |                    | images, packs: how many were, over all retries            |            |
 | `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
 | `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
@@ -263,7 +265,7 @@ class JobStore(JobReader):
         merged, retried, cancelled, listing, copy = (
             items.get(kind) for kind in (MERGED, RETRIED, CANCELLED, LISTING, COPIED)
         )
-        counts = counts_of(items.get(ACCEPTED), items.get(COUNTED))
+        counts = counts_of(items.get(ACCEPTED), items.get(COUNTED), retried)
         return JobStatus(
             job,
             counts.images,
@@ -314,7 +316,7 @@ class JobStore(JobReader):
                 Update(
                     counts_partition(job_id),
                     ACCEPTED,
-                    {"images": sum(len(pack.names) for pack in left)},
+                    {"images": sum(len(pack.names) for pack in left), "packs": len(left)},
                     {},
                     condition=IS_YOUNG,
                     values={"put_at": int(min(pack.accepted_at for pack in left).timestamp())},
@@ -404,11 +406,12 @@ class JobStore(JobReader):
                 return True
         raise TableBusyError(f"the pack of {image_id!r} changed {MAX_CHANGES} times while it was changed: try again")
 
-    def put_retried(self, job_id: str, at: datetime) -> None:
-        """Record when failed images of a job were last retried, and mark it as open; after the images themselves."""
-        self.table.put_all(
-            [{"pk": counts_partition(job_id), "sk": RETRIED, "at": at.isoformat()}, open_item(job_id, at)]
-        )
+    def put_retried(self, job_id: str, at: datetime, images: Collection[ImageRecord]) -> None:
+        """Record when failed images of a job were retried, and mark it as open; after the images themselves."""
+        packs = {(image.pack_id, image.attempt) for image in images}
+        amounts = {"images": len(images), "packs": len(packs)}
+        retried = Update(counts_partition(job_id), RETRIED, amounts, {"at": at.isoformat()})
+        self.table.transact(retried, Put(open_item(job_id, at)))
 
     def retried_at(self, job_id: str) -> datetime | None:
         """Return when failed images of a job were last retried, if ever."""

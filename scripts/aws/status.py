@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from core.format import plural
 from scripts.aws.bake.images import stored_image
 from scripts.aws.bake.spec import ROLES
 from scripts.aws.context import AwsAccount, AwsContext
@@ -111,7 +112,7 @@ def _status_rows(status: StackStatus) -> Iterator[tuple[str, str]]:
         behind = f"; {newest} is the newest: `fleetsight roll`" if default != newest else ", the newest"
         yield "template", f"version {default}{behind}"
     for name, count in status.queues.items():
-        yield name, f"{count.visible:,} waiting, {count.in_flight:,} in flight"
+        yield name, f"{plural(count.visible, 'message')} waiting, {count.in_flight:,} in flight"
     yield "alarms", ", ".join(status.alarms) or "none rings"
     for role, image_id in status.images.items():
         yield f"{role} image", image_id or "none yet: `fleetsight bake`"

@@ -200,7 +200,7 @@ def _fill_jobs(store: JobStore) -> None:
     put_counts(store, JOB, counts, token=3)
     JobFigures(store.table).put_merged(JOB, MergedFile(f"results/{JOB}.jsonl", "4/1/2/x/y", NOW), token=3)
     JobFigures(store.table).put_copy(JOB, ResultsCopy("4/1/2/x/y z", "refused"), token=3)
-    store.put_retried(JOB, NOW)
+    store.put_retried(JOB, NOW, [])
     Cancellations(store.table).cancel(JOB, NOW)
     Cancellations(store.table).resume(JOB)
     now = int(NOW.timestamp())

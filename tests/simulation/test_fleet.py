@@ -202,6 +202,17 @@ def test_a_deadline_with_more_time_takes_fewer_workers() -> None:
     assert peaks[0] > peaks[-1]
 
 
+@pytest.mark.parametrize("policy", ["backlog", "deadline"])
+def test_images_in_packs_get_as_many_workers_as_lone_ones_and_cost_as_much(policy: str) -> None:
+    settings = fleet_settings(policy=policy, images_per_worker=300, image_seconds=0.1, target_seconds=90)
+    lone, packs = (
+        simulate_fleet(batch(4_000), settings, Conditions(CERTAIN, 0.1, pack_images=size)) for size in (1, 20)
+    )
+    assert (packs.peak, packs.beyond_maximum) == (lone.peak, 0)
+    assert packs.cost == pytest.approx(lone.cost, rel=0.02)
+    assert packs.p95 == pytest.approx(lone.p95, rel=0.05)
+
+
 def test_a_schedule_goes_by_the_time_of_the_simulation() -> None:
     settings = own_settings("schedule", schedule=[{"from": "00:10", "to": "00:20", "min_workers": 3}])
     seen = list[tuple[float, int]]()

@@ -82,9 +82,10 @@ def failed(
 
 def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) -> None:
     """Record that failed images of one job are requested again, as the web tier does."""
-    for record in store.images_of([image.ref for image in images]).values():
-        assert store.replace_image(record, replace(record, attempt=record.attempt + 1, retried_at=at))
-    store.put_retried(images[0].ref.job_id, at)
+    before = store.images_of([image.ref for image in images]).values()
+    retried = [replace(record, attempt=record.attempt + 1, retried_at=at) for record in before]
+    assert all(map(store.replace_image, before, retried))
+    store.put_retried(images[0].ref.job_id, at, retried)
 
 
 def send_again(store: JobStore, image: ImageRecord, times: int = 1, at: datetime = NOW) -> None:
@@ -122,7 +123,7 @@ def put_counts(store: JobStore, job_id: str, counts: Counts, token: int = 0) -> 
     times = stated({"first_at": counts.first_result_at, "last_at": counts.last_result_at})
     runs = {f"{RUN}{run}": answers for run, answers in counts.runs}
     counted: Item = {"pk": pk, "sk": COUNTED, **figures, **times, **runs, "token": token}
-    store.table.put_all([counted, {"pk": pk, "sk": ACCEPTED, "images": counts.images}])
+    store.table.put_all([counted, {"pk": pk, "sk": ACCEPTED, "images": counts.images, "packs": counts.packs}])
 
 
 def count_images(store: JobStore, job_id: str) -> int:

@@ -143,7 +143,7 @@ class ResultsSite:
         assert self.store.replace_image(before, after)
         if request:
             self.requests.send([message(after)])
-        self.store.put_retried(ref.job_id, EPOCH)
+        self.store.put_retried(ref.job_id, EPOCH, [after])
         return after
 
     def store_output(self, response: ClassificationResult) -> None:

@@ -117,7 +117,7 @@ class CircuitBreaker:
             ended: the records that were dropped in this round.
             answers: of all workers so far, without repeated predictions.
             workers: number of workers that run or start.
-            images: messages in the request queue.
+            images: in the request queue.
         """
         failed = [(run, found) for run in runs if (found := unanswered_run(run))]
         gone = [found for run in ended if (found := unanswered_run(run))]

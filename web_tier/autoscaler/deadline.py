@@ -8,7 +8,7 @@ Two numbers, of which the larger counts:
    minus the work that running and booting workers will have done by then, divided among new workers, each of which
    works from the end of its boot. What is due before a new worker can help counts as due shortly after its boot.
 
-No worker is launched for a fraction of one worker's work, and never more workers than images. While no image waits,
+No worker is launched for a fraction of one worker's work, and never more workers than packs. While no image waits,
 workers beyond a more cautious first number are drained, once they have run for the minimum that EC2 bills.
 """
 
@@ -47,7 +47,7 @@ def desired_range(observation: Observation, settings: FleetSettings) -> tuple[in
     needed = workers_for(arrivals, LAUNCH_DEVIATIONS, settings.max_workers)
     in_flight_seconds = observation.requests.in_flight * image_seconds / 2  # on average, half of an image is done
     keep = workers_for(arrivals, KEEP_DEVIATIONS, settings.max_workers, in_flight_seconds)
-    max_useful = math.ceil(observation.requests.total + arrivals.rate * settings.target_seconds)
+    max_useful = math.ceil(observation.packs.total + arrivals.rate * settings.target_seconds)
 
     def minimum(later: tuple[tuple[float, int], ...]) -> int:
         is_waiting = observation.requests.waiting > 0

@@ -1,8 +1,8 @@
 """Estimates that decisions need: arrivals and their age, boot time, and time for an image.
 
-SQS reports how many messages a queue holds, not how old they are nor how fast they arrive. Both follow from what this
-process sees: each image that is in the queue, or has left it by an answer, has arrived; the last to arrive still
-wait.
+SQS reports how many messages a queue holds, not how old they are nor how fast they arrive. Both follow from the
+images that they request: each image that is in the queue, or has left it by an answer, has arrived; the last to
+arrive still wait.
 """
 
 import math
@@ -252,7 +252,7 @@ class MetricsCollector:
         self._boots.update(fleet.capacity_ids, statuses, now)
         unregistered = self.tracker.unregistered(available)
         registered = available - unregistered
-        self._throughput.update(registry.answers, min(len(registered), fleet.requests.in_flight), now)
+        self._throughput.update(registry.answers, min(len(registered), fleet.packs.in_flight), now)
         known = {worker: statuses[worker] for worker in registered if worker in statuses}
         idle = {worker for worker, each in known.items() if each.state == "ready"}
         lately = (each for each in statuses.values() if now - each.last_heartbeat_at < FAILED_MODEL_SECONDS)

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 
 from core.config import FleetSettings
 from core.fleet.models import FleetCircuit, FleetPause, FleetSpending
-from core.format import joined, plural, resume_words, seconds_in_words, workers_in_words
-from services.sqs import QueueCounts
+from core.format import images_in_words, joined, plural, resume_words, seconds_in_words, workers_in_words
 from web_tier.autoscaler.decide import DecisionKind, Plan
 from web_tier.autoscaler.observe import FleetMetrics, Observation
 
@@ -31,7 +30,7 @@ def _paused(observation: Observation, pause: FleetPause) -> str:
     capacity = observation.capacity
     finish = "finishes what it has" if capacity == 1 else "finish what they have"
     workers = f"{workers_in_words(capacity)} {finish}" if capacity else ""
-    left = joined(_demand(observation.requests), workers)
+    left = joined(_demand(observation), workers)
     return f"paused by ops since {pause.since:%H:%M UTC}{why}: {left}"
 
 
@@ -39,24 +38,24 @@ def _capped(observation: Observation, spending: FleetSpending) -> str:
     """Return why nothing is launched while a spending cap is reached, without amounts: they change in each round."""
     capacity, work = observation.capacity, "works" if observation.capacity == 1 else "work"
     workers = f"{workers_in_words(capacity)} {work} until idle" if capacity else ""
-    left, until = joined(_demand(observation.requests), workers), resume_words(spending)
+    left, until = joined(_demand(observation), workers), resume_words(spending)
     return f"the {spending.reached}'s spending cap is reached, no worker starts until {until}: {left}"
 
 
 def _failing(_plan: Plan, observation: Observation, _settings: FleetSettings) -> str:
     circuit = observation.metrics.circuit
     failed = f"the last {circuit.failed_runs} ended without an answer"
-    return joined(f"starting 1 worker every {circuit.probe_seconds:g} s: {failed}", _demand(observation.requests))
+    return joined(f"starting 1 worker every {circuit.probe_seconds:g} s: {failed}", _demand(observation))
 
 
 def _limited(plan: Plan, observation: Observation, settings: FleetSettings) -> str:
     missing = plan.missing if plan.max_launches is None else min(plan.missing, plan.max_launches)
-    needed = f"{plural(missing, 'more worker')} needed for {plural(observation.requests.total, 'image')}"
+    needed = f"{plural(missing, 'more worker')} needed for {_images(observation)}"
     return f"starting at most {plural(settings.launches_per_minute, 'worker')} a minute: {needed}"
 
 
 def _starting(plan: Plan, observation: Observation, settings: FleetSettings) -> str:
-    left = plural(observation.requests.total, "image") + " left" if observation.requests.total else ""
+    left = f"{_images(observation)} left" if observation.requests.total else ""
     cap = "the spending cap allows no more" if plan.starts < plan.missing else ""
     change = f"({observation.capacity} → {observation.capacity + plan.starts}, limit {settings.max_workers})"
     return f"starting {plural(plan.starts, 'worker')} {change}: {joined(left, plan.rule, cap)}"
@@ -67,7 +66,7 @@ def _too_many(_plan: Plan, observation: Observation, settings: FleetSettings) ->
 
 
 def _at_maximum(_plan: Plan, observation: Observation, _settings: FleetSettings) -> str:
-    metrics, left = observation.metrics, plural(observation.requests.total, "image") + " left"
+    metrics, left = observation.metrics, f"{_images(observation)} left"
     image_time = "" if metrics.image_seconds is None else f"{seconds_in_words(metrics.image_seconds)} each"
     workers = workers_in_words(observation.capacity)
     return f"{workers}, the limit: {joined(left, image_time, _unregistered(metrics))}"
@@ -83,11 +82,10 @@ def _idle(plan: Plan, observation: Observation, _settings: FleetSettings) -> str
 
 
 def _enough(_plan: Plan, observation: Observation, _settings: FleetSettings) -> str:
-    requests, capacity = observation.requests, observation.capacity
-    if capacity == 0 and not requests.waiting:
-        held = plural(requests.in_flight, "image")
-        return f"{workers_in_words(capacity)}, {held} in flight: received again after the visibility timeout"
-    enough = f"{_workers_are(capacity)} enough for {plural(requests.total, 'image')}"
+    capacity, images = observation.capacity, _images(observation)
+    if capacity == 0 and not observation.requests.waiting:
+        return f"{workers_in_words(capacity)}, {images} in flight: received again after the visibility timeout"
+    enough = f"{_workers_are(capacity)} enough for {images}"
     return joined(enough, _unregistered(observation.metrics))
 
 
@@ -122,9 +120,15 @@ _EXPLANATIONS: Mapping[DecisionKind, Callable[[Plan, Observation, FleetSettings]
 }
 
 
-def _demand(requests: QueueCounts) -> str:
+def _images(observation: Observation) -> str:
+    return images_in_words(observation.requests.total, observation.packs.total)
+
+
+def _demand(observation: Observation) -> str:
     """Return the demand as `100 images waiting`, `80 images waiting, 20 in flight`, or `no images waiting`."""
-    words = f"{plural(requests.waiting, 'image') if requests.waiting else 'no images'} waiting"
+    requests = observation.requests
+    images = images_in_words(requests.waiting, observation.packs.waiting) if requests.waiting else "no images"
+    words = f"{images} waiting"
     return f"{words}, {requests.in_flight:,} in flight" if requests.in_flight else words
 
 

@@ -1,6 +1,6 @@
 """The waiting images of jobs that say when they may be finished (`finish_by`): they need fewer workers than others.
 
-SQS counts messages, not jobs. So the autoscaler reads the open jobs, and the counts of those with a `finish_by`.
+The queue's counts name no jobs. So the autoscaler reads the open jobs, and the counts of those with a `finish_by`.
 """
 
 from dataclasses import dataclass, field

@@ -216,7 +216,7 @@ class FleetStateCollector(Collector):
         yield _gauge("controller_round_age_seconds", "Time since the autoscaler's last round.", age)
         yield _gauge(
             "queue_images",
-            "Messages in the request queue.",
+            "Images in the request queue, by the state of their messages.",
             {"visible": requests.visible, "in_flight": requests.in_flight, "delayed": requests.delayed},
             "state",
         )

@@ -1,4 +1,4 @@
-"""What the autoscaler knows when it decides: the queues, the fleet as EC2 describes it, and what was measured.
+"""What the autoscaler knows when it decides: images in the queue, the fleet as EC2 describes it, what was measured.
 
 If a call fails there is no observation and therefore no decision. A failed call never means "nothing is running".
 """
@@ -13,6 +13,7 @@ from core.fleet.models import FleetCircuit, FleetPause, FleetSpending
 from services.clock import CLOCK, Clock
 from services.ec2 import ALIVE, Fleet, Instance
 from services.sqs import Queue, QueueCounts
+from web_tier.autoscaler.outstanding import OutstandingPacks
 
 LISTED = (*ALIVE, "stopping", "stopped")
 ENDED = ("shutting-down", "terminated")
@@ -93,12 +94,14 @@ class FleetDescription:
     """What SQS and EC2 report in one round.
 
     Attributes:
+        requests: images by the state of the messages that request them.
         instances: instances as DescribeInstances reports them, oldest first.
         launching: ids of instances that were launched or started and are not described as alive yet.
         launched: ids of all instances that were launched or started lately; some may have ended already.
         at: time of the round by the wall clock; only schedules use it.
         recent_launches: instances launched or started within the last 60 s.
         since_launch: seconds since the last launch or start; infinite if there was none within 60 s.
+        messages: those of the request queue, each of which requests a pack; None: one for each image.
     """
 
     requests: QueueCounts
@@ -109,6 +112,12 @@ class FleetDescription:
     at: datetime = EPOCH
     recent_launches: int = 0
     since_launch: float = math.inf
+    messages: QueueCounts | None = None
+
+    @property
+    def packs(self) -> QueueCounts:
+        """The packs in which `requests` are: a worker takes a whole one."""
+        return self.messages or self.requests
 
     def count(self, *states: str) -> int:
         """Return how many instances are in any of `states`."""
@@ -244,7 +253,7 @@ class RecentLaunches:
 
 @dataclass
 class Observer:
-    """Counts messages and describes the fleet.
+    """Counts messages, and the images that they request, and describes the fleet.
 
     Attributes:
         cpu_seconds: CPU time that all descriptions have taken so far.
@@ -254,6 +263,7 @@ class Observer:
     dead_letters: Queue
     fleet: Fleet
     launches: RecentLaunches
+    outstanding: OutstandingPacks
     clock: Clock = CLOCK
     cpu_seconds: float = field(default=0.0, init=False)
     _instances: list[Instance] = field(default_factory=list, init=False)
@@ -267,11 +277,12 @@ class Observer:
         """Return the state of queues and fleet.
 
         Raises:
-            BotoCoreError, ClientError: when SQS or EC2 did not answer.
+            BotoCoreError, ClientError: when SQS, DynamoDB or EC2 did not answer.
         """
         # Demand is read before capacity: an instance that is launched in between counts as capacity, and an image
         # that is classified in between causes no launch.
-        requests = self.requests.counts()
+        messages = self.requests.counts()
+        requests = self.outstanding.images_of(messages)
         at = self.clock.monotonic()
         is_at_rest = not (requests.total or self._instances or self.launches)
         has_grown = requests.total > self._described_demand
@@ -292,6 +303,7 @@ class Observer:
             at=self.clock.utc_now(),
             recent_launches=self.launches.recent(),
             since_launch=self.launches.since_last(),
+            messages=messages,
         )
 
     def _describe_fleet(self) -> None:

@@ -49,10 +49,11 @@ def backlog(observation: Observation, settings: FleetSettings) -> DesiredCapacit
     """One worker for each `images_per_worker` images that wait, or that ready workers have in flight.
 
     Images in flight never cause a launch: the ready workers hold them, or a worker that has ended did, and no other
-    worker can receive them until their visibility timeout ends. Then they wait.
+    worker can receive them until their visibility timeout ends. Then they wait. A worker takes whole packs.
     """
     held = min(observation.requests.in_flight, observation.ready * settings.images_per_worker)
-    workers = math.ceil((observation.requests.waiting + held) / settings.images_per_worker)
+    packs = observation.packs.waiting + min(observation.packs.in_flight, observation.ready)
+    workers = min(packs, math.ceil((observation.requests.waiting + held) / settings.images_per_worker))
     return DesiredCapacity(workers, f"{settings.images_per_worker} per worker")
 
 

@@ -128,6 +128,7 @@ class SnapshotWriter:
                 visible=observation.requests.visible,
                 in_flight=observation.requests.in_flight,
                 delayed=observation.requests.delayed,
+                packs=observation.packs.total,
                 dead_letters=observation.dead_letters,
                 min_workers=settings.min_workers,
                 max_workers=settings.max_workers,
@@ -441,8 +442,8 @@ def fleet_metrics(observation: Observation, settings: FleetSettings, meter: Bill
 
     `workers` is the number of running and starting workers, `maximum` their limit; `at_maximum` is 1 if that is
     reached while images wait. `circuit_open` is 1 while workers end without an answer, and `capped` while a spending
-    cap is reached; `cap_percent` is the larger share of the day's and the month's cap that is used. `waiting`,
-    `in_flight` and `dead_letters` are messages, and `oldest_seconds` is the age of the oldest waiting image.
+    cap is reached; `cap_percent` is the larger share of the day's and the month's cap that is used. `waiting` and
+    `in_flight` are images, `dead_letters` messages, and `oldest_seconds` is the age of the oldest waiting image.
     `answered` and `dollars` are the images, and the cost of the instances, since the first launch.
     """
     requests, waiting = observation.requests, observation.demand.waiting

@@ -21,6 +21,7 @@ from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import Observer, RecentLaunches
+from web_tier.autoscaler.outstanding import OutstandingPacks
 from web_tier.autoscaler.release import RequestReleaser
 from web_tier.autoscaler.reporting import Reporter
 from web_tier.controller.cancellation import JobCanceller
@@ -85,7 +86,9 @@ def controller_loops(
     autoscaler = Autoscaler(
         config=fleet_config,
         store=fleet_store,
-        observer=Observer(services.requests, services.dead_letters, services.fleet, launches),
+        observer=Observer(
+            services.requests, services.dead_letters, services.fleet, launches, OutstandingPacks(store.table)
+        ),
         health=UnhealthyTerminator(services.fleet, tracker, config.worker.drain_seconds, tenure, metrics=metrics),
         launcher=Launcher(services.launching, launches, journal, tenure, metrics=metrics),
         meter=meter,

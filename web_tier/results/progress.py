@@ -327,7 +327,7 @@ def _finished_sentence(progress: JobProgress) -> str:
 def in_flight_images(waiting: int, fleet: FleetSnapshot | None) -> int:
     """Return how many of a job's `waiting` images are in flight at least.
 
-    The fleet counts the messages of all jobs. Those of other jobs are assumed to be in flight first.
+    The fleet counts the images of all jobs. Those of other jobs are assumed to be in flight first.
     """
     if fleet is None:
         return 0

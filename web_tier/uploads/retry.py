@@ -198,14 +198,14 @@ def _send(ingest: ImageIngest, job: Job, retries: Sequence[_Retry], at: datetime
     """
     if not retries:
         return []
+    sent = [retry.after for retry in retries]
     try:
-        images = [retry.after for retry in retries]
-        rejected = {image.ref for image in request_images(ingest.queue, images, at, job.group)}
+        rejected = {image.ref for image in request_images(ingest.queue, sent, at, job.group)}
+        sent = [image for image in sent if image.ref not in rejected]
         unsent = [retry for retry in retries if retry.after.ref in rejected]
         list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.after, retry.before), unsent))
     finally:
-        ingest.store.put_retried(job.job_id, at)
-    sent = [image for image in images if image.ref not in rejected]
+        ingest.store.put_retried(job.job_id, at, sent)
     ingest.metrics.retried.inc(len(sent))
     _log.info("failed images were requested again", extra={"job_id": job.job_id, "n": len(sent)})
     return sent

@@ -61,7 +61,13 @@ def test_status_shows_stack_page_instances_queues_alarms_and_images(deployed: St
     assert reported["images"] == {"worker": IMAGE, "web": IMAGE}
     assert reported["settings"] == {"fleet.max_workers": "5"}
     shown = " ".join(typed(stage, "status").stdout.split())
-    for text in ("create complete", "2 running", "2 waiting, 1 in flight", "DeadLetters", "fleet.max_workers=5"):
+    for text in (
+        "create complete",
+        "2 running",
+        "2 messages waiting, 1 in flight",
+        "DeadLetters",
+        "fleet.max_workers=5",
+    ):
         assert text in shown
 
 

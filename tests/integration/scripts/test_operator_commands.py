@@ -68,7 +68,7 @@ def snapshot(**printed: object) -> FleetSnapshot:
     return FleetSnapshot.model_validate(
         {
             "at": datetime.now(UTC), "running": 2, "pending": 1,
-            "visible": 112_000, "in_flight": 23, "dead_letters": 1,
+            "visible": 112_000, "in_flight": 23, "packs": 2_300, "dead_letters": 1,
             "min_workers": 0, "max_workers": 19, "peak_workers": 6, "billed_seconds": 3325.2, "cost": 0.0948,
             "images": 2_000, "reason": "three workers, enough", "policy": "deadline",
             "configured": {"min_workers": 0, "max_workers": 19}, **printed,
@@ -93,7 +93,7 @@ def test_status_fits_80_columns(url: str, fleet: FleetStore, store: JobStore) ->
     shown = " ".join(done.output.split())
     for words in (
         "2 running, 1 starting, 3 stopped",
-        "112,000 waiting, 23 in flight, 1 dead letter",
+        "112,023 images in 2,300 packs, 23 in flight, 1 dead letter",
         "1..5, set by ops on 1 March, 12:00 UTC ([red]<b>budget</b>); config.yaml says 0..19",
         "deadline",
         "Three workers, enough.",

@@ -39,6 +39,7 @@ from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import Autoscaler
 from web_tier.autoscaler.observe import Observer, RecentLaunches
+from web_tier.autoscaler.outstanding import OutstandingPacks
 from web_tier.autoscaler.reporting import Reporter
 
 DRAIN_SECONDS: Final = 60.0
@@ -185,7 +186,9 @@ class SimulatedController:
         self.autoscaler = Autoscaler(
             config=StubConfig(site.settings),
             store=store,
-            observer=Observer(cast(Queue, site.queues), dead_letters, fleet, launches, clock),
+            observer=Observer(
+                cast(Queue, site.queues), dead_letters, fleet, launches, OutstandingPacks(MemoryTable(), clock), clock
+            ),
             health=UnhealthyTerminator(fleet, tracker, DRAIN_SECONDS, tenure, clock, _without_jitter(1.0)),
             launcher=Launcher(
                 fleet, launches, ControllerJournal(store, name, clock), tenure, clock, _without_jitter(1.0)

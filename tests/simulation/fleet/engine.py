@@ -14,12 +14,14 @@ from typing import Final
 import numpy as np
 
 from core.config import FleetSettings
+from core.jobs.models import Counts
 from services.sqs import QueueCounts
 from tests.simulation.fleet.playback import BEGIN, NEVER, InstanceTimes, Playback
 from tests.simulation.fleet.traces import Floats, Trace
 from web_tier.autoscaler.decide import Plan, decide
 from web_tier.autoscaler.estimators import MAX_BOOTS, MIN_IMAGES, ArrivalRateEstimator
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
+from web_tier.autoscaler.outstanding import requested_images
 from web_tier.autoscaler.policies import POLICIES
 
 LINGER_SECONDS: Final = 4 * 3_600.0
@@ -71,6 +73,7 @@ class Conditions:
         max_workers: the most that may exist at once, draining ones among them; the cloud refuses the surplus.
         interval_seconds: between two decisions.
         idle_seconds: a worker without an image for so long ends itself.
+        pack_images: a message requests so many images that follow each other in the trace.
     """
 
     machine: InstanceProfile = InstanceProfile()
@@ -78,6 +81,7 @@ class Conditions:
     max_workers: int = 19
     interval_seconds: float = 1.0
     idle_seconds: float = 10.0
+    pack_images: int = 1
 
 
 @dataclass(frozen=True)
@@ -145,10 +149,14 @@ class Simulation:
         kept: int = 0,
     ) -> None:
         self._trace, self._conditions, self._decide, self._kept = trace, conditions, decide, kept
-        self._arrivals: list[float] = trace.arrivals.tolist()
+        # By pack: it arrives with its last image, and is answered as a whole.
+        begins = np.arange(0, len(trace.arrivals), conditions.pack_images)
+        self._ends = np.minimum(begins + conditions.pack_images, len(trace.arrivals))
+        self._sizes = self._ends - begins
+        self._arrivals: list[float] = trace.arrivals[self._ends - 1].tolist()
         self._playback = Playback(
             self._arrivals,
-            [conditions.image_seconds] * len(self._arrivals),
+            (conditions.image_seconds * self._sizes).tolist(),
             conditions.machine,
             conditions.machine.boots(seed),
             conditions.idle_seconds,
@@ -163,15 +171,18 @@ class Simulation:
         for tick in count():
             self._now = now = tick * conditions.interval_seconds
             playback.advance(now)
-            requests = playback.requests(now)
-            answered = len(playback.finished) - requests.in_flight
-            if self._is_over(answered):
+            messages = playback.requests(now)
+            answered_packs = len(playback.finished) - messages.in_flight
+            if self._is_over(answered_packs):
                 break
+            packs = answered_packs + messages.total
+            images, answered = (int(self._ends[number - 1]) if number else 0 for number in (packs, answered_packs))
+            counts = Counts(done=answered, images=images, packs=packs, answered_packs=answered_packs)
+            requests = requested_images(messages, [counts])
             if requests.visible:
                 self._check_progress(requests.visible)
-            plan = self._decide(
-                playback.observe(now, requests, self._demand_for(requests, answered), self._measured(answered))
-            )
+            seen = playback.observe(now, requests, self._demand_for(requests, answered), self._measured(answered))
+            plan = self._decide(replace(seen, messages=messages))
             room = conditions.max_workers - len(playback.workers)
             if plan.starts > room:
                 beyond += 1
@@ -179,9 +190,9 @@ class Simulation:
             playback.carry_out(plan, now)
             peak = max(peak, len(playback.workers))
         return SimulationOutcome(
-            latencies=np.frombuffer(playback.finished) - self._trace.arrivals,
+            latencies=np.repeat(np.frombuffer(playback.finished), self._sizes) - self._trace.arrivals,
             billed_seconds=float(self._billed_seconds()),
-            work_seconds=len(self._arrivals) * conditions.image_seconds,
+            work_seconds=len(self._trace.arrivals) * conditions.image_seconds,
             launches=playback.launched,
             peak=peak,
             beyond_maximum=beyond,
@@ -214,8 +225,8 @@ class Simulation:
         finished = self._playback.finished
         return finished[-1] if finished else 0.0
 
-    def _is_over(self, answered: int) -> bool:
-        if answered < len(self._arrivals) or self._now < self._trace.seconds:
+    def _is_over(self, answered_packs: int) -> bool:
+        if answered_packs < len(self._arrivals) or self._now < self._trace.seconds:
             return False
         since = max(self._trace.seconds, self._last_answer_at)
         return len(self._playback.workers) <= self._kept or self._now >= since + LINGER_SECONDS

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from core.ids import ImageRef, image_id_at, new_id, positioned_id
+from core.ids import ImageRef, image_id_at, new_id, pack_of, positioned_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job, Resend
 from core.jobs.packs import Pack, pack_in, pack_item, packs_of
@@ -176,6 +176,14 @@ class PacksOfAJob(RuleBasedStateMachine):
             sum(each.status == "failed" for each in results),
             sum(each.error == CANCELLED for each in results),
         )
+        requests = {
+            (pack_of(ref.image_id), attempt)
+            for ref, each in self.results.items()
+            for attempt in range(each.attempt + 1)
+        }
+        assert (counts.packs, counts.answered_packs, counts.answered_retries) == (
+            len({pack_of(ref.image_id) for ref in self.images}), len(requests), sum(each.attempt for each in results)
+        )  # fmt: skip
         retried = {ref for ref, each in self.results.items() if each.attempts > 1} | self.resends.keys()
         assert (counts.system_retried, counts.resends) == (
             len(retried), sum(each.times for each in self.resends.values())

@@ -12,6 +12,9 @@ from botocore.exceptions import ClientError
 from core.config import FleetSettings, load_config
 from core.fleet.models import CircuitState, FleetSnapshot, LimitsOverride
 from core.fleet.store import FleetStore
+from core.ids import new_id
+from core.jobs.lifecycle import OpenJobs
+from core.jobs.models import Counts, Job
 from core.jobs.store import JobStore
 from services.demand_signal import DemandListener
 from services.lease import Tenure
@@ -26,6 +29,7 @@ from tests.support.autoscaler import (
     heartbeat,
 )
 from tests.support.clocks import PlayedClock
+from tests.support.jobs import done, put_counts, record
 from tests.support.memory_aws.calls import failing_writes, refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
@@ -39,6 +43,7 @@ from web_tier.autoscaler.launcher import Launcher
 from web_tier.autoscaler.liveness import InstanceTracker, WorkerRegistry
 from web_tier.autoscaler.loop import REST_SECONDS, SIGNALLED_SECONDS, Autoscaler
 from web_tier.autoscaler.observe import LAUNCH_VISIBLE_SECONDS, Observer, RecentLaunches
+from web_tier.autoscaler.outstanding import OutstandingPacks
 from web_tier.autoscaler.policies import POLICIES
 from web_tier.autoscaler.reporting import FleetEvent, Reporter
 
@@ -68,7 +73,7 @@ class Bench:
         self.clock, self.ec2, self.sqs = Clock(), MemoryEC2(), counted_queue(20)
         self.table, self.operators, self.store = MemoryTable(), CommandStore(), RecordingStore()
         launches, self.registry = RecentLaunches(self.clock), WorkerRegistry(self.clock)
-        queue, fleet = self.sqs.queue(), self.ec2.fleet()
+        queue, fleet, clock = self.sqs.queue(), self.ec2.fleet(), PlayedClock(self.clock)
         journal, tracker = (
             ControllerJournal(FleetStore(self.table), "me", self.clock),
             InstanceTracker(self.registry),
@@ -76,7 +81,7 @@ class Bench:
         self.autoscaler = Autoscaler(
             config=FleetConfigWatcher(tmp_path / "none.yaml", fleet_settings(**settings)),
             store=self.operators,
-            observer=Observer(queue, queue, fleet, launches, PlayedClock(self.clock)),
+            observer=Observer(queue, queue, fleet, launches, OutstandingPacks(self.table, clock), clock),
             health=UnhealthyTerminator(fleet, tracker, 60, Tenure(), self.clock),
             launcher=Launcher(fleet, launches, journal, Tenure(), self.clock),
             meter=BillingMeter(flat_prices(hourly), before, clock=self.clock),
@@ -101,6 +106,13 @@ class Bench:
     def set_outage(self, reason: str | None) -> None:
         """Keep what would be sent to operators."""
         self.outage = reason
+
+    def open_job(self, counts: Counts) -> Job:
+        """Open a job with these counts, and return it."""
+        job = Job(new_id(), "batch", EPOCH)
+        OpenJobs(self.table).reopen(job.job_id, EPOCH)
+        put_counts(JobStore(self.table), job.job_id, counts)
+        return job
 
     def tick(self) -> float:
         """Run the next round, a second later."""
@@ -140,6 +152,30 @@ def test_workers_that_end_between_two_rounds_are_billed_and_reach_the_cap(tmp_pa
 def bench(tmp_path: Path) -> Bench:
     """One with 23 images in the queue."""
     return Bench(tmp_path)
+
+
+def test_workers_start_for_images_but_no_more_than_there_are_packs_to_receive(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_workers=40, launches_per_minute=40)
+    bench.open_job(Counts(images=1_150, packs=23))
+    bench.tick()
+    shown = bench.shown
+    assert (shown.visible, shown.in_flight, shown.delayed, shown.packs) == (1_000, 100, 50, 23)
+    assert shown.reason == "starting 21 workers (0 → 21, limit 40): 1,150 images in 23 packs left, 20 per worker"
+
+
+def test_a_worker_with_a_pack_is_busy_and_those_beside_it_are_not(bench: Bench) -> None:
+    bench.tick()
+    first, second = bench.ec2.alive()
+    bench.registry.record([heartbeat(first), heartbeat(second, state="ready")])
+    bench.sqs.others_visible = bench.sqs.others_delayed = 0
+    bench.sqs.others_in_flight = 1
+    job = bench.open_job(Counts(images=50, packs=1))
+    for _ in range(11):
+        bench.tick()
+    assert bench.shown.in_flight == 50
+    bench.registry.record([done(record(job)) for _ in range(50)])
+    bench.tick()
+    assert bench.shown.image_seconds == pytest.approx(11 / 50, rel=0.1), "worker-seconds of one, not of both"
 
 
 @pytest.mark.parametrize("failing", ["queue", "commands", "journal"])

@@ -49,6 +49,7 @@ def test_a_hundred_images_in_ninety_seconds_need_four_workers_not_nineteen() -> 
     # 150 s of work; a worker launched now has 48 s of the 90 left after its boot.
     assert plan(view((0.0, 100))).launch == 4
     assert plan(view((0.0, 100)), target=192.0).launch == 1
+    assert plan(replace(view((0.0, 100)), messages=QueueCounts(2, 0, 0))).launch == 2, "a third would have no pack"
 
 
 def test_what_is_late_in_any_case_is_caught_up_with_soon_after_the_boot() -> None:

@@ -88,6 +88,10 @@ def test_a_fleet_above_a_lowered_maximum_is_left_to_end_itself() -> None:
             "starting 3 workers (1 → 4, limit 19): 101 images left, 20 per worker",
         ),
         (observation(1000, states=("running",) * 19), "19 workers, the limit: 1,000 images left"),
+        (
+            replace(observation(1_000, 200, states=("running",) * 19), messages=QueueCounts(26, 5, 0)),
+            "19 workers, the limit: 1,200 images in 31 packs left",
+        ),
         (observation(states=("running",)), "1 worker is idle and ends by itself"),
         (
             observation(0, 7, states=("running",)),
@@ -153,6 +157,11 @@ PAUSE = FleetPause(since=datetime(2026, 3, 1, 12, 3, tzinfo=UTC))
             observation(1, 2, states=("running",)),
             "new model",
             "paused by ops since 12:03 UTC (new model): 1 image waiting, 2 in flight, 1 worker finishes what it has",
+        ),
+        (
+            replace(observation(1_000, 200), messages=QueueCounts(26, 5, 0)),
+            "",
+            "paused by ops since 12:03 UTC: 1,000 images in 26 packs waiting, 200 in flight",
         ),
         (observation(), "", "paused by ops since 12:03 UTC: no images waiting"),
     ],

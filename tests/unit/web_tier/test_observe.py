@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.sqs import QueueCounts
 from tests.support.autoscaler import Clock, counted_queue, instance
 from tests.support.clocks import PlayedClock
+from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.ec2 import EPOCH, MemoryEC2
 from tests.support.memory_aws.sqs import MemorySQS
 from web_tier.autoscaler.estimators import (
@@ -31,11 +32,13 @@ from web_tier.autoscaler.observe import (
     Observer,
     RecentLaunches,
 )
+from web_tier.autoscaler.outstanding import OutstandingPacks
 
 
 def observer(ec2: MemoryEC2, sqs: MemorySQS, clock: Clock, dead: MemorySQS | None = None) -> Observer:
     queues = sqs.queue(), (dead or counted_queue()).queue()
-    return Observer(*queues, ec2.fleet(), RecentLaunches(clock), PlayedClock(clock))
+    packs = OutstandingPacks(MemoryTable(), PlayedClock(clock))
+    return Observer(*queues, ec2.fleet(), RecentLaunches(clock), packs, PlayedClock(clock))
 
 
 def test_a_launched_instance_counts_until_it_is_described() -> None:

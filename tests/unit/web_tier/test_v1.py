@@ -158,7 +158,7 @@ def test_a_job_says_whether_its_results_are_copied_to_s3(
     assert results() == {"uri": uri, "state": "failed", "error": "no such bucket"}
     JobFigures(store.table).put_copy(job.job_id, ResultsCopy(file.version))
     assert results() == {"uri": uri, "state": "written", "error": None}
-    store.put_retried(job.job_id, NOW)
+    store.put_retried(job.job_id, NOW, [])
     assert results() == {"uri": uri, "state": "waiting", "error": None}
     other = client.post("/api/v1/jobs", json={**wanted, "results": None}).get_json()
     assert client.get(other["links"]["self"]).get_json()["results"] is None
