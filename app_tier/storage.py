@@ -47,7 +47,7 @@ def store(task: Task[Prediction], outputs: OutputBucket) -> Task[ClassificationR
     The response alone knows how long storing took.
     """
     before = CLOCK.monotonic()
-    standing = outputs.store(task.payload)
+    (standing,) = outputs.store([task.payload], is_lone=task.delivery.request.is_lone)
     if standing is not task.payload:
         return _repeat(task, standing)
     timed = task.with_payload(None, stored=(CLOCK.monotonic() - before) * 1000)

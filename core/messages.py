@@ -180,6 +180,11 @@ class RequestMessage(_PackMessage):
         return range(len(self.sizes)) if self.positions is None else self.positions
 
     @property
+    def is_lone(self) -> bool:
+        """Whether its pack has one image."""
+        return len(self.sizes) == 1
+
+    @property
     def refs(self) -> list[ImageRef]:
         """The images to classify."""
         return [self.ref_at(place) for place in self.places]
@@ -283,12 +288,14 @@ class StoredResults(_PackMessage):
     """The response with results that are too large for the response queue: the prediction objects have them.
 
     Attributes:
+        images: number of images of the pack, as in `Response`.
         places: of the images.
         attempt: attempt of the request that it answers.
         repeated: those of `places` with a result that is repeated.
     """
 
     kind: Literal["stored"] = "stored"
+    images: int = Field(default=1, ge=1, le=PLACES)
     places: Places
     attempt: int = Field(default=0, ge=0)
     repeated: tuple[Place, ...] = ()
@@ -308,7 +315,8 @@ def response_within(response: Response, max_bytes: int) -> Response | StoredResu
         return response
 
     def with_top(count: int) -> Response:
-        return Response(results=tuple(each.model_copy(update={"top": each.top[:count]}) for each in response.results))
+        results = tuple(each.model_copy(update={"top": each.top[:count]}) for each in response.results)
+        return Response(images=response.images, results=results)
 
     def is_too_large(count: int) -> bool:
         return len(with_top(count).to_json().encode()) > max_bytes
@@ -321,6 +329,7 @@ def response_within(response: Response, max_bytes: int) -> Response | StoredResu
     return StoredResults(
         job_id=first.job_id,
         pack_id=pack_of(first.image_id),
+        images=response.images,
         places=tuple(sorted(places)),
         attempt=min(each.attempt for each in response.results),
         repeated=tuple(sorted(place for place, each in places.items() if each.repeated)),

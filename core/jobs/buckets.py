@@ -5,7 +5,8 @@
 | input  | `JOB/IMAGE.EXT`       | an image as its user sent it                                    | web, copies |
 | input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put; no image is read from there      | clients     |
 | input  | `JOB/cancelled`       | tombstone of a cancelled job                                    | both        |
-| output | `JOB/IMAGE.json`      | the prediction of an image, with its thumbnail                  | both        |
+| output | `JOB/IMAGE.json`      | the prediction of a lone image, with its thumbnail              | both        |
+| output | `JOB/PACK.jsonl`      | the predictions of a pack of many, a line each                  | both        |
 | output | `JOB/IMAGE.tries`     | deliveries with which an image may have ended workers           | worker      |
 | output | `results/JOB.jsonl`   | all results of a job                                            | controller  |
 
@@ -14,14 +15,14 @@ botocore's errors pass through once their retries are spent.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
-from core.ids import ImageRef, is_id, place_of
+from core.ids import ImageRef, is_id, pack_of, place_of
 from core.images import ImageFormat, thumbnail_type
-from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, tries_key
+from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, outputs_key, tries_key
 from core.jobs.pack_objects import member, object_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
@@ -169,30 +170,38 @@ class OutputBucket(_JobBucket):
 
     # Predictions
 
-    def store(self, prediction: Prediction) -> Prediction:
-        """Store `prediction` unless it may not replace the stored one; return the one that is stored afterwards.
+    def store(self, predictions: Sequence[Prediction], *, is_lone: bool) -> list[Prediction]:
+        """Store predictions of images of one pack, but those that may not replace a stored one.
+
+        `is_lone` is whether the pack has no other image. Returns what is stored for each of them afterwards.
 
         Raises:
-            WriteConflictError: it is unknown which one is stored.
+            WriteConflictError: it is unknown which ones are stored.
         """
-        key, body = output_key(prediction.ref), prediction.to_json().encode()
+        job_id, pack_id = predictions[0].job_id, pack_of(predictions[0].image_id)
+        key, content_type = _outputs_key(job_id, pack_id, is_lone), "application/json" if is_lone else JSON_LINES
+        stored, etag = dict[str, Prediction](), ""
         for _ in range(MAX_WRITES):
-            if self._bucket.put_new(key, body, "application/json"):
-                return prediction
-            stored, etag = self._read(prediction.ref)
-            if etag is None:
-                continue  # deleted just now, or the other write is not complete
-            if stored is not None and (
-                stored.status == "done" or (prediction.status == "failed" and prediction.attempt <= stored.attempt)
-            ):
-                return stored
-            if self._bucket.put_over(key, body, "application/json", etag):
-                return prediction
-        raise WriteConflictError(f"{key} changed {MAX_WRITES} times while a prediction was stored")
+            new = {each.image_id: each for each in predictions if _may_replace(each, stored.get(each.image_id))}
+            after = stored | new
+            if not new:
+                break
+            body = "\n".join(after[image_id].to_json() for image_id in sorted(after)).encode()
+            put = partial(self._bucket.put_over, etag=etag) if etag else self._bucket.put_new
+            if put(key, body, content_type):
+                break
+            stored, etag = self._read(job_id, pack_id, is_lone)
+        else:
+            raise WriteConflictError(f"{key} changed {MAX_WRITES} times while predictions were stored")
+        return [after[each.image_id] for each in predictions]
+
+    def predictions(self, job_id: str, pack_id: str, *, is_lone: bool) -> dict[str, Prediction]:
+        """Return the stored predictions of a pack, by image; those that cannot be read are left out."""
+        return self._read(job_id, pack_id, is_lone)[0]
 
     def prediction(self, ref: ImageRef) -> Prediction | None:
         """Return the stored prediction of an image, or None if there is none that can be read."""
-        return self._read(ref)[0]
+        return self.predictions(ref.job_id, ref.image_id, is_lone=True).get(ref.image_id)
 
     def prediction_of(self, response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
@@ -218,19 +227,23 @@ class OutputBucket(_JobBucket):
         """Delete the predictions of images; missing ones are ignored."""
         self._bucket.delete_all([output_key(ref) for ref in refs])
 
-    def _read(self, ref: ImageRef) -> tuple[Prediction | None, str | None]:
-        """Return an image's prediction, None if it cannot be read, and the ETag of its object, None without one."""
-        etag = None
+    def _read(self, job_id: str, pack_id: str, is_lone: bool) -> tuple[dict[str, Prediction], str]:
+        """Return the predictions of a pack, by image, and the ETag of their object; an empty one if there is none."""
+        key, found = _outputs_key(job_id, pack_id, is_lone), dict[str, Prediction]()
         try:
-            body, etag = self._bucket.get_with_etag(output_key(ref))
-            prediction = Prediction.from_json(body)
+            body, etag = self._bucket.get_with_etag(key)
         except NotFoundError:
-            return None, None
-        except MessageError as error:
-            _log.warning("a prediction cannot be read", extra={"key": output_key(ref), "reason": str(error)})
-            return None, etag
-        # An object at another image's key is not this one's result.
-        return (prediction if prediction.ref == ref else None), etag
+            return {}, ""
+        for line in body.splitlines():
+            try:
+                prediction = Prediction.from_json(line)
+            except MessageError as error:
+                _log.warning("a prediction cannot be read", extra={"key": key, "reason": str(error)})
+                continue
+            # An object at another pack's key is not this one's result.
+            if (prediction.job_id, pack_of(prediction.image_id)) == (job_id, pack_id):
+                found[prediction.image_id] = prediction
+        return found, etag
 
     # Tries
 
@@ -279,6 +292,17 @@ class OutputBucket(_JobBucket):
         """Delete the results file of a deleted job, and objects as `_JobBucket.remove_job` does."""
         self._bucket.delete(merged_key(job_id))
         return super().remove_job(job_id, limit)
+
+
+def _outputs_key(job_id: str, pack_id: str, is_lone: bool) -> str:
+    return output_key(ImageRef(job_id, pack_id)) if is_lone else outputs_key(job_id, pack_id)
+
+
+def _may_replace(new: Prediction, stored: Prediction | None) -> bool:
+    """Return whether a prediction of an image may be stored where there is this one."""
+    if stored is None:
+        return True
+    return stored.status != "done" and (new.status == "done" or new.attempt > stored.attempt)
 
 
 def _form_key(image: "ImageRecord") -> str:

@@ -115,7 +115,8 @@ class ResultRecovery:
         if (result := self.result(ref, attempt)) is not None:
             return result
         prediction = failed(ref, failure, worker=CONTROLLER_AS_WORKER, attempt=attempt, attempts=attempts)
-        return self.outputs.store(prediction).response()
+        (stored,) = self.outputs.store([prediction], is_lone=True)
+        return stored.response()
 
 
 @dataclass(frozen=True)

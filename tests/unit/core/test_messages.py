@@ -144,7 +144,8 @@ def fitted(response: Response, max_bytes: int = MIN_MESSAGE_BYTES) -> Response |
 
 
 def with_top(response: Response, count: int) -> Response:
-    return Response(results=tuple(each.model_copy(update={"top": each.top[:count]}) for each in response.results))
+    results = tuple(each.model_copy(update={"top": each.top[:count]}) for each in response.results)
+    return Response(images=response.images, results=results)
 
 
 @given(
@@ -172,8 +173,9 @@ def test_a_response_fits_with_as_many_labels_as_possible_or_refers_to_its_predic
         )
         for number, top in enumerate(tops)
     ]
-    whole, most = Response(results=tuple(results)), max(map(len, tops))
+    whole, most = Response(images=9, results=tuple(results)), max(map(len, tops))
     found = fitted(whole, max_bytes)
+    assert found.images == 9
     if isinstance(found, StoredResults):
         assert [found.ref_at(place) for place in found.places] == [each.ref for each in results]
         assert (found.attempt, found.repeated) == (attempt, found.places)

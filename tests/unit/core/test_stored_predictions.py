@@ -1,0 +1,105 @@
+"""The predictions of a pack in one object: what stands when several workers store theirs at once."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.ids import image_id_at, new_id
+from core.jobs.buckets import OutputBucket
+from core.jobs.keys import output_key, outputs_key
+from core.messages import Failure, Prediction, RequestMessage, failed
+from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.worker import new_request
+
+Outcome = tuple[int, str, int]
+"""A place, a status and an attempt."""
+
+PACK = new_request().model_copy(update={"extension": "tar", "sizes": (1, 1, 1)})
+
+
+class SharedBucket(MemoryBucket):
+    """A bucket in which another worker stores something before a call, and replies to puts are lost."""
+
+    def __init__(self, other: Callable[[], object], before: int, lost: set[int]) -> None:
+        self.other, self.before, self.lost, self.numbers = other, before, lost, count()
+        super().__init__(self._make)
+
+    def _make(self, operation: str, effect: Callable[[], Any]) -> Any:
+        if (number := next(self.numbers)) == self.before:
+            self.other()
+        result = effect()
+        # The client library repeats a put without a reply, and finds its own object.
+        return False if operation == "put" and number in self.lost else result
+
+
+def prediction(request: RequestMessage, outcome: Outcome, worker: str) -> Prediction:
+    place, status, attempt = outcome
+    ref, failure = request.ref_at(place), Failure(code="too_costly", message="it costs too much")
+    made = failed(ref, failure, worker=worker, attempts=1, attempt=attempt)
+    if status == "failed":
+        return made
+    return made.model_copy(update={"status": "done", "label": worker, "score": 0.5, "error": None})
+
+
+OUTCOMES = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["done", "failed"]), st.integers(0, 2)),
+    min_size=1,
+    unique_by=lambda outcome: outcome[0],
+)
+
+
+@given(OUTCOMES, OUTCOMES, OUTCOMES, st.integers(0, 6), st.sets(st.integers(0, 6), max_size=2))
+def test_row_4_each_image_has_its_first_label_or_last_failure_whoever_stores_when(
+    there: list[Outcome], mine: list[Outcome], theirs: list[Outcome], before: int, lost: set[int]
+) -> None:
+    answers = list[Prediction]()
+
+    def store(outcomes: list[Outcome], worker: str) -> None:
+        answers.extend(outputs.store([prediction(PACK, each, worker) for each in outcomes], is_lone=False))
+
+    bucket = SharedBucket(lambda: store(theirs, "theirs"), before, lost)
+    outputs = OutputBucket(bucket)
+    for outcomes, worker in ((there, "there"), (mine, "mine")):
+        store(outcomes, worker)
+    if next(bucket.numbers) <= before:
+        store(theirs, "theirs")
+    found = outputs.predictions(PACK.job_id, PACK.pack_id, is_lone=False)
+    outcomes = [*there, *mine, *theirs]
+    assert found.keys() == {PACK.ref_at(place).image_id for place, _, _ in outcomes}
+    for place, _, _ in outcomes:
+        stored, own = found[PACK.ref_at(place).image_id], [each for each in outcomes if each[0] == place]
+        is_done = "done" in [status for _, status, _ in own]
+        assert stored.status == ("done" if is_done else "failed")
+        assert is_done or stored.attempt == max(attempt for _, _, attempt in own)
+        answered = [each for each in answers if each.image_id == stored.image_id]
+        assert stored in answered
+        assert {each.label for each in answered if each.status == "done"} <= {stored.label}
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 1)])
+def test_the_object_of_a_pack_has_a_line_an_image_and_that_of_a_lone_image_is_its_prediction(
+    sizes: tuple[int, ...],
+) -> None:
+    request, bucket = new_request().model_copy(update={"sizes": sizes}), MemoryBucket()
+    outputs = OutputBucket(bucket)
+    stored = [prediction(request, (place, "done", 0), "i-1") for place in range(len(sizes))]
+    outputs.store(stored[::-1], is_lone=request.is_lone)
+    key = output_key(request.refs[0]) if request.is_lone else outputs_key(request.job_id, request.pack_id)
+    assert [Prediction.from_json(line) for line in bucket.objects.pop(key).splitlines()] == stored
+    assert not bucket.objects
+
+
+def test_a_line_that_cannot_be_read_is_replaced_and_others_stand() -> None:
+    bucket, pack = MemoryBucket(), PACK.model_copy(update={"pack_id": new_id()})
+    outputs, key = OutputBucket(bucket), outputs_key(pack.job_id, pack.pack_id)
+    first, second = (prediction(pack, (place, "done", 0), "i-1") for place in range(2))
+    stranger = first.model_copy(update={"image_id": image_id_at(new_id(), 1)})
+    bucket.objects[key] = b"\n".join([first.to_json().encode(), b"{}", stranger.to_json().encode()])
+    assert outputs.store([second], is_lone=False) == [second]
+    assert outputs.predictions(pack.job_id, pack.pack_id, is_lone=False) == {
+        each.image_id: each for each in (first, second)
+    }
