@@ -65,7 +65,7 @@ class Classifier:
                 probabilities = shares_of(row)
             best, labels = probabilities[possible], tuple(labels[each] for each in possible)
         top = top_labels(best, labels, self.top_k)
-        ref, request = task.delivery.ref, task.delivery.request
+        ref, request = task.ref, task.delivery.request
         prediction = Prediction(
             job_id=ref.job_id,
             image_id=ref.image_id,

@@ -62,9 +62,7 @@ def decode(
     try:
         square, content = _parsed(decoder(task.payload, task.delivery.owner, **how), spec)
     except (TooCostlyError, CrashedError, ValueError, MessageError) as error:
-        _log.warning(
-            "an image ended its decoder", extra={"image_id": task.delivery.ref.image_id, "reason": str(error)}
-        )
+        _log.warning("an image ended its decoder", extra={"image_id": task.ref.image_id, "reason": str(error)})
         raise rejection_of(error) from error
     decoded = task.with_payload(normalise(square, spec), decoded=(CLOCK.monotonic() - before) * 1000)
     return replace(decoded, content=content)

@@ -166,7 +166,7 @@ class IsolatedNetworks:
                 return classifier.classify([replace(task, assigned=model)])[0]
             except NetworkEndedError as error:
                 self.end_child()
-                more = {"image_id": task.delivery.ref.image_id, "left": left, "error": str(error)}
+                more = {"image_id": task.ref.image_id, "left": left, "error": str(error)}
                 _log.warning("an image ended the process of a network", extra=more)
         raise CrashedError
 

@@ -1,7 +1,7 @@
-"""The pipeline: what a worker does with an image once it has received it. `Pipeline` lists the stages in order."""
+"""The pipeline: what a worker does with a pack once it has received it. `Pipeline` lists the stages in order."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,10 +17,11 @@ from app_tier.recovery import At, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.stages import Channel, Stage, StageThreads, Tasks
 from app_tier.storage import CancelledJobs, answered_before, delete, fetch, respond, store
-from app_tier.task import Delivery, Task, refuse
-from core.images import ImageLimits
+from app_tier.task import Task, refuse
+from core.images import ImageLimits, ImageRejectedError
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, Prediction, crashed_worker
+from core.jobs.pack_objects import member
+from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, crashed_worker
 from core.sandbox.process import CrashedError
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
@@ -30,6 +31,9 @@ from services.sqs import BATCH, Queue
 
 RESPONSE_WAIT_SECONDS = 0.02
 """How long a response waits for others: a batch of ten costs as much as one, and users do not notice the delay."""
+
+STORE_SECONDS: Final = 1.0
+"""How often answers are stored while the images of a pack are tried alone: the end of the worker loses no more."""
 
 JOIN_SECONDS = 2.0
 
@@ -78,6 +82,9 @@ class Services:
 class Pipeline:
     """All stages after the receive; `answered` is the number of images with a sent response.
 
+    A task is a whole delivery until the object of its pack is read, then one image of it. Its answers are gathered,
+    stored in one object and sent in one response.
+
     A message that comes again may have ended its worker. So only the first receive is classified in a batch in this
     process, and each later one alone in a child process (`app_tier.network_process`), beside the batches. That ends
     no worker, unless the image takes the whole machine down. Such an image fails after `MAX_TRIES`, each of which is
@@ -103,19 +110,22 @@ class Pipeline:
         self._isolated, capacity = isolated, recovery.in_flight.capacity
         self.answered = 0
         self._to_fetch: Channel[Task[None]] = Channel(capacity, _has_priority)
+        self._to_read: Channel[Task[None]] = Channel(capacity, _has_priority)
         # Whole files wait here: as few as keep the decoders busy.
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads, _has_priority)
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size, _has_priority)
         # It has room for all, so that it makes no other stage wait.
         self._to_isolate: Channel[Task[None]] = Channel(capacity)
-        self._to_store: Channel[Task[Prediction]] = Channel(capacity, _has_priority)
-        self._to_respond: Channel[Task[ClassificationResult]] = Channel(capacity, _has_priority)
+        self._to_store: Channel[Task[Tasks[ClassificationResult]]] = Channel(capacity, _has_priority)
+        self._to_respond: Channel[Task[Tasks[ClassificationResult]]] = Channel(capacity, _has_priority)
         self._models = models
         models.resume, models.refuse = self._resume, self._refuse
         # `app_tier.receiver` submits what it receives to the first stage. An image that cannot be classified leaves
         # its stage for "store", with its failure; `app_tier.recovery` decides what follows any other error.
         stages: tuple[Stage[Any], ...] = (
             Stage("fetch", sizing.fetch_threads, self._to_fetch, self._fetch),
+            # Each thread has a whole object of many images until it has passed on the last: one more than decode.
+            Stage("read a pack", sizing.decode_threads + 1, self._to_read, self._read),
             Stage("decode", sizing.decode_threads, self._to_decode, self._decode),
             Stage(
                 "classify",
@@ -181,30 +191,47 @@ class Pipeline:
 
     def _fetch(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
-        # The worker of an earlier delivery may have died between storing the prediction and deleting the request.
-        if task.delivery.is_suspect and (answer := answered_before(task, self._services.outputs)):
-            self._to_respond.enqueue(answer)
-            return
-        if self._cancelled.has(task.delivery.request.job_id):
+        delivery = task.delivery
+        if delivery.is_suspect:
+            # The worker of an earlier one may have died between storing predictions and deleting the request.
+            self._answer(answered_before(task, self._services.outputs))
+            if not self._in_flight.open_places(delivery):
+                return
+        if self._cancelled.has(delivery.request.job_id):
             self._refuse(task, CANCELLED)
             return
         admitted = task if task.assigned is not None else self._models.admit(task)
         if admitted is None:
             return
-        if task.delivery.is_suspect:
+        if delivery.is_suspect:
             self._to_isolate.enqueue(admitted)
-        elif (fetched := self._read(admitted)) is not None:
-            self._to_decode.enqueue(fetched)
+        elif delivery.request.is_lone:
+            self._read([admitted])
+        else:
+            self._to_read.enqueue(admitted)
 
-    def _read(self, task: Task[None]) -> Task[bytes] | None:
-        """Return the task with its image; None if the image is gone since an earlier delivery was answered."""
+    def _read(self, tasks: Tasks[None]) -> None:
+        (task,) = tasks
+        for image in self._open_images(task):
+            # It may wait for each of the images before it.
+            with self._in_flight.step(lambda: [task.delivery]):
+                self._to_decode.enqueue(image)
+
+    def _open_images(self, task: Task[None]) -> Iterator[Task[bytes]]:
+        """Read the pack of a delivery; yield its images without an answer.
+
+        The object may be gone since an earlier delivery was answered.
+        """
+        request = task.delivery.request
         try:
-            return fetch(task, self._services.inputs, self._limits)
+            pack = fetch(task, self._services.inputs, self._limits)
         except NotFoundError:
-            if (answer := answered_before(task, self._services.outputs)) is None:
+            self._answer(answered_before(task, self._services.outputs))
+            if self._in_flight.open_places(task.delivery):
                 raise
-            self._to_respond.enqueue(answer)
-            return None
+            return
+        for place in self._in_flight.open_places(task.delivery):
+            yield pack.image(place, member(request.sizes, pack.payload, place))
 
     def _decode(self, tasks: Tasks[bytes]) -> None:
         (task,) = tasks
@@ -223,50 +250,59 @@ class Pipeline:
             if not self._models.release_broken(tasks[0].model):
                 self._recovery.lifetime.fail(f"the engine is broken: {error}")
             return
-        for answer in answers:
-            self._to_store.enqueue(answer)
+        self._answer(answers)
 
     def _classify_alone(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
+        clock, answers = self._recovery.clock, list[Task[ClassificationResult]]()
+        stored_at = clock.monotonic()
         try:
-            self._try_alone(task)
+            for image in self._open_images(task):
+                with self._in_flight.step(lambda: [task.delivery]):
+                    answers.append(self._try_alone(image))
+                    # No image is tried a second time because of another one.
+                    if task.delivery.receives > UNRECORDED_RECEIVES or clock.monotonic() - stored_at >= STORE_SECONDS:
+                        answers, stored_at = store(answers, self._services.outputs), clock.monotonic()
         except NoNetworkError as error:
             _log.error("an image cannot be classified alone", extra={"error": str(error)})
             # It is tried in a batch again: this may last.
             self._recovery.extender.give_back([replace(task.delivery, is_suspect=False)], NO_CHILD_SECONDS)
         finally:
+            self._answer(answers)
             if not self._to_isolate:
                 self._isolated.close()
 
-    def _try_alone(self, task: Task[None]) -> None:
-        if (fetched := self._read(task)) is None:
-            return
+    def _try_alone(self, image: Task[bytes]) -> Task[ClassificationResult]:
         # A try begins when nothing is left to do but what the image itself may end. The shorter it is, the fewer
         # workers end in it for another reason.
-        self._isolated.prepare(task.model.bundle)
-        if not self._begin_try(task.delivery):
-            self._refuse(task, crashed_worker(MAX_TRIES))
-            return
-        decoded = self._decoded(fetched)
+        self._isolated.prepare(image.model.bundle)
+        if image.delivery.receives > UNRECORDED_RECEIVES:
+            received = image.delivery.received
+            if self._services.outputs.add_try(image.ref, received.id, received.receive_count) > MAX_TRIES:
+                return refuse(image, crashed_worker(MAX_TRIES), self._classifier.worker)
         try:
-            self._to_store.enqueue(self._isolated.classify(decoded, self._classifier))
+            return self._isolated.classify(self._decoded(image), self._classifier)
+        except ImageRejectedError as error:
+            failure = Failure(code=error.code, message=error.message)
         except CrashedError:
-            self._refuse(task, CRASHED_ALONE)
+            failure = CRASHED_ALONE
+        return refuse(image, failure, self._classifier.worker)
 
-    def _begin_try(self, delivery: Delivery) -> bool:
-        """Store that an image is tried, if its message came often; return False if it was tried too often before."""
-        if delivery.receives <= UNRECORDED_RECEIVES:
-            return True
-        return self._services.outputs.add_try(delivery.ref, delivery.received.id, delivery.receives) <= MAX_TRIES
+    def _answer(self, answers: Iterable[Task[ClassificationResult]]) -> None:
+        """Add answers of images; pass on those of each delivery that has all."""
+        for answer in answers:
+            if (gathered := self._in_flight.add_answer(answer)) is not None:
+                self._to_store.enqueue(answer.with_payload(gathered))
 
-    def _store(self, tasks: Tasks[Prediction]) -> None:
+    def _store(self, tasks: Tasks[Tasks[ClassificationResult]]) -> None:
         (task,) = tasks
-        self._to_respond.enqueue(store(task, self._services.outputs))
+        self._to_respond.enqueue(task.with_payload(store(task.payload, self._services.outputs)))
 
-    def _respond(self, tasks: Tasks[ClassificationResult]) -> None:
+    def _respond(self, tasks: Tasks[Tasks[ClassificationResult]]) -> None:
         answered = respond(tasks, self._services.responses)
+        images = [image for task in tasks if task.delivery in answered for image in task.payload]
         # A worker has not proven itself by the work of an earlier one. This stage has one thread.
-        self.answered += sum(not task.payload.repeated for task in tasks if task.delivery in answered)
+        self.answered += sum(not image.payload.repeated for image in images)
         try:
             delete(answered, self._services.requests)
         except (BotoCoreError, ClientError) as error:
@@ -275,12 +311,14 @@ class Pipeline:
             if (fault := classify_error(error)).at is At.WORKER:
                 self._recovery.lifetime.fail(fault.reason)
         self._in_flight.remove(answered)
-        report_answered([task for task in tasks if task.delivery in answered])
+        report_answered(images)
         if left := [task.delivery for task in tasks if task.delivery not in answered]:
             self._in_flight.remove(left)
 
     def _refuse(self, task: Task[object], failure: Failure) -> None:
-        self._to_store.enqueue(refuse(task, failure, self._classifier.worker))
+        """Answer an image, or those of a delivery that have no answer, with a failure."""
+        places = self._in_flight.open_places(task.delivery) if task.place is None else [task.place]
+        self._answer(refuse(task.image(place, None), failure, self._classifier.worker) for place in places)
 
 
 def report_answered(tasks: Sequence[Task[ClassificationResult]]) -> None:

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 class Receiver:
     """Feeds the pipeline until the worker is idle or ends for another reason.
 
-    `submit` passes an image to the first stage. The worker is idle after `idle_seconds` without a message. Messages
+    `submit` passes a request to the first stage. The worker is idle after `idle_seconds` without a message. Messages
     that are no requests go to `dead_letters`.
     """
 
@@ -137,19 +137,15 @@ class Receiver:
 
 
 def parse_messages(received: Iterable[ReceivedMessage]) -> tuple[list[Delivery], list[ReceivedMessage]]:
-    """Return the deliveries of the requests of one image, and the other messages, which cannot be answered."""
+    """Return the deliveries of requests, and the other messages, which cannot be answered."""
     deliveries, malformed = list[Delivery](), list[ReceivedMessage]()
     for message in received:
         try:
             request = RequestMessage.from_json(message.body)
         except MessageError as error:
-            reason = str(error)
+            malformed.append(message)
+            more = {"message_id": message.id, "receive_count": message.receive_count, "error": str(error)}
+            _log.warning("not a request", extra=more)
         else:
-            if len(request.places) == 1:
-                deliveries.append(Delivery(message, request, request.suspect or message.receive_count > 1))
-                continue
-            reason = f"it asks for {len(request.places)} images: send a request for each"
-        malformed.append(message)
-        more = {"message_id": message.id, "receive_count": message.receive_count, "error": reason}
-        _log.warning("not a request", extra=more)
+            deliveries.append(Delivery(message, request, request.suspect or message.receive_count > 1))
     return deliveries, malformed

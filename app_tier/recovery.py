@@ -276,4 +276,4 @@ class Step(Generic[T]):
 
 
 def _images(tasks: Sequence[Task[object]]) -> list[str]:
-    return [task.delivery.ref.image_id for task in tasks]
+    return [task.ref.image_id for task in tasks]

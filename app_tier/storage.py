@@ -1,8 +1,8 @@
-"""Reading images from the input bucket, and publishing results: prediction, response, then deletion of the request.
+"""Reading packs from the input bucket, and publishing results: predictions, response, then deletion of the request.
 
 In this order a deleted request has left a result, even if the worker is killed between two steps. If it is killed
-before the prediction is stored, nothing has happened. After that, the image is received again and answered with the
-stored prediction. One prediction of an image is valid (`OutputBucket.store`), and every response repeats it.
+before the predictions are stored, nothing has happened. After that, the pack is received again and answered with the
+stored predictions. One prediction of an image is valid (`OutputBucket.store`), and every response repeats it.
 botocore's errors pass through once its retries are spent.
 """
 
@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Sequence
 
+from app_tier.stages import Tasks
 from app_tier.task import Delivery, Task
 from core.images import ImageLimits, too_large
 from core.jobs.buckets import InputBucket, OutputBucket
@@ -32,37 +33,58 @@ LOCKS = 64
 _log = logging.getLogger(__name__)
 
 
-def answered_before(task: Task[None], outputs: OutputBucket) -> Task[ClassificationResult] | None:
-    """Return the task with the response of an earlier delivery if that one's prediction is stored and has a label.
+def answered_before(task: Task[None], outputs: OutputBucket) -> list[Task[ClassificationResult]]:
+    """Return the answers of the images of a delivery of which an earlier one has stored a prediction with a label.
 
-    The image may have been deleted since, as soon as its label was stored, while this delivery was on its way.
+    The images may have been deleted since, as soon as their labels were stored, while this delivery was on its way.
     """
-    earlier = outputs.prediction(task.delivery.ref)
-    return _repeat(task, earlier) if earlier is not None and earlier.status == "done" else None
+    request = task.delivery.request
+    earlier = outputs.predictions(request.job_id, request.pack_id, is_lone=request.is_lone)
+    found = ((place, earlier.get(request.ref_at(place).image_id)) for place in request.places)
+    return [
+        _repeat(task.image(place, None), each) for place, each in found if each is not None and each.status == "done"
+    ]
 
 
-def store(task: Task[Prediction], outputs: OutputBucket) -> Task[ClassificationResult]:
-    """Store the prediction unless one stands that it may not replace; return the task with the response.
+def store(answers: Tasks[ClassificationResult], outputs: OutputBucket) -> list[Task[ClassificationResult]]:
+    """Return answers of one delivery with responses in place of the predictions among them, which are stored.
 
-    The response alone knows how long storing took.
+    One that may not replace another that stands is answered with that. The response alone knows how long storing
+    took.
     """
+    predictions = [each.payload for each in answers if isinstance(each.payload, Prediction)]
+    if not predictions:
+        return list(answers)
     before = CLOCK.monotonic()
-    (standing,) = outputs.store([task.payload], is_lone=task.delivery.request.is_lone)
-    if standing is not task.payload:
-        return _repeat(task, standing)
-    timed = task.with_payload(None, stored=(CLOCK.monotonic() - before) * 1000)
-    return timed.with_payload(task.payload.response().model_copy(update={"timings": timed.timings}))
+    standing = {
+        each.image_id: each for each in outputs.store(predictions, is_lone=answers[0].delivery.request.is_lone)
+    }
+    milliseconds = (CLOCK.monotonic() - before) * 1000
+    stored = list[Task[ClassificationResult]]()
+    for answer in answers:
+        prediction = standing.get(answer.payload.image_id)
+        if prediction is None:
+            stored.append(answer)
+        elif prediction is not answer.payload:
+            stored.append(_repeat(answer, prediction))
+        else:
+            timed = answer.with_payload(None, stored=milliseconds)
+            response = prediction.response().model_copy(update={"timings": timed.timings})
+            stored.append(timed.with_payload(response))
+    return stored
 
 
-def respond(tasks: Sequence[Task[ClassificationResult]], responses: Queue) -> list[Delivery]:
+def respond(tasks: Tasks[Tasks[ClassificationResult]], responses: Queue) -> list[Delivery]:
     """Send up to ten responses; return the deliveries that have been answered by it.
 
-    A response that is too large for the queue loses its last labels, or refers to the stored prediction.
+    A response that is too large for the queue loses its last labels, or refers to the stored predictions.
     """
     messages = []
     for task in tasks:
-        response = response_within(Response(results=(task.payload,)), responses.max_message_bytes)
-        messages.append(OutgoingMessage(task.delivery.receipt, response.to_json(), task.delivery.received.group))
+        delivery, results = task.delivery, tuple(each.payload for each in task.payload)
+        whole = Response(images=len(delivery.request.sizes), results=results)
+        response = response_within(whole, responses.max_message_bytes)
+        messages.append(OutgoingMessage(delivery.receipt, response.to_json(), delivery.received.group))
     refused = {message.id for message in responses.send(messages)}
     return [task.delivery for task in tasks if task.delivery.receipt not in refused]
 
@@ -82,15 +104,15 @@ def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult
 
 
 def fetch(task: Task[None], inputs: InputBucket, limits: ImageLimits, clock: Clock = CLOCK) -> Task[bytes]:
-    """Return the task with its image.
+    """Return the task of a delivery with the object of its pack.
 
     Raises:
         NotFoundError: the object of its pack is gone.
-        ImageRejectedError: it is larger than an image may be, and was not read.
+        ImageRejectedError: it is a lone image that is larger than one may be, and was not read.
     """
     before = clock.monotonic()
     try:
-        data = inputs.requested(task.delivery.request, task.delivery.ref, limits.max_bytes)
+        data = inputs.requested(task.delivery.request, limits.max_bytes)
     except ObjectTooLargeError as error:
         raise too_large(error.size, limits) from error
     took = (clock.monotonic() - before) * 1000

@@ -1,7 +1,7 @@
-"""What passes from stage to stage: one image with the output of the last stage."""
+"""What passes from stage to stage: a request until its pack is read, then each image of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -23,7 +23,7 @@ class Delivery:
     second is answered with the stored prediction of the first.
 
     Attributes:
-        is_suspect: whether its image may have ended a worker that received it before.
+        is_suspect: whether one of its images may have ended a worker that received it before.
         has_priority: whether it overtakes others in the pipeline: `InFlightMessages.hold` decides.
     """
 
@@ -33,9 +33,9 @@ class Delivery:
     has_priority: bool = False
 
     @property
-    def ref(self) -> ImageRef:
-        """Its image: workers take requests of one."""
-        return self.request.refs[0]
+    def images(self) -> int:
+        """How many images it asks for."""
+        return len(self.request.places)
 
     @property
     def receipt(self) -> str:
@@ -60,15 +60,16 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[T_co]):
-    """A delivery between two stages.
+    """A delivery, or one of its images, between two stages.
 
     Attributes:
         delivery: where it came from; decides what happens to the message.
-        payload: output of the last stage: None, bytes, pixels, or a prediction.
+        payload: output of the last stage: None, bytes, pixels, a prediction, or the answers of all images.
         milliseconds: duration of each stage so far; a plain mapping, since it is copied at every stage.
         content: what was read from the image besides its pixels; empty until it has been decoded.
         ended_at: when each stage that this worker has done ended, in seconds of the epoch.
         assigned: the model that classifies it; None until the image has got one that is loaded.
+        place: of the image in its pack; None for all that the delivery asks for.
     """
 
     delivery: Delivery
@@ -77,6 +78,12 @@ class Task(Generic[T_co]):
     content: ImageContent = field(default_factory=ImageContent)
     ended_at: Mapping[str, float] = field(default_factory=dict)
     assigned: LoadedModel | None = None
+    place: int | None = None
+
+    @property
+    def ref(self) -> ImageRef:
+        """Its image; of a whole delivery the first one of the pack, which has the pack's id."""
+        return self.delivery.request.ref_at(self.place or 0)
 
     @property
     def traceparent(self) -> str | None:
@@ -105,7 +112,12 @@ class Task(Generic[T_co]):
             self.content,
             {**self.ended_at, **dict.fromkeys(milliseconds, epoch_seconds())},
             self.assigned,
+            self.place,
         )
+
+    def image(self, place: int, payload: U) -> "Task[U]":
+        """Return the task of an image of the delivery."""
+        return replace(self.with_payload(payload), place=place)
 
 
 def new_task(delivery: Delivery) -> Task[None]:
@@ -120,6 +132,6 @@ def new_task(delivery: Delivery) -> Task[None]:
 def refuse(task: Task[object], failure: Failure, worker: str) -> Task[Prediction]:
     """Return the task with the result of an image that cannot be classified."""
     delivery, attempt = task.delivery, task.delivery.request.attempt
-    prediction = failed(delivery.ref, failure, worker=worker, attempts=delivery.receives, attempt=attempt)
+    prediction = failed(task.ref, failure, worker=worker, attempts=delivery.receives, attempt=attempt)
     more = {"timings": task.timings, "queued_at": delivery.queued_at, "traceparent": task.traceparent}
     return task.with_payload(prediction.model_copy(update=more))

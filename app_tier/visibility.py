@@ -4,22 +4,23 @@ import logging
 import math
 import random
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from app_tier.task import Delivery
+from app_tier.task import Delivery, Task
+from core.messages import ClassificationResult
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.sqs import BATCH, MAX_VISIBILITY_SECONDS, OutgoingMessage, Queue
 from services.threads import DaemonThread
 
 PRIORITY_SHARE = 0.1
-"""The share of the messages in flight up to which a group's messages have priority, and all such messages together.
+"""The share of the images in flight up to which a group's messages have priority, and all such messages together.
 SQS's fair queues distinguish quiet groups from noisy ones by the same share (`OutgoingMessage.group`)."""
 
 FIRST_SECONDS: Final = 2
@@ -44,6 +45,12 @@ class _Entry:
     is_started: bool = True
     model: str | None = None
     postponed_until: float = math.inf
+    answers: dict[int, Task[ClassificationResult]] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """Its images without an answer; one while the answers are on their way, which bounds their number."""
+        return max(1, self.delivery.images - len(self.answers))
 
 
 class InFlightMessages:
@@ -51,48 +58,57 @@ class InFlightMessages:
 
     A delivery that waits until its model is loaded is in no stage of the pipeline, so it does not count as started.
 
-    `capacity`, the maximum of deliveries, bounds the worker's memory, and how many images idle workers do not get.
+    Each gathers the answers of its images until they are stored together.
+
+    `capacity` bounds the worker's memory, and how many images idle workers do not get: nothing is received while so
+    many images are in flight. The last receive may exceed it, so that a large pack is received before the one before
+    it is done.
     `first_seconds` is the visibility timeout of a message that no heartbeat has named yet.
     """
 
     def __init__(self, capacity: int, first_seconds: int, clock: Clock = CLOCK) -> None:
         self.capacity, self.first_seconds, self._clock = capacity, first_seconds, clock
         self._entries: dict[str, _Entry] = {}
+        self._last_sizes = deque[int](maxlen=BATCH)
         self._steps: dict[int, tuple[float, Callable[[], Sequence[Delivery]]]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._busy_until = clock.monotonic()
 
     def __len__(self) -> int:
-        """Return the number of deliveries in flight."""
-        return len(self._entries)
+        """Return the number of images in flight."""
+        return self._images(lambda _: True)
 
     @property
     def started(self) -> int:
-        """Deliveries in the pipeline."""
-        with self._changed:
-            return sum(entry.is_started for entry in self._entries.values())
+        """Images in the pipeline."""
+        return self._images(lambda entry: entry.is_started)
 
     def hold(self, deliveries: Sequence[Delivery], asked_at: float) -> list[Delivery]:
         """Add deliveries, which are started, and return them, each with priority or without.
 
-        A message has priority if at most `PRIORITY_SHARE` of all messages in flight are of its group, and more of
+        A message has priority if at most `PRIORITY_SHARE` of all images in flight are of its group, and more of
         them are of another group. So an image of a user who sends few does not wait for the images of a user who
         sends many. Where many users send alike, none has priority.
 
         Their first timeout began at `asked_at`, with the receive, at the earliest.
         """
         with self._changed:
-            groups = Counter(entry.delivery.received.group for entry in self._entries.values())
-            groups.update(delivery.received.group for delivery in deliveries)
-            with_priority = sum(entry.delivery.has_priority for entry in self._entries.values())
-            held, quiet_messages = [], PRIORITY_SHARE * groups.total()
-            has_noisy_group = max(groups.values(), default=0) > quiet_messages
+            groups = Counter[str | None]()
+            for entry in self._entries.values():
+                groups[entry.delivery.received.group] += entry.images
+            for delivery in deliveries:
+                groups[delivery.received.group] += delivery.images
+                self._last_sizes.append(delivery.images)
+            with_priority = self._images(lambda entry: entry.delivery.has_priority)
+            held, quiet_images = [], PRIORITY_SHARE * groups.total()
+            has_noisy_group = max(groups.values(), default=0) > quiet_images
             for delivery in deliveries:
                 group = delivery.received.group
-                is_quiet = group is not None and groups[group] <= quiet_messages
-                has_priority = has_noisy_group and is_quiet and with_priority < int(PRIORITY_SHARE * self.capacity)
-                with_priority += has_priority
+                is_quiet = group is not None and groups[group] <= quiet_images
+                with_this = with_priority + delivery.images
+                has_priority = has_noisy_group and is_quiet and with_this <= int(PRIORITY_SHARE * self.capacity)
+                with_priority = with_this if has_priority else with_priority
                 ours = replace(delivery, has_priority=has_priority)
                 hidden_until, held_since = asked_at + self.first_seconds, self._clock.monotonic()
                 self._entries[ours.receipt] = _Entry(ours, hidden_until, held_since, self.first_seconds)
@@ -137,6 +153,29 @@ class InFlightMessages:
         """Return the postponed deliveries with a time that has come."""
         now = self._clock.monotonic()
         return self._where(lambda entry: entry.postponed_until <= now)
+
+    # Answers
+
+    def add_answer(self, answer: Task[ClassificationResult]) -> list[Task[ClassificationResult]] | None:
+        """Add the answer of an image; return those of all images of its delivery if this is the last, else None.
+
+        An answer of a delivery that was removed is dropped: its message comes again.
+        """
+        delivery = answer.delivery
+        with self._changed:
+            if (entry := self._entries.get(delivery.receipt)) is None or answer.place is None:
+                return None
+            entry.answers[answer.place] = answer
+            if len(entry.answers) < delivery.images:
+                self._changed.notify_all()
+                return None
+            return [entry.answers[place] for place in delivery.request.places]
+
+    def open_places(self, delivery: Delivery) -> list[int]:
+        """Return the places of the images of `delivery` without an answer; none if it was removed."""
+        with self._changed:
+            entry = self._entries.get(delivery.receipt)
+            return [] if entry is None else [each for each in delivery.request.places if each not in entry.answers]
 
     # Models
 
@@ -208,13 +247,14 @@ class InFlightMessages:
     def step(self, deliveries: Callable[[], Sequence[Delivery]]) -> Iterator[None]:
         """Note that the calling thread does a step that keeps `deliveries`, as of the time of the call, waiting.
 
-        No lock is needed, since only this thread writes it.
+        No lock is needed, since only this thread writes it. A step within a step ends the outer one, whose further
+        time does not count.
         """
         self._steps[threading.get_ident()] = (self._clock.monotonic(), deliveries)
         try:
             yield
         finally:
-            del self._steps[threading.get_ident()]
+            self._steps.pop(threading.get_ident(), None)
 
     def stuck(self, seconds: float) -> list[Delivery]:
         """Return the deliveries in flight that have been in one step for longer than `seconds`."""
@@ -225,12 +265,14 @@ class InFlightMessages:
     # Waiting
 
     def wait_for_room(self, most: int, seconds: float | None = None) -> int:
-        """Return how many more can be held, up to `most`; 0 if none can after `seconds`, or when closed.
+        """Return how many more messages can be held, up to `most`; 0 if none can after `seconds`, or when closed.
 
-        Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
+        They are counted by the mean size of the last requests, and a first one may have any. Where there is room for
+        some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._room() >= 1, seconds)
+            most = min(most, self._messages(self.capacity))
             self._changed.wait_for(lambda: self._closed or self._room() >= most, MORE_ROOM_SECONDS)
             return 0 if self._closed else min(most, self._room())
 
@@ -249,9 +291,18 @@ class InFlightMessages:
         with self._changed:
             return [entry.delivery for entry in self._entries.values() if condition(entry)]
 
+    def _images(self, condition: Callable[[_Entry], bool]) -> int:
+        with self._changed:
+            return sum(entry.images for entry in self._entries.values() if condition(entry))
+
     def _room(self) -> int:
-        postponed = sum(entry.postponed_until < math.inf for entry in self._entries.values())
-        return max(0, self.capacity - len(self._entries) + min(MAX_POSTPONED, postponed))
+        postponed = [entry.images for entry in self._entries.values() if entry.postponed_until < math.inf]
+        return self._messages(self.capacity - len(self) + sum(postponed[:MAX_POSTPONED]))
+
+    def _messages(self, images: int) -> int:
+        """Return how many messages so many images are, by the last requests: one if there are any."""
+        mean = sum(self._last_sizes) / len(self._last_sizes) if self._last_sizes else self.capacity
+        return max(1, int(images / mean)) if images > 0 else 0
 
 
 MAX_CHECK_SECONDS: Final = 15.0
@@ -301,9 +352,9 @@ class VisibilityExtender:
         """Extend the timeouts that end soon; drop what hangs; give back what was postponed until now."""
         # Their timeouts end, so they are received again: one may be the cause.
         for delivery in self._in_flight.remove(self._in_flight.stuck(self._max_step_seconds)):
-            image = delivery.ref.image_id
-            _log.error("gave up an image that hangs", extra={"image_id": image})
-            self._on_hung(f"image {image} was in one step for more than {self._max_step_seconds:g} s: a thread hangs")
+            pack = delivery.request.pack_id
+            _log.error("gave up a pack that hangs", extra={"pack_id": pack})
+            self._on_hung(f"pack {pack} was in one step for more than {self._max_step_seconds:g} s: a thread hangs")
         with self._calling:
             self._extend(self._in_flight.expiring(is_named=False), self._in_flight.first_seconds)
             seconds = self._jitter(self._visibility_seconds, 2 * self._visibility_seconds)

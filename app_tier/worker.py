@@ -123,7 +123,7 @@ class Worker:
         self._pipeline.give_back_waiting()
         if not self._in_flight.wait_until_empty(self._drain_seconds):
             left = self._in_flight.everything()
-            _log.warning("given back unfinished", extra={"images": [each.ref.image_id for each in left]})
+            _log.warning("given back unfinished", extra={"packs": [each.request.pack_id for each in left]})
             self._extender.give_back(left)
         self._extender.stop()
         return self._pipeline.stop()

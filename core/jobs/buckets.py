@@ -20,10 +20,10 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
-from core.ids import ImageRef, is_id, pack_of, place_of
+from core.ids import ImageRef, is_id, pack_of
 from core.images import ImageFormat, thumbnail_type
 from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, outputs_key, tries_key
-from core.jobs.pack_objects import member, object_key
+from core.jobs.pack_objects import object_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
 from services.errors import FleetsightError, MessageError, NotFoundError
@@ -90,10 +90,12 @@ class InputBucket(_JobBucket):
         """
         return self._bucket.get(image.key, max_bytes)
 
-    def requested(self, request: RequestMessage, ref: ImageRef, max_bytes: int) -> bytes:
-        """Return an image of a requested pack; it raises what `original` raises, about the object of the pack."""
-        data = self._bucket.get(object_key(request), max_bytes)
-        return member(request.sizes, data, place_of(ref.image_id))
+    def requested(self, request: RequestMessage, max_bytes: int) -> bytes:
+        """Return the object of a requested pack; it raises what `original` raises, if that is a lone image.
+
+        What has put an object of many images has limited its size.
+        """
+        return self._bucket.get(object_key(request), max_bytes if request.is_lone else None)
 
     def has_original(self, image: "ImageRecord") -> bool:
         """Return whether an image is stored."""

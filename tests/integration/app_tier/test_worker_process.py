@@ -168,7 +168,7 @@ def assert_drained_in_the_middle(site: Site, refs: list[ImageRef]) -> None:
     answered = site.collect(len(refs) - counts.visible)
     assert all(len(responses) == 1 for responses in answered.values())
     left, _ = parse_messages(m for _ in range(counts.visible) for m in site.requests.receive(1, wait_seconds=1))
-    assert {each.ref.image_id for each in left} == {ref.image_id for ref in refs} - set(answered)
+    assert {each.request.pack_id for each in left} == {ref.image_id for ref in refs} - set(answered)
     assert {each.receives for each in left} == {1}, "each is a new message"
 
 

@@ -1,6 +1,5 @@
 """Everything at one moment: services, processes, and the time; what clients do and what must hold are beside it."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job
 from core.jobs.store import JobStore
+from core.messages import RequestMessage
 from services.clock import CHECK_SECONDS, Clock
 from tests.simulation.data_path.billing import BILLING_SECONDS
 from tests.simulation.data_path.checks import BrokenError, Checks
@@ -191,7 +191,7 @@ class World:
         """End a process, as kill -9 does."""
         self.kills += 1
         if (worker := self.workers.pop(process, None)) is not None:
-            self.deaths.update(each.ref.image_id for each in worker.in_flight.everything())
+            self.deaths.update(ref.image_id for each in worker.in_flight.everything() for ref in each.request.refs)
         self.controllers.pop(process, None)
         self.web_processes = [web for web in self.web_processes if web.process is not process]
         self.scheduler.kill(process)
@@ -199,14 +199,14 @@ class World:
     def _note_lost_reply(self, call: str, result: Any) -> None:
         """Count a receive of each message in a reply that was lost."""
         if call == "requests.receive":
-            bodies = [json.loads(message["Body"]) for message in result.get("Messages", [])]
-            self.deaths.update(str(body["image_id"]) for body in bodies)
+            requests = [RequestMessage.from_json(message["Body"]) for message in result.get("Messages", [])]
+            self.deaths.update(ref.image_id for request in requests for ref in request.refs)
 
     def freeze(self, process: Process) -> None:
         """Stop a process, as SIGSTOP does; another takes its place."""
         self.freezes += 1
         if (worker := self.workers.get(process)) is not None:
-            self.deaths.update(each.ref.image_id for each in worker.in_flight.everything())
+            self.deaths.update(ref.image_id for each in worker.in_flight.everything() for ref in each.request.refs)
         process.frozen = True
         self.frozen[process] = self.scheduler.now
         self.web_processes = [web for web in self.web_processes if web.process is not process]

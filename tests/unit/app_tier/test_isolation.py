@@ -1,4 +1,4 @@
-"""Images that end what classifies them, among others, with several models, loads, drains and kills.
+"""Images that end what classifies them, in packs with others, with several models, loads, drains and kills.
 
 The receiver, the models and the pipeline are the product's own. A test runs them in one thread: each step of a stage
 and each load is an action, and a seed decides their order. A load is a greenlet, which may wait for room.
@@ -23,15 +23,15 @@ from app_tier.engines import Possible
 from app_tier.lifecycle import Lifetime
 from app_tier.models import LoadedModels
 from app_tier.network_process import NetworkEndedError
-from app_tier.pipeline import MAX_TRIES, UNRECORDED_RECEIVES, Pipeline, Services
+from app_tier.pipeline import MAX_TRIES, STORE_SECONDS, UNRECORDED_RECEIVES, Pipeline, Services
 from app_tier.receiver import Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.sizing import HostResources, sized
-from app_tier.stages import Channel
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.config import parse_config
 from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.packs import pack_object
 from core.messages import CRASHED_ALONE, ClassificationResult, RequestMessage, Response, crashed_worker
 from tests.conftest import shipped_values
 from tests.support.clocks import ManualClock
@@ -88,6 +88,7 @@ class Network(ColourEngine):
             raise Crash
         if "blue" in found:
             raise NetworkEndedError("its process ended")
+        self.fleet.classified += sum(self._brightest(batch) >= 0)
         return super().infer(batch, possible)
 
 
@@ -105,6 +106,7 @@ class Fleet:
 
     Attributes:
         deaths: of workers, by cause.
+        classified: images that a network has answered.
     """
 
     seed: int
@@ -114,6 +116,7 @@ class Fleet:
     drains: Sequence[int] = ()
     kills: Sequence[int] = ()
     deaths: Counter[str] = field(default_factory=Counter)
+    classified: int = 0
 
     def __post_init__(self) -> None:
         self.random, self.clock = Random(self.seed), ManualClock()
@@ -125,14 +128,18 @@ class Fleet:
 
     def submit(self, *models: str | None, colour: str = "red", count: int = 0) -> list[str]:
         """Ask for an image for each model, which `count` workers have received; return their ids."""
-        wanted = [None if name is None else requested(name, BUNDLES[name]) for name in models]
-        requests = [new_request().model_copy(update={"model": model}) for model in wanted]
-        for request in requests:
-            self.inputs.objects[key_of(request)] = picture(colour)
-        send_requests(self.requests, requests)
-        for message in self.requests.messages[len(self.requests.messages) - len(requests) :]:
-            message.receive_count = count
-        return [request.pack_id for request in requests]
+        return [self.submit_pack(model, [colour], count)[0] for model in models]
+
+    def submit_pack(self, model: str | None, colours: Sequence[str], count: int = 0) -> list[str]:
+        """Ask for the images of a pack, which `count` workers have received; return their ids."""
+        images = [("png", picture(colour)) for colour in colours]
+        own = {} if len(images) == 1 else {"extension": "tar", "sizes": tuple(len(data) for _, data in images)}
+        wanted = None if model is None else requested(model, BUNDLES[model])
+        request = new_request().model_copy(update={**own, "model": wanted})
+        self.inputs.objects[key_of(request)] = pack_object(images)
+        send_requests(self.requests, [request])
+        self.requests.messages[-1].receive_count = count
+        return [ref.image_id for ref in request.refs]
 
     @property
     def results(self) -> dict[str, ClassificationResult]:
@@ -145,7 +152,7 @@ class Fleet:
 
     @property
     def messages(self) -> Counter[str]:
-        """How many messages each image had."""
+        """How many messages each pack had."""
         counts: Counter[str] = Counter()
         for body, count in self.requests.sent.items():
             counts[RequestMessage.from_json(body).pack_id] += count
@@ -204,6 +211,8 @@ class FleetWorker:
             decoder=central_crop,
             isolated=PlayedNetworks(self._child),
         )
+        self._enqueue_fetched = self.pipeline._to_decode.enqueue
+        self.pipeline._to_decode.enqueue = self._act_until_decoded  # type: ignore[method-assign, assignment]
         self.receiver = Receiver(requests, dead_letters, recovery, self._submit, idle_seconds=5)
         self._wait_for_room = self.in_flight.wait_for_room
         self.in_flight.wait_for_room = self._act_until_room  # type: ignore[method-assign, assignment]
@@ -241,12 +250,17 @@ class FleetWorker:
         self._check()
         self._act_some()
 
-    # The waits of the receiver and of loads, in which everything else goes on
+    # The waits of the receiver, of loads and for decoders, in which everything else goes on
 
     def _act_until_room(self, most: int) -> int:
         while not (room := self._wait_for_room(most, 0)) and not self.lifetime.over:
             assert self._act(), "there is no room, and nothing goes on"
         return room
+
+    def _act_until_decoded(self, task: Task[bytes]) -> None:
+        while len(self.pipeline._to_decode) >= self.pipeline._to_decode._bound:
+            assert self._step(is_after_fetch=True), "no image is decoded"
+        self._enqueue_fetched(task)
 
     def _wait_for_turn(self, *_: object) -> None:
         self.fleet.clock.advance(1)
@@ -276,16 +290,14 @@ class FleetWorker:
         self._check()
         return True
 
-    def _step(self) -> bool:
-        stages = self.pipeline._stages
-        inboxes: list[Channel[Any]] = [each.stage.inbox for each in stages]
-        # The later ones have room for all.
-        full = [len(inbox) >= inbox._bound for inbox in inboxes[1:3]]
-        ready = [
-            stage
-            for stage, inbox, is_full in zip(stages, inboxes, [*full, False, False, False, False], strict=True)
-            if len(inbox) and not is_full
-        ]
+    def _step(self, *, is_after_fetch: bool = False) -> bool:
+        waiting, batched = self.pipeline._to_decode, self.pipeline._to_classify
+        # The others have room for all.
+        full = {waiting} if len(batched) >= batched._bound else set[Any]()
+        if is_after_fetch or len(waiting) >= waiting._bound:
+            full |= {self.pipeline._to_fetch, self.pipeline._to_read}
+        inboxes = ((stage, stage.stage.inbox) for stage in self.pipeline._stages)
+        ready = [stage for stage, inbox in inboxes if len(inbox) and inbox not in full]
         if not ready:
             return False
         self._count()
@@ -303,7 +315,7 @@ class FleetWorker:
             raise Violation("images go round and round")
 
     def _check(self) -> None:
-        inboxes: list[Channel[Task[object]]] = [each.stage.inbox for each in self.pipeline._stages]
+        inboxes = [each.stage.inbox for each in self.pipeline._stages]
         tasks = [task for inbox in inboxes for task in (*inbox._first, *inbox._items)]
         in_stages, loaded = [task.delivery for task in tasks], self.models.digests
         if len(loaded) > min(2, self.fleet.room):
@@ -330,7 +342,7 @@ HISTORIES = 200
 
 
 def play(seed: int) -> None:
-    """Play a history of up to 15 poison images, two models, two drains and two kills; check what must hold."""
+    """Play a history of up to 15 poison images in packs, two models, drains and kills; check what must hold."""
     random = Random(seed)
     models = [None, "a"][: random.randint(1, 2)]
     poison, good = set[str](), set[str]()
@@ -345,8 +357,12 @@ def play(seed: int) -> None:
         drains=random.sample(range(1, 80), random.randint(0, 2)),
         kills=random.sample(range(1, 400), random.randint(0, 2)),
     )
-    for colour in colours:
-        (poison if colour == "blue" else good).update(fleet.submit(random.choice(models), colour=colour))
+    most = random.choice([1, 8])
+    while colours:
+        size = random.randint(1, most)
+        some, colours = colours[:size], colours[size:]
+        for image, colour in zip(fleet.submit_pack(random.choice(models), some), some, strict=True):
+            (poison if colour == "blue" else good).add(image)
     fleet.run()
     assert fleet.results.keys() == poison | good
     assert fleet.failed == poison
@@ -396,7 +412,9 @@ def test_an_image_that_ends_whole_workers_fails_alone_and_at_its_sixth_receive(s
     """Lost replies are receives, too: some images begin with 50 of them."""
     fleet = Fleet(seed)
     mates = [*fleet.submit(*[None] * 12, count=count), *fleet.submit(*[None] * 8)]
-    poison = fleet.submit(None, None, None, colour="green")
+    first, poison_of_pack, *rest = fleet.submit_pack(None, ["red", "green", "red", "red"], count)
+    mates += [first, *rest]
+    poison = [poison_of_pack, *fleet.submit(None, None, colour="green")]
     fleet.run()
     assert fleet.results.keys() == {*mates, *poison}
     assert {fleet.results[image].error for image in poison} == {crashed_worker(MAX_TRIES)}
@@ -421,6 +439,24 @@ def test_a_worker_that_ends_before_it_tries_an_image_is_no_evidence_against_it(
     (image,) = fleet.submit(None, count=UNRECORDED_RECEIVES)
     fleet.run()
     assert (fleet.results[image].status, fleet.deaths["killed"]) == ("done", 2 * MAX_TRIES)
+
+
+def test_the_answers_of_a_redelivered_pack_are_stored_each_second_and_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet, infer = Fleet(0), Network.infer
+
+    def killed(network: Network, *arguments: Any) -> NDArray[np.float32]:
+        fleet.clock.advance(STORE_SECONDS)
+        if fleet.classified == 5 and not fleet.deaths:
+            fleet.deaths["killed"] += 1
+            raise Crash
+        return infer(network, *arguments)
+
+    monkeypatch.setattr(Network, "infer", killed)
+    images = fleet.submit_pack(None, ["red"] * 8, count=1)
+    fleet.run()
+    assert [fleet.results[image].label for image in images] == ["red"] * 8
+    assert (fleet.classified, fleet.deaths["killed"]) == (8, 1)
+    assert [fleet.results[image].repeated for image in images] == [True] * 5 + [False] * 3
 
 
 @pytest.mark.parametrize("fifo", [False, True], ids=["standard", "fifo"])

@@ -191,13 +191,13 @@ def test_the_time_in_the_queue_is_never_negative() -> None:
 
 
 def refused(number: int = 0) -> Task[Prediction]:
-    task = new_task(delivery(number)).with_payload(b"", fetched=7.0)
+    task = new_task(delivery(number)).with_payload(b"", fetched=7.0).image(0, b"")
     return refuse(task, Failure(code="empty", message="it is empty"), "i-1")
 
 
 def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_time() -> None:
     s3, task = FakeBucket(), refused()
-    responded = store(task, OutputBucket(s3))
+    (responded,) = store([task], OutputBucket(s3))
     stored = Prediction.from_json(s3.objects[output_key(task.payload.ref)])
     assert stored == task.payload
     assert stored.timings.stored is None
@@ -207,10 +207,10 @@ def test_a_prediction_is_stored_under_its_image_and_the_response_has_the_store_t
 
 def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_stored() -> None:
     s3, task = FakeBucket(), new_task(delivery())
-    ref = task.delivery.ref
-    assert answered_before(task, OutputBucket(s3)) is None
+    ref = task.ref
+    assert answered_before(task, OutputBucket(s3)) == []
     s3.objects[output_key(ref)] = refuse(task, Failure(code="gone", message="gone"), "i-1").payload.to_json().encode()
-    assert answered_before(task, OutputBucket(s3)) is None
+    assert answered_before(task, OutputBucket(s3)) == []
     earlier = Prediction(
         job_id=ref.job_id,
         image_id=ref.image_id,
@@ -222,8 +222,7 @@ def test_an_image_that_is_gone_has_the_label_of_an_earlier_delivery_if_one_is_st
         probabilities=(0.9, 0.1),
     )
     s3.objects[output_key(ref)] = earlier.to_json().encode()
-    again = answered_before(task, OutputBucket(s3))
-    assert again is not None
+    (again,) = answered_before(task, OutputBucket(s3))
     assert again.delivery == task.delivery
     assert again.payload == earlier.response().model_copy(update={"repeated": True})
     stored = response_within(Response(results=(again.payload,)), 100)
@@ -279,10 +278,10 @@ def test_row_4_done_beats_failed_and_is_the_stored_result_of_two_concurrent_work
     answers: list[ClassificationResult] = []
     outputs = OutputBucket(bucket := SharedBucket())
     if there is not None:
-        store(outcome(request, there, "i-before"), outputs)
+        store([outcome(request, there, "i-before")], outputs)
     bucket.made, bucket.number = 0, calls_before
-    bucket.other = lambda: answers.append(store(theirs, outputs).payload)
-    answers.append(store(mine, outputs).payload)
+    bucket.other = lambda: answers.append(store([theirs], outputs)[0].payload)
+    answers.append(store([mine], outputs)[0].payload)
     if len(answers) == 1:  # the first was finished before the second began
         bucket.number = -1
         bucket.other()
@@ -309,8 +308,8 @@ def test_a_failed_prediction_gives_way_to_a_later_attempt_and_a_done_one_to_none
 ) -> None:
     request, s3 = new_request(), FakeBucket()
     outputs = OutputBucket(s3)
-    store(outcome(request, stored[0], "old", stored[1]), outputs)
-    answer = store(outcome(request, status, "new", attempt), outputs).payload
+    store([outcome(request, stored[0], "old", stored[1])], outputs)
+    answer = store([outcome(request, status, "new", attempt)], outputs)[0].payload
     assert Prediction.from_json(s3.objects[output_key(request.refs[0])]).worker == answer.worker == stands
     assert answer.attempt == max(attempt, stored[1] if stands == "old" else 0)
 

@@ -7,16 +7,17 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from app_tier.lifecycle import Lifetime
-from app_tier.receiver import MALFORMED_RECEIVES, POLL_SECONDS, UNREACHABLE_SECONDS, Receiver, parse_messages
+from app_tier.receiver import MALFORMED_RECEIVES, POLL_SECONDS, UNREACHABLE_SECONDS, Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery
-from app_tier.task import Delivery, Task
+from app_tier.task import Delivery, Task, new_task, refuse
 from app_tier.visibility import InFlightMessages, VisibilityExtender
+from core.messages import Failure, RequestMessage
 from services.sqs import BATCH, MAX_IN_FLIGHT, MAX_VISIBILITY_SECONDS
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from tests.support.worker import delivery, new_request, send_requests, worker_queue
+from tests.support.worker import new_request, send_requests, worker_queue
 
 IDLE = 5.0
 CAPACITY = 30
@@ -188,12 +189,55 @@ def test_a_message_that_is_no_request_is_a_dead_letter_at_its_fifth_receive(body
     assert (sqs.bodies, bench.dead_letters.bodies, bench.submitted) == ([], [body], [])
 
 
-def test_a_request_is_taken_if_it_is_for_one_image_also_of_a_larger_pack() -> None:
-    pack = new_request().model_copy(update={"extension": "tar", "sizes": (1, 2, 3)})
-    requests = pack.asking_for([2]), pack, pack.asking_for([0, 2])
-    messages = [delivery(request=request).received for request in requests]
-    [taken], refused = parse_messages(messages)
-    assert (taken.ref, refused) == (pack.ref_at(2), messages[1:])
+def pack_of_images(count: int) -> RequestMessage:
+    return new_request().model_copy(update={"extension": "tar", "sizes": (100,) * count})
+
+
+def test_room_is_counted_in_images_and_a_large_pack_may_exceed_it() -> None:
+    sqs = sqs_with(0)
+    bench = Bench(sqs, submit=lambda _: None)
+    held = list[Delivery]()
+
+    def receive(*sizes: int) -> list[int]:
+        """Send requests, receive once, and return for how many messages the receiver asked and what came."""
+        send_requests(sqs, [pack_of_images(size) for size in sizes])
+        room = bench.in_flight.wait_for_room(BATCH, 0)
+        if room:
+            bench.receiver._receive_once(room)
+        held[:] = bench.in_flight.everything()
+        return [room, *(each.images for each in held)]
+
+    def answer(delivery: Delivery, count: int) -> None:
+        for place in bench.in_flight.open_places(delivery)[:count]:
+            task = new_task(delivery).image(place, None)
+            bench.in_flight.add_answer(refuse(task, Failure(code="empty", message="it is empty"), "i-1"))
+
+    assert receive(50, 50) == [1, 50], "the first may have any size"
+    assert receive() == [0, 50]
+    answer(held[0], 20)
+    assert receive() == [0, 50]
+    answer(held[0], 1)
+    assert receive() == [1, 50, 50], "less than the capacity is left"
+    answer(held[0], 29)
+    assert len(bench.in_flight) == 1 + 50, "the answers are on their way"
+    send_requests(sqs, [new_request() for _ in range(60)])
+    rooms = list[int]()
+    for _ in range(15):
+        for each in held:
+            bench.answer(each)
+        assert len(bench.in_flight) == 0
+        rooms.append(receive()[0])
+    assert (rooms[0], rooms[-1], sorted(rooms)) == (1, BATCH, rooms), "by the mean size of the last ones"
+
+
+def test_a_pack_that_is_given_back_asks_for_the_same_images_again() -> None:
+    sqs = sqs_with(0)
+    bench = Bench(sqs, submit=lambda _: None)
+    request = pack_of_images(9).asking_for([2, 7])
+    send_requests(sqs, [request])
+    bench.receiver._receive_once(1)
+    bench.extender.give_back(bench.in_flight.everything())
+    assert sqs.bodies == [request.to_json()]
 
 
 # Errors

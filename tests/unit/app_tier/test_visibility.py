@@ -40,6 +40,14 @@ def test_only_a_small_share_of_the_messages_in_flight_has_priority(receives: lis
         assert sum(each.has_priority for each in held.everything()) <= 4
 
 
+def test_a_lone_image_has_priority_beside_a_large_pack_of_another_user_and_a_pack_has_none() -> None:
+    held = in_flight(ManualClock(), capacity=40)
+    packs = [new_request().model_copy(update={"extension": "tar", "sizes": (1,) * size}) for size in (50, 5, 1)]
+    held.hold([delivery(0, request=packs[0], group="a")], 0)
+    few, one = held.hold([delivery(number, request=packs[number], group=f"user {number}") for number in (1, 2)], 0)
+    assert (few.has_priority, one.has_priority) == (False, True)
+
+
 def test_no_image_has_priority_where_many_users_send_alike() -> None:
     held = in_flight(ManualClock(), capacity=40)
     added = held.hold([delivery(number, group=f"user {number % 12}") for number in range(36)], 0)

@@ -23,10 +23,12 @@ from app_tier.task import new_task
 from app_tier.worker import Worker
 from core.config import WorkerSettings, parse_config
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.keys import cancelled_key, output_key
+from core.jobs.keys import cancelled_key, output_key, outputs_key
+from core.jobs.packs import pack_object
 from core.messages import (
     CANCELLED,
     CRASHED_ALONE,
+    GONE,
     MODEL_GONE,
     ClassificationResult,
     Heartbeat,
@@ -157,6 +159,15 @@ class Bench:
         send_requests(self.requests, requests)
         return requests
 
+    def submit_pack(self, *images: bytes, like: RequestMessage | None = None) -> RequestMessage:
+        """Store images as a pack and ask for it, or replace the object of a request without asking."""
+        sizes = tuple(map(len, images))
+        request = (like or new_request()).model_copy(update={"extension": "tar", "sizes": sizes})
+        self.inputs.objects[key_of(request)] = pack_object([("png", data) for data in images])
+        if like is None:
+            send_requests(self.requests, [request])
+        return request
+
     def run(self) -> bool:
         ended: list[bool] = []
         thread = threading.Thread(target=lambda: ended.append(self.worker.run()), daemon=True)
@@ -165,13 +176,21 @@ class Bench:
         assert ended, "the worker did not end"
         return ended[0]
 
+    def response(self, request: RequestMessage) -> Response:
+        (body,) = (body for body in self.responses.bodies if request.pack_id[:15] in body and request.job_id in body)
+        return Response.from_json(body)
+
     def result(self, request: RequestMessage) -> ClassificationResult:
-        (body,) = (body for body in self.responses.bodies if request.pack_id in body)
-        [result] = Response.from_json(body).results
+        [result] = self.response(request).results
         return result
 
     def stored(self, request: RequestMessage) -> Prediction:
         return Prediction.from_json(self.outputs.objects[output_key(request.refs[0])])
+
+    def stored_pack(self, request: RequestMessage) -> list[Prediction]:
+        """Return the stored predictions of a pack of many, by place."""
+        lines = self.outputs.objects[outputs_key(request.job_id, request.pack_id)].splitlines()
+        return [Prediction.from_json(line) for line in lines]
 
 
 def before(call: Callable[..., Any], action: Callable[[], object]) -> Callable[..., Any]:
@@ -219,6 +238,61 @@ def test_bad_images_fail_alone_each_with_its_reason() -> None:
     assert [results[0].label, results[6].label] == ["red", "blue"]
     assert bench.stored(requests[1]).status == "failed"
     assert bench.requests.messages == []
+
+
+def test_images_of_a_pack_are_answered_together_each_for_itself_and_a_retry_only_for_its_own() -> None:
+    bench = Bench()
+    images = [picture("red"), b"", b"text", picture("red")[:60], picture("blue"), *[picture("green")] * 25]
+    request = bench.submit_pack(*images)
+    gone, other = bench.submit(None, picture("red"))
+    assert bench.run()
+    response = bench.response(request)
+    errors = [None, "empty", "not_an_image", "truncated", *[None] * 26]
+    assert (response.images, [each.error and each.error.code for each in response.results]) == (30, errors)
+    assert [each.ref for each in response.results] == request.refs
+    assert [response.results[place].label for place in (0, 4, 29)] == ["red", "blue", "green"]
+    assert (bench.result(gone).error, bench.result(other).label) == (GONE, "red")
+    before = bench.stored_pack(request)
+    assert [each.response().model_copy(update={"timings": None}) for each in before] == [
+        each.model_copy(update={"timings": None}) for each in response.results
+    ]
+    assert Heartbeat.from_json(bench.heartbeats.bodies[-1]).images == 32
+    bench.responses.messages.clear()
+    mended = bench.submit_pack(images[0], images[4], *images[2:], like=request)
+    send_requests(bench.requests, [mended.asking_for([1, 2]).model_copy(update={"attempt": 1})])
+    second = Bench(after=bench, model="another")
+    assert second.run()
+    response, after = second.response(request), second.stored_pack(request)
+    assert (response.images, [each.ref for each in response.results]) == (30, request.refs[1:3])
+    assert [(each.label, each.attempt) for each in response.results] == [("blue", 1), (None, 1)]
+    assert (after[0], after[3:], [each.attempt for each in after[1:3]]) == (before[0], before[3:], [1, 1])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_pack_of_which_some_images_are_stored_is_answered_with_them(count: int) -> None:
+    first = Bench()
+    request = first.submit_pack(*[picture("red")] * 4)
+    first.requests.messages.clear()
+    send_requests(first.requests, [request.asking_for([0, 2])])
+    assert first.run()
+    first.requests.add(request.to_json(), count)
+    first.responses.messages.clear()
+    second = Bench(after=first, model="another")
+    assert second.run()
+    results = second.response(request).results
+    assert [each.repeated for each in results] == [True, False, True, False]
+    assert len({each.model and each.model.digest for each in results}) == 2
+    assert sum(second.engine.batches) == (0 if count else 4)
+
+
+def test_images_of_a_pack_fail_together_when_its_object_is_gone_or_its_job_is_cancelled() -> None:
+    bench = Bench()
+    gone, cancelled = (bench.submit_pack(*[picture("red")] * 3) for _ in range(2))
+    del bench.inputs.objects[key_of(gone)]
+    bench.inputs.objects[cancelled_key(cancelled.job_id)] = b""
+    assert bench.run()
+    assert [each.error for each in bench.response(gone).results] == [GONE] * 3
+    assert [each.error for each in bench.response(cancelled).results] == [CANCELLED] * 3
 
 
 def test_a_request_whose_response_was_not_taken_comes_again_and_the_others_end() -> None:
