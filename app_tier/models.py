@@ -388,7 +388,7 @@ class LoadedModels:
         """Return an image that waits for any load: if one hangs meanwhile, the extender ends the worker."""
         with self._lock:
             waiting = [task.delivery for tasks in self._waiting.values() for task in tasks]
-        return [delivery for delivery in waiting if self._recovery.in_flight.holds(delivery)][:1]
+        return [delivery for delivery in waiting if self._recovery.in_flight.open_places(delivery)][:1]
 
     def _resume_waiting(self, place: ModelPlace) -> None:
         with self._lock:

@@ -58,11 +58,8 @@ class InFlightMessages:
 
     A delivery that waits until its model is loaded is in no stage of the pipeline, so it does not count as started.
 
-    Each gathers the answers of its images until they are stored together.
-
-    `capacity` bounds the worker's memory, and how many images idle workers do not get: nothing is received while so
-    many images are in flight. The last receive may exceed it, so that a large pack is received before the one before
-    it is done.
+    Each gathers the answers of its images. While `capacity` images are in flight, nothing is received: it bounds the
+    worker's memory, and how many images idle workers do not get. A last pack may exceed it.
     `first_seconds` is the visibility timeout of a message that no heartbeat has named yet.
     """
 
@@ -94,26 +91,23 @@ class InFlightMessages:
         Their first timeout began at `asked_at`, with the receive, at the earliest.
         """
         with self._changed:
+            for delivery in deliveries:
+                self._last_sizes.append(delivery.images)
+                hidden_until, held_since = asked_at + self.first_seconds, self._clock.monotonic()
+                self._entries[delivery.receipt] = _Entry(delivery, hidden_until, held_since, self.first_seconds)
             groups = Counter[str | None]()
             for entry in self._entries.values():
                 groups[entry.delivery.received.group] += entry.images
-            for delivery in deliveries:
-                groups[delivery.received.group] += delivery.images
-                self._last_sizes.append(delivery.images)
-            with_priority = self._images(lambda entry: entry.delivery.has_priority)
-            held, quiet_images = [], PRIORITY_SHARE * groups.total()
+            quiet_images = PRIORITY_SHARE * groups.total()
             has_noisy_group = max(groups.values(), default=0) > quiet_images
-            for delivery in deliveries:
-                group = delivery.received.group
+            room = int(PRIORITY_SHARE * self.capacity) - self._images(lambda entry: entry.delivery.has_priority)
+            for entry in (held := [self._entries[delivery.receipt] for delivery in deliveries]):
+                group = entry.delivery.received.group
                 is_quiet = group is not None and groups[group] <= quiet_images
-                with_this = with_priority + delivery.images
-                has_priority = has_noisy_group and is_quiet and with_this <= int(PRIORITY_SHARE * self.capacity)
-                with_priority = with_this if has_priority else with_priority
-                ours = replace(delivery, has_priority=has_priority)
-                hidden_until, held_since = asked_at + self.first_seconds, self._clock.monotonic()
-                self._entries[ours.receipt] = _Entry(ours, hidden_until, held_since, self.first_seconds)
-                held.append(ours)
-        return held
+                if has_noisy_group and is_quiet and entry.images <= room:
+                    room -= entry.images
+                    entry.delivery = replace(entry.delivery, has_priority=True)
+            return [entry.delivery for entry in held]
 
     def start(self, delivery: Delivery) -> bool:
         """Note that the pipeline gets `delivery`, which waited; return False if it was removed, or when closed."""
@@ -185,10 +179,6 @@ class InFlightMessages:
             if (entry := self._entries.get(delivery.receipt)) is not None:
                 entry.model = model
 
-    def holds(self, delivery: Delivery) -> bool:
-        """Return whether `delivery` is in flight."""
-        return delivery.receipt in self._entries
-
     def models(self) -> set[str]:
         """Return the digests of the loaded models that deliveries in flight need."""
         with self._changed:
@@ -247,8 +237,7 @@ class InFlightMessages:
     def step(self, deliveries: Callable[[], Sequence[Delivery]]) -> Iterator[None]:
         """Note that the calling thread does a step that keeps `deliveries`, as of the time of the call, waiting.
 
-        No lock is needed, since only this thread writes it. A step within a step ends the outer one, whose further
-        time does not count.
+        No lock is needed, since only this thread writes it. A step within it ends it.
         """
         self._steps[threading.get_ident()] = (self._clock.monotonic(), deliveries)
         try:
@@ -267,8 +256,7 @@ class InFlightMessages:
     def wait_for_room(self, most: int, seconds: float | None = None) -> int:
         """Return how many more messages can be held, up to `most`; 0 if none can after `seconds`, or when closed.
 
-        They are counted by the mean size of the last requests, and a first one may have any. Where there is room for
-        some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
+        Where there is room for some, this waits for room for `most`, but only for `MORE_ROOM_SECONDS`.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._room() >= 1, seconds)
@@ -300,7 +288,7 @@ class InFlightMessages:
         return self._messages(self.capacity - len(self) + sum(postponed[:MAX_POSTPONED]))
 
     def _messages(self, images: int) -> int:
-        """Return how many messages so many images are, by the last requests: one if there are any."""
+        """Return how many messages so many images are, at least one, by the last requests; a first may be large."""
         mean = sum(self._last_sizes) / len(self._last_sizes) if self._last_sizes else self.capacity
         return max(1, int(images / mean)) if images > 0 else 0
 

@@ -18,6 +18,7 @@ from app_tier.bundle import Bundle
 from app_tier.engines import Engine, LoadedModel, Possible, of_possible
 from app_tier.models import ModelOpener, ModelPlace
 from app_tier.network_process import IsolatedNetworks
+from app_tier.stages import Channel
 from app_tier.task import Delivery, Task
 from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
 from core.ids import ImageRef, new_id
@@ -156,6 +157,18 @@ class PlayedNetworks(IsolatedNetworks):
 
     def _start(self, bundle: Bundle) -> Engine:
         return self._start_child(bundle)
+
+
+def act_while_full(channel: Channel[Any], act: Callable[[], object]) -> None:
+    """Have a full channel call `act` before it accepts an item, as other threads would act: a test has one."""
+    enqueue = channel.enqueue
+
+    def enqueue_with_room(item: object) -> None:
+        while len(channel) >= channel._bound:
+            act()
+        enqueue(item)
+
+    channel.enqueue = enqueue_with_room  # type: ignore[method-assign]
 
 
 def requested(place: str, bundle: Bundle) -> RequestedModel:

@@ -1,6 +1,6 @@
 """The processes of the system, made of the product's own parts: web tier, controller, worker."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache, partial, reduce
@@ -23,6 +23,7 @@ from app_tier.receiver import Receiver
 from app_tier.recovery import FailureBackoff as WorkerBackoff
 from app_tier.recovery import StepRecovery
 from app_tier.sizing import Sizing
+from app_tier.stages import StageThreads
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.bundle_manifest import BundleMissingError, Manifest, Preprocess
@@ -45,7 +46,7 @@ from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
 from tests.support.result_path import InlineExecutor, ResultPath
 from tests.support.results_site import PausedFleet
 from tests.support.unsandboxed import inspect
-from tests.support.worker import PlayedNetworks
+from tests.support.worker import PlayedNetworks, act_while_full
 from web_tier.autoscaler.liveness import WorkerRegistry
 from web_tier.autoscaler.metrics import ControllerMetrics
 from web_tier.controller.cleanup import JobCleanup, JobExpiry
@@ -391,6 +392,7 @@ class Worker:
             decoder=self._square,
             isolated=PlayedNetworks(lambda _: Engine(self)),
         )
+        act_while_full(self.pipeline._to_decode, lambda: self._process(self.pipeline._stages[2:]))
         self.receiver = Receiver(
             requests,
             letters,
@@ -418,7 +420,9 @@ class Worker:
 
     def _submit(self, task: Task[None]) -> None:
         self.pipeline.submit(task)
-        stages = self.pipeline._stages
+        self._process(self.pipeline._stages)
+
+    def _process(self, stages: Sequence[StageThreads[Any]]) -> None:
         while any(len(each.stage.inbox) for each in stages):
             for each in stages:
                 while len(each.stage.inbox):

@@ -43,6 +43,7 @@ from tests.support.worker import (
     ColourOpener,
     FakeBucket,
     PlayedNetworks,
+    act_while_full,
     colour_bundle,
     colour_model,
     key_of,
@@ -211,8 +212,7 @@ class FleetWorker:
             decoder=central_crop,
             isolated=PlayedNetworks(self._child),
         )
-        self._enqueue_fetched = self.pipeline._to_decode.enqueue
-        self.pipeline._to_decode.enqueue = self._act_until_decoded  # type: ignore[method-assign, assignment]
+        act_while_full(self.pipeline._to_decode, lambda: self._step(is_after_fetch=True))
         self.receiver = Receiver(requests, dead_letters, recovery, self._submit, idle_seconds=5)
         self._wait_for_room = self.in_flight.wait_for_room
         self.in_flight.wait_for_room = self._act_until_room  # type: ignore[method-assign, assignment]
@@ -250,17 +250,12 @@ class FleetWorker:
         self._check()
         self._act_some()
 
-    # The waits of the receiver, of loads and for decoders, in which everything else goes on
+    # The waits of the receiver and of loads, in which everything else goes on
 
     def _act_until_room(self, most: int) -> int:
         while not (room := self._wait_for_room(most, 0)) and not self.lifetime.over:
             assert self._act(), "there is no room, and nothing goes on"
         return room
-
-    def _act_until_decoded(self, task: Task[bytes]) -> None:
-        while len(self.pipeline._to_decode) >= self.pipeline._to_decode._bound:
-            assert self._step(is_after_fetch=True), "no image is decoded"
-        self._enqueue_fetched(task)
 
     def _wait_for_turn(self, *_: object) -> None:
         self.fleet.clock.advance(1)
