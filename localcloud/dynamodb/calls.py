@@ -19,6 +19,7 @@ from moto.dynamodb.models.table import Table
 
 from localcloud.clock import wall_seconds
 from localcloud.dispatch import DirectRequest, DirectResponse, json_answer, operation_of, processed
+from localcloud.dynamodb.capacity import consumed, count_read, count_write, counting
 from localcloud.dynamodb.expressions import EXPRESSIONS, check_placeholders, conditions, updated
 from localcloud.dynamodb.pages import MAX_PAGE_BYTES, Answer, query, scan
 from localcloud.dynamodb.tables import item_at, read, write
@@ -49,6 +50,7 @@ _OF_MOTO: Final = frozenset(
 
 _TYPES: Final[Mapping[str, type]] = {
     **dict.fromkeys(EXPRESSIONS | {"ClientRequestToken", "ReturnValues", "Select", "TableName"}, str),
+    "ReturnConsumedCapacity": str,
     **dict.fromkeys(("ConsistentRead", "ScanIndexForward"), bool),
     **dict.fromkeys(("ExclusiveStartKey", "ExpressionAttributeNames", "ExpressionAttributeValues"), dict),
     **dict.fromkeys(("Item", "Key", "RequestItems"), dict),
@@ -59,6 +61,7 @@ _TYPES: Final[Mapping[str, type]] = {
 """The types of the parameters."""
 
 _CHOICES: Final = {
+    "ReturnConsumedCapacity": {"NONE", "TOTAL"},
     "ReturnValues": {"NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"},
     "ReturnValuesOnConditionCheckFailure": {"NONE", "ALL_OLD"},
     "Select": {"ALL_ATTRIBUTES", "COUNT"},
@@ -85,8 +88,10 @@ def _members(request: DirectRequest, operation: str) -> Answer:
         raise JsonRESTError("UnknownOperationException", f"{operation} is not available in the local cloud")
     call, needed = _CALLS[operation]
     given = _checked(request.read_json(), needed)
-    with data().lock:
-        return call(dynamodb_backends[request.account][request.region], given)
+    is_asked = given.get("ReturnConsumedCapacity") == "TOTAL"
+    with data().lock, counting(is_asked=is_asked) as units:
+        answered = call(dynamodb_backends[request.account][request.region], given)
+    return answered | {"ConsumedCapacity": consumed(operation, units)} if is_asked else answered
 
 
 def _json_of(members: Answer) -> str:
@@ -168,6 +173,7 @@ def _update_item(backend: DynamoDBBackend, given: dict[str, Any]) -> Answer:
 def _get_item(backend: DynamoDBBackend, given: dict[str, Any]) -> Answer:
     table = backend.get_table(given["TableName"])
     found = read(table, key_of(table, given["Key"]))
+    count_read(table.name, found[0] if found else 0, is_consistent=given.get("ConsistentRead", False))
     return {} if found is None else {"Item": found[1]}
 
 
@@ -216,7 +222,9 @@ def _batch_get_item(backend: DynamoDBBackend, given: dict[str, Any]) -> Answer:
         total += size
         if number >= kept or total > _MAX_BATCH_BYTES:
             left.setdefault(name, {**given["RequestItems"][name], "Keys": []})["Keys"].append(attributes)
-        elif text:
+            continue
+        count_read(name, size, is_consistent=given["RequestItems"][name].get("ConsistentRead", False))
+        if text:
             texts[name].append(text)
     responses = _json_of({json.dumps(name)[1:-1]: f"[{', '.join(some)}]" for name, some in texts.items()})
     return {"Responses": responses, "UnprocessedKeys": json.dumps(left)}
@@ -239,6 +247,8 @@ def _transact_write_items(backend: DynamoDBBackend, given: dict[str, Any]) -> An
         error = "com.amazonaws.dynamodb.v20120810#IdempotentParameterMismatchException"
         raise exceptions.DynamodbException(error, "The token was used for other parameters")
     changes = [] if before else _checked_writes(backend, given)
+    for table, key in _places(backend, given) if before else ():  # it is found out what the first call has written
+        count_read(table.name, (read(table, key) or (0,))[0], is_consistent=True)
     with data().change():
         for change in changes:
             write(*change)
@@ -246,6 +256,13 @@ def _transact_write_items(backend: DynamoDBBackend, given: dict[str, Any]) -> An
             data().write(_FORGET_TRANSACTIONS, now)
             data().write(_ADD_TRANSACTION, token, now + TOKEN_SECONDS, entries)
     return {}
+
+
+def _places(backend: DynamoDBBackend, given: dict[str, Any]) -> Iterator[tuple[Table, Key]]:
+    """Yield the table and the key of each write of a transaction."""
+    for kind, asked in _entries(given["TransactItems"], _WRITES):
+        table = backend.get_table(asked["TableName"])
+        yield (_put if kind == "Put" else _deletion)(table, asked)[:2]
 
 
 def _checked_writes(backend: DynamoDBBackend, given: dict[str, Any]) -> list[Change]:
@@ -267,7 +284,9 @@ def _checked_writes(backend: DynamoDBBackend, given: dict[str, Any]) -> list[Cha
         if kind == "Update":
             item = updated(table, asked, old or asked["Key"])
             size = measured(table, item)[1]
-        if kind != "ConditionCheck":
+        if kind == "ConditionCheck":
+            count_write(table.name, (read(table, key) or (0,))[0])
+        else:
             changes.append((table, key, item, size))
     if any(code for code, *_ in reasons):
         raise exceptions.TransactionCanceledException(reasons)

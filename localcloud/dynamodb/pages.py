@@ -9,6 +9,7 @@ from moto.dynamodb.exceptions import MockValidationException
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.table import Table
 
+from localcloud.dynamodb.capacity import count_read
 from localcloud.dynamodb.expressions import conditions, key_conditions
 from localcloud.dynamodb.tables import ROW, verified
 from localcloud.dynamodb.values import Key, key_bytes, key_of, key_types
@@ -74,12 +75,13 @@ def _page(given: dict[str, Any], table: Table, statement: str, *bound: bytes) ->
     with closing(data().rows(statement, table.owner, *bound)) as found:  # type: ignore[type-var]
         for row in found:
             size, text = verified(table, row)
-            total += size
-            if len(texts) == limit or (texts and total > MAX_PAGE_BYTES):
+            if len(texts) == limit or (texts and total + size > MAX_PAGE_BYTES):
                 last = json.loads(texts[-1])
                 members["LastEvaluatedKey"] = json.dumps({name: last[name] for name in table.table_key_attrs})
                 break
             texts.append(text)
+            total += size
+    count_read(table.name, total, is_consistent=given.get("ConsistentRead", False))
     members["ScannedCount"] = str(len(texts))
     if "FilterExpression" in given:
         texts = list(compress(texts, conditions(given, "FilterExpression", map(json.loads, texts))))

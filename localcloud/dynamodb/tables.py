@@ -7,6 +7,7 @@ from typing import Any, Final
 from moto.dynamodb.exceptions import MockValidationException
 from moto.dynamodb.models.table import Table
 
+from localcloud.dynamodb.capacity import count_write, is_counted
 from localcloud.dynamodb.values import Attributes, Key
 from localcloud.patches import Patches
 from localcloud.store import checksum, data
@@ -87,6 +88,8 @@ def item_at(table: Table, key: Key) -> Attributes | None:
 def write(table: Table, key: Key, item: Attributes | None, size: int) -> str:
     """Put an item with its size in bytes, or delete it; return its JSON."""
     text = json.dumps(item)
+    if is_counted():
+        count_write(table.name, max(size, (read(table, key) or (0,))[0]))
     if item is None:
         data().write(_DELETE, table.owner, *key)
     else:

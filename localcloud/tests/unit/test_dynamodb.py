@@ -553,3 +553,65 @@ def test_a_damaged_row_is_not_answered(moto: ClientPair) -> None:
     data().write("UPDATE items SET item = replace(item, 'right', 'wrong') WHERE item LIKE '%right%'")
     with pytest.raises(StorageError, match="is damaged"):
         moto.direct.call("dynamodb", "GetItem", TableName=table, Key=key_of("p", "s"))
+
+
+KB = 1024
+
+
+def sized(sk: str, size: int) -> dict[str, Any]:
+    """Return an item of the partition p with so many bytes, names included."""
+    key = key_of("p", sk)
+    return {**key, "v": {"S": "x" * (size - len(f"pkpsk{sk}v"))}}
+
+
+def test_a_call_answers_the_capacity_that_it_consumes(moto: ClientPair) -> None:
+    """The examples of https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html."""
+    table = new_table(moto)
+
+    def units(operation: str, **given: Any) -> float:
+        if not operation.startswith(("Batch", "Transact")):
+            given["TableName"] = table
+        reply = moto.direct.call("dynamodb", operation, ReturnConsumedCapacity="TOTAL", **given)
+        assert reply.status == 200, reply.body
+        capacity = json.loads(reply.body)["ConsumedCapacity"]
+        [capacity] = capacity if isinstance(capacity, list) else [capacity]
+        assert capacity["TableName"] == table
+        return float(capacity["CapacityUnits"])
+
+    def entries(*items: dict[str, Any]) -> list[Any]:
+        return [{"Put": {"TableName": table, "Item": item}} for item in items]
+
+    # Writes, rounded up to 1 KB: the larger of the item before and after; in a batch each item of its own.
+    assert units("PutItem", Item=sized("a", 500)) == 1
+    assert units("PutItem", Item=sized("a", 3 * KB)) == 3
+    assert units("PutItem", Item=sized("a", 500)) == 3, "the replaced item is larger"
+    size = {"UpdateExpression": "SET v = :v", "ExpressionAttributeValues": {":v": {"S": "x" * 1_500}}}
+    assert units("UpdateItem", Key=key_of("p", "a"), **size) == 2
+    assert units("DeleteItem", Key=key_of("p", "a")) == 2
+    assert units("DeleteItem", Key=key_of("p", "a")) == 1, "there is no such item"
+    batch = [{"PutRequest": {"Item": sized("b", 500)}}, {"PutRequest": {"Item": sized("c", 3 * KB + KB // 2)}}]
+    assert units("BatchWriteItem", RequestItems={table: batch}) == 5
+    # Twice in a transaction, for a condition as well; its repeat reads what it has written.
+    transaction: dict[str, Any] = {"TransactItems": entries(sized("d", 500), sized("e", 500), sized("f", 500))}
+    assert units("TransactWriteItems", **transaction, ClientRequestToken="t") == 6
+    assert units("TransactWriteItems", **transaction, ClientRequestToken="t") == 6
+    check = {"TableName": table, "Key": key_of("p", "c"), "ConditionExpression": "attribute_exists(pk)"}
+    assert units("TransactWriteItems", TransactItems=[{"ConditionCheck": check}, *entries(sized("g", 500))]) == 10
+    # Reads, rounded up to 4 KB, half for eventual consistency; in a batch each item of its own, in a page together.
+    for sk, bytes_ in (("h", 3 * KB + KB // 2), ("i", 10 * KB), ("j", KB + KB // 2), ("k", 6 * KB + KB // 2)):
+        units("PutItem", Item=sized(sk, bytes_))
+    assert units("GetItem", Key=key_of("p", "h"), ConsistentRead=True) == 1
+    assert units("GetItem", Key=key_of("p", "i"), ConsistentRead=True) == 3
+    assert units("GetItem", Key=key_of("p", "i")) == 1.5
+    assert units("GetItem", Key=key_of("p", "none")) == 0.5
+    keys = {"Keys": [key_of("p", "j"), key_of("p", "k")], "ConsistentRead": True}
+    assert units("BatchGetItem", RequestItems={table: keys}) == 3
+    page = {"KeyConditionExpression": "pk = :p", "ExpressionAttributeValues": {":p": {"S": "q"}}}
+    assert units("Query", ConsistentRead=True, **page) == 1
+    for first in range(0, 1_500, 25):
+        small = [
+            {"PutRequest": {"Item": {**key_of("q", f"{first + at:04}"), "v": {"S": "x" * 54}}}} for at in range(25)
+        ]
+        units("BatchWriteItem", RequestItems={table: small})
+    assert units("Query", ConsistentRead=True, **page) == 24, "1,500 items of 64 bytes are 96 KB"
+    assert units("Query", Select="COUNT", Limit=70, **page) == 1, "4,480 bytes"
