@@ -1,6 +1,6 @@
-"""``python -m benchmarks NAME [--quick] [--json FILE]``: run one benchmark; exit status 1 when a bar is missed.
+"""``python -m benchmarks NAME [--quick] [--json FILE] [--write]``: run one benchmark.
 
-Without a name it prints the names.
+The exit status is 1 when a bar is missed. Without a name it prints the names.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from services.errors import FleetsightError
 BENCHMARKS: Final = {
     "capacity": "images a second that one controller records, for 1, 20 and 100 jobs",
     "coldstart": "a worker's start to its first prediction, beside torch",
+    "cost": "the calls to AWS for a million images, by component and operation, with their price",
     "end_to_end": "batches of 100 and 2,000 images and their forecasts, also with a state, and single images",
     "fleet": "the policies of the fleet in simulated time, with the bars of their costs",
     "growth": "jobs of 1,000, 10,000 and 100,000 images: time, CPU and memory of an image",
@@ -29,6 +30,7 @@ BENCHMARKS: Final = {
 
 OPTIONAL_PACKAGES: Final = {
     "coldstart": ("torch", ("torch", "torchvision")),
+    "cost": ("test", ("playwright",)),
     "photos": ("test", ("playwright",)),
 }
 """The section of requirements/ that a benchmark needs beside `run`, and the packages of that section."""
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("name", nargs="?", choices=BENCHMARKS, metavar="NAME", help="one of the names below")
     options.add_argument("--quick", action="store_true", help="fewer rounds; ends within a minute")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
+    options.add_argument("--write", action="store_true", help="also put the tables of `cost` into the documentation")
     return options
 
 
@@ -77,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.name is None:
         command_line.print_help()
         return 0
+    if options.write and (options.name != "cost" or options.quick):
+        command_line.error("--write needs a whole run of `cost`: the documentation has tables of no other")
     try:
         report = load(options.name)(options.quick)
     except FleetsightError as error:
@@ -85,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.show(Console())
     if options.json is not None:
         report.write(options.json)
+    if options.write and report.part is not None:
+        report.part.write()
     return 0 if report.ok else 1
 
 

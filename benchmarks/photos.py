@@ -115,7 +115,7 @@ def photo(kind: Kind, seed: int) -> bytes:
 def _measure(bundle: Bundle, images: ImageSet, home: Path, rounds: int) -> dict[str, Rounds]:
     files = images.files
     settings = {**ALWAYS_WARM, "FLEETSIGHT__WORKER__BUNDLE": str(bundle.folder)}
-    with running(home, settings) as bench, _open_page(bench.system.url) as page:
+    with running(home, settings) as bench, open_page(bench.system.url) as page:
 
         def by_api() -> None:
             if not (summary := Batch(bench.api, images, lambda _progress: None).run()).ok:
@@ -159,7 +159,8 @@ def _by_page(bench: Bench, page: Any, images: ImageSet) -> None:
 
 
 @contextmanager
-def _open_page(url: str) -> Iterator[Any]:
+def open_page(url: str) -> Iterator[Any]:
+    """Open a page of Chromium for the system at `url`."""
     from playwright.sync_api import sync_playwright
 
     from tests.support.chromium import launch_chromium

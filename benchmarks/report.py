@@ -1,6 +1,7 @@
 """What a benchmark hands back: figures, and bars that a figure must hold."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,26 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class DocumentPart:
+    """Tables in Markdown, which are a section of a page of the documentation, from its heading to the next."""
+
+    page: Path
+    heading: str
+    text: str
+
+    def write(self) -> None:
+        """Replace the section.
+
+        Raises:
+            ValueError: the page has no such section.
+        """
+        section, page = re.compile(rf"(?<=\n### {self.heading}\n\n).*?(?=\n\n#)", re.DOTALL), self.page.read_text()
+        if not section.search(page):
+            raise ValueError(f"{self.page} has no section {self.heading!r} of the level ###: add its heading")
+        self.page.write_text(section.sub(lambda _: self.text, page, count=1))
+
+
+@dataclass(frozen=True)
 class Report:
     """The outcome of one benchmark.
 
@@ -47,11 +68,15 @@ class Report:
         name: of its module.
         figures: what was measured, by a name that ends in its unit.
         bars: the promises; a benchmark fails when one is broken.
+        text: tables in Markdown.
+        part: those of them that the documentation has.
     """
 
     name: str
     figures: Mapping[str, float]
     bars: tuple[Bar, ...] = field(default=())
+    text: str = ""
+    part: DocumentPart | None = None
 
     @property
     def ok(self) -> bool:
@@ -71,6 +96,8 @@ class Report:
         for name, value in self.figures.items():
             figures.add_row(name, f"{value:,.4g}")
         console.print(figures)
+        if self.text:
+            console.print(self.text, markup=False, highlight=False, soft_wrap=True)
         if not self.bars:
             return
         bars = Table("bar")

@@ -158,13 +158,16 @@ class Bench:
 
 
 @contextmanager
-def running(home: Path, settings: Mapping[str, str], state: OpenState | None = None) -> Iterator[Bench]:
+def running(
+    home: Path, settings: Mapping[str, str], state: OpenState | None = None, extensions: Sequence[str] = ()
+) -> Iterator[Bench]:
     """Start a system with its files in `home`, and end it in each case.
 
     Args:
         home: a folder of its own.
         settings: configuration, as `FLEETSIGHT__SECTION__KEY`.
         state: in which the local cloud keeps everything, or None.
+        extensions: of the local cloud, names of modules.
     """
     system = System(
         home,
@@ -174,6 +177,7 @@ def running(home: Path, settings: Mapping[str, str], state: OpenState | None = N
             **settings,
         },
         state=state,
+        extensions=extensions,
     )
     api = ApiClient(system.url)
     try:

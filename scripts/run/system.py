@@ -68,6 +68,7 @@ class System:
     Attributes:
         overrides: configuration that overrides the environment's, as `FLEETSIGHT__SECTION__KEY`.
         switches: of the local cloud, each ``NAME=VALUE``; the cloud does not start with an invalid one.
+        extensions: of the local cloud, names of modules; see `localcloud.dispatch.MIDDLEWARE`.
         state: in which the local cloud keeps everything; None keeps it until the end of the system.
         has_provider: whether users sign in at a development provider, which is a process of the system.
     """
@@ -77,6 +78,7 @@ class System:
     supervisor: Supervisor = field(default_factory=Supervisor)
     lifeline: Lifeline = field(default_factory=Lifeline)
     switches: Sequence[str] = ()
+    extensions: Sequence[str] = ()
     state: OpenState | None = None
     has_provider: bool = False
     token: str | None = field(default=None, init=False)
@@ -174,6 +176,7 @@ class System:
         write_private(self.state_dir / "endpoint", self.endpoint_url + "\n")
         owner_key().save(self.state_dir)
         options = [part for switch in self.switches for part in ("--switch", switch)]
+        options += [part for module in self.extensions for part in ("--extension", module)]
         port = self.endpoint_url.rpartition(":")[2]
         if self.state is not None:
             options += ["--state", str(self.state.folder.path), "--state-lock-fd", str(self.state.lock)]

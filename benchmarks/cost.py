@@ -1,0 +1,367 @@
+"""What requests to AWS cost for a million images, by the recorded calls of a run, beside the price that pages show.
+
+Two warm workers classify photos of noise, which are sent in each way that users have. The local cloud records the
+calls of the tiers and of presigned forms with what AWS bills for them (`benchmarks.billed_calls`), at the prices of
+`config.yaml`.
+
+A job counts from its first call until it is deleted and nothing of it is left. For each way two jobs are compared, of
+which the second has more images: the difference is the cost of these. So what a job costs once is no part of it, nor
+its first and last images, which may go in smaller portions. Polls that find nothing do not count, either, nor calls
+by the clock, such as leases, heartbeats and counts of queues: their rate at rest, times the difference of the
+seconds, is subtracted.
+
+The page is that of users, in Chromium, which also shows the results. `API` sends 50 files a request, as `run.sh`.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import numpy as np
+import urllib3
+from PIL import Image
+
+from benchmarks.billed_calls import EMPTY, EXTENSION, Billed, Call, Record, recording
+from benchmarks.photos import open_page
+from benchmarks.report import Bar, DocumentPart, Report
+from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running
+from core.config import PriceSettings
+from core.jobs.items import partition
+from scripts.demo_model.signs import encode
+from scripts.load.runner import ClassicClient
+from scripts.run.batch import LARGE_BATCH_FILES, UPLOADERS
+from scripts.run.system import ROOT
+from services.batches import in_batches
+from services.table import LAST, Table
+
+MILLION: Final = 1_000_000
+SETTINGS: Final = {
+    **ALWAYS_WARM,
+    "FLEETSIGHT__CONTROLLER__INTERVAL_SECONDS": "1",  # as in a stack on AWS
+    "FLEETSIGHT__CONTROLLER__RECONCILE_SECONDS": "2",  # so that a deleted job is removed soon
+    "FLEETSIGHT__IMPORTS__SOURCES": '[{"location": "s3://photos"}]',
+}
+SOURCE_BUCKET: Final = "photos"
+
+COUNTS: Final = {0.1: 1_300, 1.0: 800, 3.0: 260}
+"""Images of the smaller job by megabytes of a photo: as many as are accepted until a portion is as large as it gets,
+and are left when portions become smaller again. The larger job has twice as many."""
+
+LONE_COUNT: Final = 100
+"""The same for images that are sent one by one."""
+
+DRAWN: Final = 20
+"""Different photos of a size."""
+
+MAX_FORMS: Final = 250
+"""Files of an offer of presigned forms."""
+
+REST_SECONDS: Final = 15.0
+POLL_SECONDS: Final = 1.0
+"""Time between two polls of the job, which are calls of the web tier, too."""
+WAIT_SECONDS: Final = 600.0
+
+HTTP: Final = urllib3.PoolManager(maxsize=UPLOADERS, timeout=WAIT_SECONDS, retries=False)
+"""Connections of the clients that use presigned forms; a repeated request would be recorded twice."""
+
+SHOWN_TOLERANCE: Final = 0.03
+MAX_DOLLARS: Final[Mapping[str, Mapping[float, float]]] = {
+    **{way: {0.1: 0.8, 1.0: 1.0, 3.0: 2.0} for way in ("page", "API", "command")},
+    "presigned": {0.1: 1.0},
+    "source in S3": {0.1: 1.2},
+    "one by one": {0.1: 19.5},
+}
+"""What a million images of so many megabytes may cost, by the way in which they are sent."""
+
+WAYS: Final = tuple(MAX_DOLLARS)
+QUICK_WAYS, QUICK_SIZES = ("API",), (0.1, 3.0)
+PART_OF: Final = ROOT / "docs" / "aws.md", "Requests of a million images"
+"""Page and section with the tables."""
+
+WHAT_TOTALS_ARE: Final = """\
+`python -m benchmarks cost` has recorded the calls of photos of large jobs, from upload to removal, on one machine.
+For a million photos they cost, by size and by the way in which the photos are sent:"""
+
+CALLS_OF: Final = "For a million photos of {:g} MB, calls and their US dollars by component and operation:"
+
+MIN_ROW_DOLLARS: Final = 0.01
+"""A call that costs less in each way has no row of its own."""
+
+
+@dataclass(frozen=True)
+class JobCalls:
+    """The calls of one job, its seconds, and the dollars that its page shows for requests."""
+
+    calls: Mapping[Call, Billed]
+    seconds: float
+    shown: float
+
+
+@dataclass(frozen=True)
+class ImageCost:
+    """The calls of an image that is sent in one way, and the dollars that pages show for its requests."""
+
+    calls: Mapping[Call, Billed]
+    shown: float
+
+    @classmethod
+    def of_difference(
+        cls, smaller: JobCalls, larger: JobCalls, images: int, by_clock: Mapping[Call, Billed]
+    ) -> "ImageCost":
+        """Return the cost of each of the `images` that the larger job has more; `by_clock` are calls of a second."""
+        longer, none = larger.seconds - smaller.seconds, Billed()
+        calls = {
+            call: (
+                larger.calls.get(call, none) + smaller.calls.get(call, none) * -1 + by_clock.get(call, none) * -longer
+            )
+            * (1 / images)
+            for call in sorted({*smaller.calls, *larger.calls})
+            if not call[1].endswith(EMPTY)
+        }
+        return cls(calls, (larger.shown - smaller.shown) / images)
+
+    def million_dollars(self, prices: PriceSettings) -> float:
+        """Return the dollars for a million images."""
+        return MILLION * sum(billed.requests.dollars(prices) for billed in self.calls.values())
+
+
+Costs = dict[tuple[str, float], ImageCost]
+"""By way, and megabytes of a photo."""
+
+
+def run(quick: bool) -> Report:
+    """Measure each way with photos of each size; `quick` measures the API with the smallest and the largest."""
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        with (
+            recording(home / "calls") as record,
+            running(home / "system", SETTINGS, extensions=[EXTENSION]) as bench,
+            open_page(bench.system.url) as page,
+        ):
+            bench.wait_for_workers(WORKERS)
+            bench.system.clients.s3.create_bucket(Bucket=SOURCE_BUCKET)
+            sender = Sender(bench, page, home)
+            measured(sender, record, "API", photos(home / "warm-up", 0.1, 50))
+            time.sleep(REST_SECONDS)
+            by_clock = {call: billed * (1 / REST_SECONDS) for call, billed in record.take().items()}
+            costs: Costs = {}
+            for size in QUICK_SIZES if quick else COUNTS:
+                for way in QUICK_WAYS if quick else WAYS:
+                    images = LONE_COUNT if way == "one by one" else COUNTS[size]
+                    smaller, larger = (
+                        measured(sender, record, way, photos(home / f"{way}-{size:g}-{count}", size, count))
+                        for count in (images, 2 * images)
+                    )
+                    costs[way, size] = ImageCost.of_difference(smaller, larger, images, by_clock)
+            return cost_report(costs, by_clock, bench.system.config.prices)
+
+
+def photos(folder: Path, megabytes: float, count: int) -> list[Path]:
+    """Return files of about so many megabytes: JPEGs of noise, of which some have the same content."""
+    folder.mkdir()
+    noise, files = np.random.default_rng(count), list[Path]()
+    sample = encode(Image.fromarray(noise.integers(0, 256, (256, 256, 3), np.uint8)), "JPEG", 90)
+    side = round(256 * (megabytes * 1e6 / len(sample)) ** 0.5)
+    for number in range(count):
+        files.append(folder / f"IMG_{number:05}.jpg")
+        if number < DRAWN:
+            drawn = Image.fromarray(noise.integers(0, 256, (side, side, 3), np.uint8))
+            files[-1].write_bytes(encode(drawn, "JPEG", 90))
+        else:
+            files[-1].hardlink_to(files[number % DRAWN])
+    return files
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Sends photos to a running system in each of the ways.
+
+    Attributes:
+        page: of a browser.
+        home: a folder for the files of commands.
+    """
+
+    bench: Bench
+    page: Any
+    home: Path
+
+    def send(self, way: str, files: Sequence[Path]) -> str:
+        """Send the photos, and wait until each has its label; return the id of their job.
+
+        Raises:
+            RuntimeError: a photo has no label.
+        """
+        ways: Mapping[str, Callable[[Sequence[Path]], object]] = {
+            "page": self._by_page,
+            "API": self._by_api,
+            "command": self._by_command,
+            "presigned": self._by_forms,
+            "source in S3": self._from_source,
+            "one by one": self._one_by_one,
+        }
+        ways[way](files)
+        job_id = str(next(self.bench.api.jobs(page=1))["job_id"])
+        status = await_status(self.bench, job_id, lambda found: found["done"] + found["failed"] >= len(files))
+        if status["done"] != len(files):
+            raise RuntimeError(f"{way}: {status['done']} of {len(files)} photos have a label")
+        return job_id
+
+    def _by_page(self, files: Sequence[Path]) -> None:
+        self.page.goto(self.bench.system.url)
+        self.page.locator("#images").set_input_files([str(file) for file in files])
+        self.page.get_by_role("button", name="Classify").click(timeout=1e3 * WAIT_SECONDS)
+        self.page.wait_for_url("**/jobs/*", timeout=1e3 * WAIT_SECONDS)
+
+    def _by_api(self, files: Sequence[Path]) -> None:
+        job_id = self.bench.api.create_job("cost", key=str(uuid4()))
+
+        def add(first: int) -> None:
+            part = [(file.name, file.read_bytes()) for file in files[first : first + LARGE_BATCH_FILES]]
+            self.bench.api.add_images(job_id, part, str(uuid4()), first_position=first)
+
+        side_by_side(add, range(0, len(files), LARGE_BATCH_FILES))
+
+    def _by_command(self, files: Sequence[Path]) -> None:
+        command = (sys.executable, "-m", "fleetsight_client", "classify", str(files[0].parent))
+        environment = {**os.environ, "XDG_STATE_HOME": str(self.home / "client")}
+        subprocess.run((*command, "--url", self.bench.system.url), env=environment, check=True, capture_output=True)
+
+    def _by_forms(self, files: Sequence[Path]) -> None:
+        uploads = f"{self.bench.system.url}/api/v1/jobs/{self.bench.api.create_job('cost')}/uploads"
+        for part in in_batches(files, MAX_FORMS):
+            described = [
+                {"name": file.name, "bytes": file.stat().st_size, "content_type": "image/jpeg"} for file in part
+            ]
+            offer = accepted(HTTP.request("POST", uploads, json={"files": described})).json()
+            forms = [each["upload"] for each in offer["uploads"]]
+            side_by_side(put_form, zip(forms, part, strict=True))
+            accepted(HTTP.request("POST", f"{uploads}/{offer['upload_id']}/commit"))
+
+    def _from_source(self, files: Sequence[Path]) -> None:
+        client, folder = self.bench.system.clients.s3, files[0].parent.name.replace(" ", "-")
+        side_by_side(
+            lambda file: client.put_object(Bucket=SOURCE_BUCKET, Key=f"{folder}/{file.name}", Body=file.read_bytes()),
+            files,
+        )
+        self.bench.api.create_job("cost", source=f"s3://{SOURCE_BUCKET}/{folder}")
+
+    def _one_by_one(self, files: Sequence[Path]) -> None:
+        client = ClassicClient(self.bench.system.url, WAIT_SECONDS)
+        for file in files:
+            accepted(client.post(file.name, file.read_bytes()))
+
+
+def side_by_side(action: Callable[[Any], object], values: Iterable[Any]) -> None:
+    """Call `action` with each value, some at a time."""
+    with ThreadPoolExecutor(UPLOADERS) as threads:
+        list(threads.map(action, values))
+
+
+def put_form(form_and_file: tuple[Mapping[str, Any], Path]) -> None:
+    """Send a presigned form with its file to the bucket."""
+    form, file = form_and_file
+    fields = {**form["fields"], "file": (file.name, file.read_bytes(), "image/jpeg")}
+    accepted(HTTP.request("POST", form["url"], fields=fields))
+
+
+def accepted(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
+    """Return an answer of success.
+
+    Raises:
+        RuntimeError: the answer is another one.
+    """
+    if answer.status not in {200, 204}:
+        raise RuntimeError(f"a photo was answered with {answer.status}: {answer.data[:200]!r}")
+    return answer
+
+
+def await_status(bench: Bench, job_id: str, is_reached: Callable[[Mapping[str, Any]], bool]) -> Mapping[str, Any]:
+    """Return the status of a job as soon as it is as wanted.
+
+    Raises:
+        TimeoutError: it is not after `WAIT_SECONDS`.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not is_reached(status := bench.api.status(job_id)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"job {job_id} is {status} after {WAIT_SECONDS:.0f} s")
+        time.sleep(POLL_SECONDS)
+    return status
+
+
+def measured(sender: Sender, record: Record, way: str, files: Sequence[Path]) -> JobCalls:
+    """Send photos in one way, delete their job, and return its calls until nothing of it is left."""
+    bench, started = sender.bench, time.monotonic()
+    record.take()
+    job_id = sender.send(way, files)
+    has_file = way != "one by one"  # such images belong to no batch
+
+    def is_complete(status: Mapping[str, Any]) -> bool:
+        file = status["results_file"]
+        return status["cost"] is not None and (not has_file or (file is not None and file["current"]))
+
+    status = await_status(bench, job_id, is_complete)
+    sender.page.goto("about:blank")
+    bench.api.delete(job_id)
+    table = Table(bench.system.clients.dynamodb, bench.system.config.names.job_table)
+    while any(table.query(partition(job_id), " ", LAST, limit=1)):
+        time.sleep(POLL_SECONDS)
+    return JobCalls(record.take(), time.monotonic() - started, status["cost"]["requests_dollars"])
+
+
+def cost_report(costs: Costs, by_clock: Mapping[Call, Billed], prices: PriceSettings) -> Report:
+    """Return the dollars for a million images by way and size, the tables, and the bars."""
+    figures, bars = dict[str, float](), list[Bar]()
+    for (way, size), cost in costs.items():
+        dollars, shown, what = cost.million_dollars(prices), MILLION * cost.shown, f"{way}, {size:g} MB"
+        figures |= {f"{what}: dollars for a million": dollars, f"{what}: as pages show them": shown}
+        if size in MAX_DOLLARS[way]:
+            bars.append(Bar(f"{what}: dollars for a million", dollars, at_most=MAX_DOLLARS[way][size]))
+        nearly = partial(Bar, at_least=1 - SHOWN_TOLERANCE, at_most=1 + SHOWN_TOLERANCE)
+        bars.append(nearly(f"{what}: dollars ÷ those that pages show", dollars / shown))
+    a_day = 24 * 3_600 * sum(billed.requests.dollars(prices) for billed in by_clock.values())
+    figures["by the clock, with two workers: dollars a day"] = a_day
+    totals, sizes = totals_table(costs, prices), sorted({size for _, size in costs})
+    calls = {size: f"{CALLS_OF.format(size)}\n\n{calls_table(costs, size, prices)}" for size in sizes}
+    part = DocumentPart(*PART_OF, f"{WHAT_TOTALS_ARE}\n\n{totals}\n\n{calls[sizes[0]]}")
+    return Report("cost", figures, tuple(bars), "\n\n".join([totals, *calls.values()]), part)
+
+
+def totals_table(costs: Costs, prices: PriceSettings) -> str:
+    """Return the dollars by way and size."""
+    sizes = sorted({size for _, size in costs})
+    rows = [f"| US dollars | {' | '.join(f'{size:g} MB' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for way in dict.fromkeys(way for way, _ in costs):
+        cells = [f"{costs[way, size].million_dollars(prices):.2f}" for size in sizes]
+        rows.append(f"| {way} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def calls_table(costs: Costs, megabytes: float, prices: PriceSettings) -> str:
+    """Return the calls of a million photos of a size, and their dollars, by component and operation."""
+    ways = {way: cost.calls for (way, size), cost in costs.items() if size == megabytes}
+    rows = [f"| calls: US dollars | {' | '.join(ways)} |", "|---" * (1 + len(ways)) + "|"]
+
+    def dollars(billed: Billed) -> float:
+        return MILLION * billed.requests.dollars(prices)
+
+    for component, operation in sorted({call for calls in ways.values() for call in calls}):
+        found = [calls.get((component, operation), Billed()) for calls in ways.values()]
+        if max(map(dollars, found)) >= MIN_ROW_DOLLARS:
+            cells = [
+                f"{max(0.0, MILLION * each.calls):,.0f}: {dollars(each):.2f}"
+                if dollars(each) >= MIN_ROW_DOLLARS
+                else ""
+                for each in found
+            ]
+            rows.append(f"| {component}, {operation} | {' | '.join(cells)} |")
+    return "\n".join(rows)
