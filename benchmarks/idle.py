@@ -1,7 +1,7 @@
 """The whole system with nothing to do: its CPU time, the AWS requests of an idle hour, and its reaction afterwards.
 
 CPU time is measured before the first image, when no job is open. The requests are those that the local cloud has
-counted, with their cost on AWS beside the cost that `core.cost.at_rest` gives for the same settings. The reaction is
+recorded, with their cost on AWS beside the cost that `core.cost.at_rest` gives for the same settings. The reaction is
 the time from an upload to the start of the first worker, for a fleet that has just scaled down and for one at rest,
 in turns: fewer requests at rest must not delay the first image.
 """
@@ -9,17 +9,15 @@ in turns: fewer requests at rest must not delay the first image.
 import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from benchmarks.billed_calls import EXTENSION, Billed, Call, Record, recording
 from benchmarks.end_to_end import draw
 from benchmarks.report import Bar, Report
 from benchmarks.running import PATIENCE_SECONDS, Bench, running
-from core.cost import SECONDS_AN_HOUR, Requests, at_rest
-from localcloud.clients import ControlClient
+from core.cost import SECONDS_AN_HOUR, at_rest
 
 SETTLE_SECONDS: Final = 3.0
 WINDOW_SECONDS: Final = 30.0
@@ -34,7 +32,6 @@ START_POLL_SECONDS: Final = 0.002
 RESULT_POLL_SECONDS: Final = 0.02
 SUPERVISOR_SECONDS: Final = 0.5
 """Time between two looks of `scripts/run.sh` at its processes, as in its own loop."""
-WRITES: Final = ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems")
 MAX_CORE: Final = 0.01
 MAX_REACTION_RATIO: Final = 1.5
 """Of medians of a few rounds: a poll falls anywhere into its interval, so they differ by a third without a reason."""
@@ -46,8 +43,11 @@ def run(quick: bool) -> Report:
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
         content = draw(home / "images", 1).files[0].read_bytes()
-        with running(home / "system", {}) as bench:
-            cpu, requests = at_idle(bench, window)
+        with (
+            recording(home / "calls") as record,
+            running(home / "system", {}, extensions=[EXTENSION]) as bench,
+        ):
+            cpu, calls = at_idle(bench, record, window)
             react(bench, content)  # the first image of a system loads what it needs
             at_once, rested = [], []
             for _ in range(QUICK_ROUNDS if quick else ROUNDS):
@@ -59,12 +59,12 @@ def run(quick: bool) -> Report:
             config = bench.system.config
     figures = {f"{name}_core_percent": 100 * share for name, share in cpu.items()}
     figures["all_core_percent"] = 100 * sum(cpu.values())
-    figures |= {f"{call}, an hour": count for call, count in sorted(requests.items())}
-    dollars = billed(requests).dollars(config.prices)
-    figures["dollars_a_month"] = 24 * 30 * dollars
+    figures |= {f"{', '.join(call)}, an hour": billed.calls for call, billed in sorted(calls.items())}
+    requests = sum(calls.values(), Billed()).requests
+    figures["dollars_a_month"] = 24 * 30 * requests.dollars(config.prices)
     for name, reactions in (("at_once", at_once), ("rested", rested)):
         figures[f"{name}_start_s"] = statistics.median(reactions)
-    counted, assumed = billed(requests).total, at_rest(config.controller).total
+    counted, assumed = requests.total, at_rest(config.controller).total
     bars = (
         Bar("cores that the whole system uses with nothing to do", sum(cpu.values()), at_most=MAX_CORE),
         Bar("billed requests of an idle hour ÷ those of core.cost", counted / assumed, at_least=0.9, at_most=1.1),
@@ -77,31 +77,17 @@ def run(quick: bool) -> Report:
     return Report("idle", figures, bars)
 
 
-def at_idle(bench: Bench, seconds: float) -> tuple[dict[str, float], Counter[str]]:
-    """Return the cores that each process uses, and the AWS requests of an hour, by service and operation.
+def at_idle(bench: Bench, record: Record, seconds: float) -> tuple[dict[str, float], Mapping[Call, Billed]]:
+    """Return the cores that each process uses, and the billed calls of an hour.
 
     This process stands for `scripts/run.sh`, the supervisor.
     """
     _supervise(bench, SETTLE_SECONDS)
-    calls = _calls(bench)
+    record.take()
     took, used = bench.used_during(lambda: _supervise(bench, seconds))
-    more = _calls(bench) - calls
+    calls = {call: billed * (SECONDS_AN_HOUR / took) for call, billed in record.take().items()}
     shares = {("supervisor" if name == "client" else name): cpu / took for name, cpu in used.items()}
-    return shares, Counter({call: round(count * SECONDS_AN_HOUR / took) for call, count in more.items()})
-
-
-def billed(calls: Mapping[str, int]) -> Requests:
-    """Return the calls, by service and operation, as AWS bills them: items below 1 KB; EC2 and deletions are free."""
-    billed_as = Counter[str]()
-    for call, count in calls.items():
-        service, _, operation = call.partition(" ")
-        if service == "sqs":
-            billed_as["sqs"] += count
-        elif service == "dynamodb":
-            billed_as["table_write" if operation in WRITES else "table_read"] += count
-        elif service == "s3" and operation != "DELETE":
-            billed_as["s3_put" if operation in ("PUT", "LIST") else "s3_get"] += count
-    return Requests(**billed_as)
+    return shares, calls
 
 
 def react(bench: Bench, content: bytes) -> float:
@@ -128,8 +114,3 @@ def _supervise(bench: Bench, seconds: float) -> None:
     ends = time.monotonic() + seconds
     while (left := ends - time.monotonic()) > 0:
         bench.system.supervisor.failed.wait(min(left, SUPERVISOR_SECONDS))
-
-
-def _calls(bench: Bench) -> Counter[str]:
-    with closing(ControlClient(bench.system.endpoint_url)) as client:
-        return Counter(client.get("calls")["calls"])

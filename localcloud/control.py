@@ -9,7 +9,7 @@ GET    /_embedded/instances/ID                 the identity of an instance, for 
 GET    /_embedded/instances/ID/credentials     the credentials of its role
 POST   /_embedded/instances/ID/events          {"event": running | ended, "generation", "console", "failed"}
 PUT    /_embedded/instances/ID/spot-notice     {"action", "seconds"}
-GET    /_embedded/calls                        {"calls", "items", "faults"}: calls so far, and those that met a fault
+GET    /_embedded/calls                        {"calls", "faults"}: calls so far, and those that met a fault
 GET    /_embedded/switches                     the switches of `options.Switches`; PUT changes some
 ====== ====================================== ==========================================================
 """
@@ -72,7 +72,7 @@ class ControlApplication:
                 body = _body(request)
                 fleet.give_spot_notice(instance_id, body.get("action", "terminate"), float(body.get("seconds", 120)))
             case "GET", "calls":
-                result = {**call_counter.figures(), "faults": fleet.call_faults.figures()}
+                result = {"calls": call_counter.figures(), "faults": fleet.call_faults.figures()}
             case "GET", "switches":
                 result = fleet.switches.model_dump()
             case "PUT", "switches":

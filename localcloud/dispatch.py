@@ -29,10 +29,6 @@ from localcloud.store import StorageError
 
 _SCOPE = re.compile(r"Credential=[^/\s]+/\d{8}/[a-z0-9-]+/([a-z0-9-]+)/aws4_request")
 
-_ITEM = re.compile(rb'":?pk": ?\{"S": ?"([A-Z]+)')
-"""A partition key in the body of a call. Text from users cannot match: its quotes are escaped."""
-
-
 INLINE = "localcloud.inline"
 """Key of the environ of a call that the main thread of the server makes, so that it must not wait."""
 
@@ -53,27 +49,21 @@ class WouldWaitError(Exception):
 
 
 class CallCounter:
-    """Counts calls by service and operation, and table items by kind; threads may share an instance.
-
-    AWS bills for both, failed calls included.
-    """
+    """Counts calls by service and operation, failed ones included; threads may share an instance."""
 
     def __init__(self) -> None:
         self._calls: Counter[str] = Counter()
-        self._items: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def record(self, service: str, operation: str, kinds: Iterable[str] = ()) -> None:
-        """Count a call, and its items by the prefix of their partition key."""
-        call = f"{service} {operation}"
+    def record(self, service: str, operation: str) -> None:
+        """Count a call."""
         with self._lock:
-            self._calls[call] += 1
-            self._items.update(f"{call} {kind}" for kind in kinds)
+            self._calls[f"{service} {operation}"] += 1
 
-    def figures(self) -> dict[str, dict[str, int]]:
-        """Return `calls` such as `sqs ReceiveMessage`, and `items` such as `dynamodb BatchWriteItem JOB`."""
+    def figures(self) -> dict[str, int]:
+        """Return the number of calls so far, such as of `sqs ReceiveMessage`."""
         with self._lock:
-            return {"calls": dict(self._calls), "items": dict(self._items)}
+            return dict(self._calls)
 
 
 MIDDLEWARE: list[Callable[[WsgiApp], WsgiApp]] = []
@@ -94,9 +84,7 @@ class CountedCalls:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request."""
-        service, kinds, is_made = service_of(environ), list[str](), True
-        if service == "dynamodb" and environ.get("CONTENT_LENGTH", "").isdigit():  # our clients send no chunks
-            kinds = [kind.decode() for kind in _ITEM.findall(read_body(environ))]
+        service, is_made = service_of(environ), True
         try:
             return self._aws(environ, start_response)
         except WouldWaitError:
@@ -106,7 +94,7 @@ class CountedCalls:
             return error_response(environ, service or "s3", ErrorReason.UNAVAILABLE, str(error)).send(start_response)
         finally:
             if service and is_made:
-                self._counted.record(service, operation_of(service, environ), kinds)
+                self._counted.record(service, operation_of(service, environ))
 
 
 def service_of(environ: dict[str, Any]) -> str:

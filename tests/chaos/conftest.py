@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -115,6 +115,7 @@ def run_system(
     *,
     patient: bool = False,
     visibility_seconds: int = 6,
+    extensions: Sequence[str] = (),
 ) -> Iterator[RunningSystem]:
     """Run a whole system with queues of a kind.
 
@@ -133,6 +134,6 @@ def run_system(
             "FLEETSIGHT__CONTROLLER__LEASE_SECONDS": "2",
             "FLEETSIGHT__CONTROLLER__LOST_AFTER_SECONDS": "15",
         }
-    with running_system(home, settings, state=state) as system:
+    with running_system(home, settings, state=state, extensions=extensions) as system:
         fleet = Fleet(system.clients.ec2, system.config.names.worker_instance)
         yield RunningSystem(system, ApiClient(system.url), fleet)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.billed_calls import EMPTY, EXTENSION, Record, recording
 from core.config import PATH_VARIABLE
 from core.cost import IMAGE, JOB, Requests
 from core.fleet.store import FleetStore
@@ -80,7 +80,9 @@ def test_what_a_killed_worker_held_is_answered_although_its_timeout_is_an_hour(t
         files, truth = signs(3, seed=72)
         job_id = running.api.create_job("held by a killed worker")
         outcome = running.upload(job_id, files)
-        wait_until(lambda: asked(running)["sqs ChangeMessageVisibilityBatch"], "a worker hides them for an hour")
+        with closing(ControlClient(running.system.endpoint_url)) as cloud:
+            hiding = "sqs ChangeMessageVisibilityBatch"
+            wait_until(lambda: cloud.get("calls")["calls"].get(hiding), "a worker hides them for an hour")
         running.set_switches(faults=[])
         pids = [running.worker_pid(worker) for worker in running.workers()]
         for pid in pids:
@@ -95,47 +97,31 @@ def test_what_a_killed_worker_held_is_answered_although_its_timeout_is_an_hour(t
 IMAGES = 100
 
 
-def asked(running: RunningSystem) -> Counter[str]:
-    """Return what the cloud has been asked so far: calls, and items of the table by what they are about."""
-    with closing(ControlClient(running.system.endpoint_url)) as cloud:
-        counted = cloud.get("calls")
-    return Counter({**counted["calls"], **counted["items"]})
-
-
-def way_of_images(made: Counter[str]) -> Requests:
-    """Return the calls on the way of images; not those that a controller and workers make by the clock.
-
-    Polls find nothing as a rule, so that receives count as often as something was deleted.
-    """
-    kinds = ("JOB", "JOBS", "COUNTS", "OPEN", "DELETED")
-    written = sum(
-        made[f"dynamodb {call} {kind}"]
-        for call in ("BatchWriteItem", "UpdateItem")
-        for kind in ("JOB", "COUNTS", "OPEN")
-    )
-    written += 2 * sum(made[f"dynamodb TransactWriteItems {kind}"] for kind in kinds)
-    return Requests(
-        s3_put=made["s3 PUT"],
-        s3_get=made["s3 GET"],
-        sqs=made["sqs SendMessageBatch"] + 2 * made["sqs DeleteMessageBatch"],
-        table_write=written,
-    )
-
-
 def test_a_job_alone_costs_the_fleets_bill_and_asks_for_what_the_model_says(tmp_path: Path) -> None:
-    with run_system(tmp_path) as running:
-        check_costs(running)
+    with recording(tmp_path / "calls") as record, run_system(tmp_path, extensions=[EXTENSION]) as running:
+        check_costs(running, record)
 
 
-def check_costs(running: RunningSystem) -> None:
+def way_of_images(record: Record) -> Iterator[Requests]:
+    """Yield what AWS has billed so far, without polls, which controller and workers make by the clock."""
+    made = Requests()
+    while True:
+        calls = record.take().items()
+        polls = (f"sqs {EMPTY}", "sqs GetQueueAttributes")
+        made = sum((each.requests for (_, name), each in calls if name not in polls), made)
+        yield made
+
+
+def check_costs(running: RunningSystem, record: Record) -> None:
     """Classify a batch by a system that has done nothing else; compare the bill and the calls with the model."""
     files, _ = signs(IMAGES, seed=71)
-    before = asked(running)
+    record.take()
+    asked = way_of_images(record)
     job_id = running.api.create_job("alone")
     running.wait_for_results(job_id, len(running.upload(job_id, files).accepted))
     # A message is deleted after its result has been seen. Full batches are 0.6 calls an image.
-    wait_until(lambda: way_of_images(asked(running) - before).sqs >= 0.55 * IMAGES, "answered messages are deleted")
-    made = way_of_images(asked(running) - before)
+    wait_until(lambda: next(asked).sqs >= 0.55 * IMAGES, "answered messages are deleted")
+    made = next(asked)
     # Nothing is put or read twice, but for a call that was repeated; the file of all results comes later.
     assert (made.s3_put, made.s3_get) == pytest.approx(
         (IMAGES * IMAGE.s3_put, IMAGES * IMAGE.s3_get + JOB.s3_get), rel=0.02

@@ -1,6 +1,6 @@
 """Whole systems of real processes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ def running_system(
     state: OpenState | None = None,
     supervisor: Supervisor | None = None,
     has_provider: bool = False,
+    extensions: Sequence[str] = (),
 ) -> Iterator[System]:
     """Run a system at a free port; its processes are forked, unless another supervisor starts them.
 
@@ -35,10 +36,13 @@ def running_system(
         state: what the system keeps.
         supervisor: starts the processes.
         has_provider: whether users sign in at a development provider.
+        extensions: of the local cloud, names of modules.
     """
     port = {"FLEETSIGHT__WEB__PORT": str(free_port())}
     overrides, starter = port | dict(settings or {}), supervisor or ForkingSupervisor()
-    system = System(home, overrides, state=state, supervisor=starter, has_provider=has_provider)
+    system = System(
+        home, overrides, state=state, supervisor=starter, has_provider=has_provider, extensions=extensions
+    )
     try:
         system.start()
         yield system
