@@ -174,6 +174,11 @@ class Bucket:
                 return bytes(answer.bytes())
         raise ObjectTooLargeError(key, size, max_bytes)
 
+    def get_range(self, key: str, start: int, size: int) -> bytes:
+        """Return `size` bytes, at least one, of the object at `key`, from the byte `start` on."""
+        with self._missing(key), _botocore_errors("GetObject"):
+            return bytes(obstore.get_range(self.store, key, start=start, length=size))
+
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """Return the object at `key` and its ETag, for `put_over`."""
         with self._missing(key), _botocore_errors("GetObject"):

@@ -40,6 +40,15 @@ def test_an_object_is_stored_read_overwritten_and_deleted(place: Place) -> None:
         bucket.get_with_etag("job/a.json")
 
 
+def test_a_range_of_an_object_is_read_without_the_rest(place: Place) -> None:
+    bucket = place.bucket()
+    bucket.put("J/pack.tar", bytes(range(200)), "application/x-tar")
+    ranges = [bucket.get_range("J/pack.tar", *each) for each in ((0, 1), (100, 2), (0, 200))]
+    assert ranges == [b"\0", b"de", bytes(range(200))]
+    with pytest.raises(NotFoundError):
+        bucket.get_range("J/none.tar", 0, 1)
+
+
 def test_a_conditional_put_stores_where_its_condition_holds(place: Place) -> None:
     bucket = place.bucket()
     assert bucket.put_new("job/b.json", b"1", JSON)

@@ -88,6 +88,10 @@ class MemoryBucket(Bucket):
             raise ObjectTooLargeError(key, len(body), max_bytes)
         return bytes(body)
 
+    def get_range(self, key: str, start: int, size: int) -> bytes:
+        """Return a part of an object."""
+        return self.get(key)[start : start + size]
+
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield an object in one part."""
         yield self.get(key)
