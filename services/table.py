@@ -417,17 +417,25 @@ class Table:
         return found, list(left["Keys"]) if left else []
 
     def query(
-        self, pk: str, low: str, high: str, *, limit: int | None = None, page: int = PAGE, newest_first: bool = False
+        self,
+        pk: str,
+        low: str,
+        high: str,
+        *,
+        limit: int | None = None,
+        first_page: int = PAGE,
+        newest_first: bool = False,
     ) -> Iterator[Item]:
         """Yield the items of `pk` with a sort key from `low` to `high`, both included, read consistently.
 
-        At most `limit` of them, `page` a call; from `high` down when `newest_first`.
+        At most `limit` of them; `first_page` in the first call, and twice as many in each further one, up to `PAGE`;
+        from `high` down when `newest_first`.
         """
         pages = self._pages(
             KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
             ExpressionAttributeValues={":pk": {"S": pk}, ":low": {"S": low}, ":high": {"S": high}},
             ScanIndexForward=not newest_first,
-            Limit=page if limit is None else min(limit, page),
+            Limit=first_page if limit is None else min(limit, first_page),
         )
         items = (_decode(item) for page in pages for item in page["Items"])
         yield from items if limit is None else islice(items, limit)
@@ -450,6 +458,8 @@ class Table:
             if "LastEvaluatedKey" not in page:
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+            if "Limit" in query:
+                query["Limit"] = min(PAGE, 2 * query["Limit"])
 
 
 def _check_size(writes: Sequence[TransactedWrite]) -> None:

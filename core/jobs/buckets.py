@@ -3,6 +3,7 @@
 | bucket | key                   | content                                                         | written by  |
 | ------ | --------------------- | --------------------------------------------------------------- | ----------- |
 | input  | `JOB/IMAGE.EXT`       | an image as its user sent it                                    | web, copies |
+| input  | `JOB/PACK.tar`        | the images of a pack of many                                    | web         |
 | input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put; no image is read from there      | clients     |
 | input  | `JOB/cancelled`       | tombstone of a cancelled job                                    | both        |
 | output | `JOB/IMAGE.json`      | the prediction of a lone image, with its thumbnail              | both        |
@@ -15,18 +16,20 @@ botocore's errors pass through once their retries are spent.
 """
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
-from core.ids import ImageRef, is_id, pack_of
+from core.ids import ImageRef, is_id, pack_of, place_of
 from core.images import ImageFormat, thumbnail_type
 from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, outputs_key, tries_key
-from core.jobs.pack_objects import object_key
+from core.jobs.pack_objects import member_start, object_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
 from services.errors import FleetsightError, MessageError, NotFoundError
+from services.recent_dict import RecentDict
 from services.s3 import Bucket, FolderPage, Forms, SourceBuckets, StoredObject, UploadForm
 
 if TYPE_CHECKING:  # a worker starts without them
@@ -37,6 +40,9 @@ JSON_LINES: Final = "application/x-ndjson"
 
 MAX_WRITES: Final = 10
 """Maximum conditional writes of one object; a refused one means that another one was stored meanwhile."""
+
+MAX_RECENT: Final = 8
+"""Objects with the predictions of several images that a process remembers, about a megabyte each."""
 
 UNKEPT: Final = {"kept": "no"}
 """The object tag of images that their job does not keep; kept images have none."""
@@ -88,7 +94,22 @@ class InputBucket(_JobBucket):
             NotFoundError: it is no longer stored.
             ObjectTooLargeError: it has more than `max_bytes`; it was not read.
         """
-        return self._bucket.get(image.key, max_bytes)
+        [data] = self.originals([image], max_bytes)
+        return data
+
+    def originals(self, images: Sequence["ImageRecord"], max_bytes: int) -> list[bytes]:
+        """Return images of one pack in one read, which has also what is between them; errors are those of `original`.
+
+        A part of an object is never larger than its images were when they were accepted.
+        """
+        first, sizes = images[0], images[0].sizes
+        if first.is_lone:
+            return [self._bucket.get(first.key, max_bytes)]
+        starts = [member_start(sizes, place_of(image.ref.image_id)) for image in images]
+        parts = [(start, start + image.size) for start, image in zip(starts, images, strict=True)]
+        begin, end = min(starts), max(end for _, end in parts)
+        data = self._bucket.get_range(first.key, begin, end - begin)
+        return [data[start - begin : end - begin] for start, end in parts]
 
     def requested(self, request: RequestMessage, max_bytes: int) -> bytes:
         """Return the object of a requested pack; it raises what `original` raises, if that is a lone image.
@@ -98,17 +119,13 @@ class InputBucket(_JobBucket):
         return self._bucket.get(object_key(request), max_bytes if request.is_lone else None)
 
     def has_original(self, image: "ImageRecord") -> bool:
-        """Return whether an image is stored."""
+        """Return whether an image is stored; the others of its pack are if it is."""
         return self._bucket.exists(image.key)
 
     def delete(self, images: Iterable["ImageRecord"], *, of_form: bool = False) -> None:
-        """Delete images, or what their forms have put; missing ones are ignored."""
-        self._bucket.delete_all([_form_key(image) if of_form else image.key for image in images])
-
-    def delete_labelled(self, responses: Iterable[ClassificationResult]) -> None:
-        """Delete the images that have a label now, as their workers name them."""
-        named = ((each.key or "", input_key(each.ref, "")) for each in responses if each.status == "done")
-        self._bucket.delete_all([key for key, own in named if key.startswith(own)])
+        """Delete the objects of images, with all of their packs, or of their forms; missing ones are ignored."""
+        keys = (_form_key(image) if of_form else image.key for image in images)
+        self._bucket.delete_all([*dict.fromkeys(keys)])
 
     # Sweeps
 
@@ -117,7 +134,7 @@ class InputBucket(_JobBucket):
         return copies.folder(self._bucket, job_id, token, limit)
 
     def images_at(self, keys: Iterable[str]) -> Iterator[ImageRef]:
-        """Yield the images of those of `keys` that are of images, not of forms or of the tombstone."""
+        """Yield the first image of each of `keys` that is of a pack, not of a form or of the tombstone."""
         for key in keys:
             job_id, _, name = key.partition("/")
             if is_id(image_id := name.partition(".")[0]):
@@ -170,6 +187,11 @@ class OutputBucket(_JobBucket):
     holds if several processes write at the same time.
     """
 
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket)
+        self._recent = RecentDict[str, bytes](MAX_RECENT)
+        self._lock, self._locks = threading.Lock(), tuple(threading.Lock() for _ in range(MAX_RECENT))
+
     # Predictions
 
     def store(self, predictions: Sequence[Prediction], *, is_lone: bool) -> list[Prediction]:
@@ -201,33 +223,54 @@ class OutputBucket(_JobBucket):
         """Return the stored predictions of a pack, by image; those that cannot be read are left out."""
         return self._read(job_id, pack_id, is_lone)[0]
 
-    def prediction(self, ref: ImageRef) -> Prediction | None:
-        """Return the stored prediction of an image, or None if there is none that can be read."""
-        return self.predictions(ref.job_id, ref.image_id, is_lone=True).get(ref.image_id)
+    def prediction(self, image: "ImageRecord") -> Prediction | None:
+        """Return the stored prediction of an image, or None if there is none that can be read.
 
-    def prediction_of(self, response: ClassificationResult) -> Prediction | None:
+        Of the objects of several that this process has read, the last ones are remembered: a page with the thumbnails
+        of a pack reads it once. A prediction in them that is `done` is the one that is stored.
+        """
+        ref = image.ref
+        if image.is_lone:
+            return self.predictions(ref.job_id, ref.image_id, is_lone=True).get(ref.image_id)
+        key = outputs_key(ref.job_id, image.pack_id)
+        with self._locks[hash(key) % MAX_RECENT]:
+            with self._lock:
+                known = self._recent.get(key, b"")
+            found = _line_of(key, known, ref)
+            if found is None or found.status != "done":
+                try:
+                    body = self._bucket.get(key)
+                except NotFoundError:
+                    return None
+                with self._lock:
+                    self._recent[key] = body
+                found = _line_of(key, body, ref)
+            return found
+
+    def prediction_of(self, image: "ImageRecord", response: ClassificationResult) -> Prediction | None:
         """Return the prediction with one probability per class, or None if it cannot be read.
 
         A prediction with another label or model belongs to another delivery, so its scores do not belong to this
         result.
         """
-        found = self.prediction(response.ref)
+        found = self.prediction(image)
         return found if found is not None and (found.label, found.model) == (response.label, response.model) else None
 
-    def thumbnail(self, ref: ImageRef) -> bytes:
+    def thumbnail(self, image: "ImageRecord") -> bytes:
         """Return the thumbnail that a worker drew of an image.
 
         Raises:
             NotFoundError: there is no prediction of it, or none with a thumbnail.
         """
-        found = self.prediction(ref)
+        found = self.prediction(image)
         if found is None or not found.thumbnail or thumbnail_type(found.thumbnail) is None:
-            raise NotFoundError(f"no thumbnail of {ref} is stored")
+            raise NotFoundError(f"no thumbnail of {image.ref} is stored")
         return found.thumbnail
 
     def delete_predictions(self, refs: Iterable[ImageRef]) -> None:
-        """Delete the predictions of images; missing ones are ignored."""
-        self._bucket.delete_all([output_key(ref) for ref in refs])
+        """Delete the predictions of the packs of images, of one image or more; missing ones are ignored."""
+        keys = (key for ref in refs for key in (output_key(ref), outputs_key(ref.job_id, pack_of(ref.image_id))))
+        self._bucket.delete_all([*dict.fromkeys(keys)])
 
     def _read(self, job_id: str, pack_id: str, is_lone: bool) -> tuple[dict[str, Prediction], str]:
         """Return the predictions of a pack, by image, and the ETag of their object; an empty one if there is none."""
@@ -236,14 +279,9 @@ class OutputBucket(_JobBucket):
             body, etag = self._bucket.get_with_etag(key)
         except NotFoundError:
             return {}, ""
-        for line in body.splitlines():
-            try:
-                prediction = Prediction.from_json(line)
-            except MessageError as error:
-                _log.warning("a prediction cannot be read", extra={"key": key, "reason": str(error)})
-                continue
+        for prediction in (_parsed(key, line) for line in body.splitlines()):
             # An object at another pack's key is not this one's result.
-            if (prediction.job_id, pack_of(prediction.image_id)) == (job_id, pack_id):
+            if prediction and (prediction.job_id, pack_of(prediction.image_id)) == (job_id, pack_id):
                 found[prediction.image_id] = prediction
         return found, etag
 
@@ -313,3 +351,20 @@ def _form_key(image: "ImageRecord") -> str:
 
 def _tags(is_kept: bool) -> dict[str, str] | None:
     return None if is_kept else UNKEPT
+
+
+def _line_of(key: str, body: bytes, ref: ImageRef) -> Prediction | None:
+    """Return the prediction of an image in the object with the predictions of its pack, None if there is none."""
+    if (at := body.find(f'"image_id":"{ref.image_id}"'.encode())) < 0:
+        return None
+    end = body.find(b"\n", at)
+    found = _parsed(key, body[body.rfind(b"\n", 0, at) + 1 : len(body) if end < 0 else end])
+    return found if found is not None and found.ref == ref else None
+
+
+def _parsed(key: str, line: bytes) -> Prediction | None:
+    try:
+        return Prediction.from_json(line)
+    except MessageError as error:
+        _log.warning("a prediction cannot be read", extra={"key": key, "reason": str(error)})
+        return None

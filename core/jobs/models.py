@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final, Literal, Self
 
-from core.ids import ImageRef, pack_of, place_of
+from core.ids import ImageRef, image_id_at, pack_of, place_of
 from core.images import FORMATS, ImageFormat
 from core.jobs.keys import pack_key
 from core.jobs.pack_objects import TAR
@@ -179,6 +179,12 @@ class ImageRecord:
     def pack_id(self) -> str:
         """The id of its pack."""
         return pack_of(self.ref.image_id)
+
+    @property
+    def pack_refs(self) -> list[ImageRef]:
+        """All images of its pack, by place."""
+        pack_id = self.pack_id
+        return [ImageRef(self.ref.job_id, image_id_at(pack_id, place)) for place in range(len(self.sizes))]
 
     @property
     def size(self) -> int:

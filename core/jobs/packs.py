@@ -5,17 +5,21 @@ by their ids reads packs, and the first and the last of them may have further im
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from tarfile import USTAR_FORMAT, TarInfo
-from typing import Self
+from typing import Final, Self
 
-from core.ids import ImageRef, image_id_at, pack_of, place_of
+from pydantic import TypeAdapter
+
+from core.ids import ImageRef, image_id_at, place_of
 from core.jobs.items import PACK, moment_in, partition, requested_model_attributes, requested_model_in, stated
 from core.jobs.models import ImageRecord
 from core.jobs.pack_objects import TAR_BLOCK
 from core.messages import RequestedModel
 from services.table import Item
+
+_MODELS: Final = TypeAdapter(list[tuple[RequestedModel | None, list[int]]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Pack:
 
     Attributes:
         names, sizes, extensions: of each image: its owner's name for it, its bytes, and its format.
+        model: of the first image, and of all but those in `models`.
+        models: of images that were retried with another one, by place.
         attempts: number of the last request by place, of images that were retried.
         retried_at: when the last of these was.
     """
@@ -36,6 +42,7 @@ class Pack:
     accepted_at: datetime
     owner: str = ""
     model: RequestedModel | None = None
+    models: Mapping[int, RequestedModel | None] = field(default_factory=dict)
     attempts: Mapping[int, int] = field(default_factory=dict)
     retried_at: datetime | None = None
 
@@ -44,7 +51,7 @@ class Pack:
         """Return the pack of these images, which are all of it."""
         first, *_ = images = sorted(images, key=lambda image: image.ref.image_id)
         if [place_of(image.ref.image_id) for image in images] != [*range(len(images))]:
-            raise ValueError(f"the images of pack {pack_of(first.ref.image_id)!r} do not have the places from 0 on")
+            raise ValueError(f"the images of pack {first.pack_id!r} do not have the places from 0 on")
         return cls(
             first.ref.job_id,
             first.ref.image_id,
@@ -54,6 +61,7 @@ class Pack:
             accepted_at=first.accepted_at,
             owner=first.owner,
             model=first.model,
+            models={place: image.model for place, image in enumerate(images) if image.model != first.model},
             attempts={place: image.attempt for place, image in enumerate(images) if image.attempt},
             retried_at=max((image.retried_at for image in images if image.retried_at), default=None),
         )
@@ -62,35 +70,28 @@ class Pack:
         """Return the images in the order of their places."""
         return [self._image(place) for place in range(len(self.names))]
 
-    def with_attempt(self, image: ImageRecord) -> Self:
-        """Return the pack with the attempt and the model of one of its images."""
-        attempts = {**self.attempts, place_of(image.ref.image_id): image.attempt}
-        return replace(
-            self,
-            attempts={place: attempt for place, attempt in attempts.items() if attempt},
-            retried_at=image.retried_at or self.retried_at,
-            model=image.model,
-        )
-
     def _image(self, place: int) -> ImageRecord:
         ref, attempt = ImageRef(self.job_id, image_id_at(self.pack_id, place)), self.attempts.get(place, 0)
         name, extension, retried_at = self.names[place], self.extensions[place], self.retried_at if attempt else None
-        return ImageRecord(
-            ref, name, extension, self.sizes, self.accepted_at, retried_at, attempt, self.owner, self.model
-        )
+        model = self.models.get(place, self.model)
+        return ImageRecord(ref, name, extension, self.sizes, self.accepted_at, retried_at, attempt, self.owner, model)
 
 
-def packs_of(images: Iterable[ImageRecord]) -> list[Pack]:
-    """Return the packs of images of one job."""
-    by_pack: dict[str, list[ImageRecord]] = {}
+def by_pack(images: Iterable[ImageRecord]) -> list[list[ImageRecord]]:
+    """Return images in a list for each of their packs."""
+    found = dict[tuple[str, str], list[ImageRecord]]()
     for image in images:
-        by_pack.setdefault(pack_of(image.ref.image_id), []).append(image)
-    return [Pack.of(some) for some in by_pack.values()]
+        found.setdefault((image.ref.job_id, image.pack_id), []).append(image)
+    return list(found.values())
 
 
 def pack_item(pack: Pack) -> Item:
     """Return the item of a pack."""
     attempts = " ".join(f"{place}:{attempt}" for place, attempt in sorted(pack.attempts.items()))
+    places = dict[RequestedModel | None, list[int]]()
+    for place, model in pack.models.items():
+        places.setdefault(model, []).append(place)
+    models = _MODELS.dump_json([*places.items()]).decode() if places else ""
     return {
         "pk": partition(pack.job_id),
         "sk": f"{PACK}{pack.pack_id}",
@@ -99,6 +100,7 @@ def pack_item(pack: Pack) -> Item:
         "sizes": " ".join(map(str, pack.sizes)),
         "extensions": " ".join(pack.extensions),
         **stated({"owner": pack.owner, "attempts": attempts, "retried_at": pack.retried_at if attempts else None}),
+        **stated({"models": models}),
         **requested_model_attributes(pack.model),
     }
 
@@ -106,6 +108,7 @@ def pack_item(pack: Pack) -> Item:
 def pack_in(item: Item) -> Pack:
     """Return the pack of an item."""
     attempts = (each.split(":") for each in str(item.get("attempts", "")).split())
+    models = _MODELS.validate_json(str(item["models"])) if "models" in item else []
     return Pack(
         job_id=str(item["pk"]).partition("#")[2],
         pack_id=str(item["sk"]).removeprefix(PACK),
@@ -115,6 +118,7 @@ def pack_in(item: Item) -> Pack:
         accepted_at=datetime.fromisoformat(str(item["at"])),
         owner=str(item.get("owner", "")),
         model=requested_model_in(item),
+        models={place: model for model, places in models for place in places},
         attempts={int(place): int(attempt) for place, attempt in attempts},
         retried_at=moment_in(item, "retried_at"),
     )
@@ -123,11 +127,6 @@ def pack_in(item: Item) -> Pack:
 def images_in(item: Item) -> dict[str, ImageRecord]:
     """Return the images of an item by their ids."""
     return {image.ref.image_id: image for image in pack_in(item).images()}
-
-
-def has_place(item: Item, image_id: str) -> bool:
-    """Return whether the pack of an item has an image."""
-    return place_of(image_id) <= str(item["sizes"]).count(" ")
 
 
 def pack_object(images: Sequence[tuple[str, bytes]]) -> bytes:

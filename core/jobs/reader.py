@@ -6,7 +6,7 @@ from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TypeVar
 
-from core.ids import SLOT_CHARACTERS, ImageRef, pack_of
+from core.ids import SLOT_CHARACTERS, ImageRef, pack_of, place_of
 from core.jobs.items import JOBS, PACK, RESULT, TRUTH, job_of, partition, truth_of
 from core.jobs.models import ImageRecord, MinScores, ResultSummary, TrueLabel
 from core.jobs.packs import images_in
@@ -15,6 +15,9 @@ from core.messages import ClassificationResult
 from services.table import LAST, PAGE, Item, Table
 
 _T = TypeVar("_T")
+
+MAX_FIRST_PACKS = PAGE // 2
+"""Packs of the first call that reads images up to a limit: packs of many would have far more than these."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,11 @@ class JobReader:
         job_id: str,
         first: str = "",
         last: str = LAST,
-        page: int = PAGE,
+        first_page: int = PAGE,
     ) -> Iterator[tuple[str, _T]]:
         """Yield what items of packs have of images, by image id from `first` to `last`, in the order of the ids."""
         low, high = (f"{kind}{pack_of(end)[:SLOT_CHARACTERS]}" for end in (first, last))
-        items = self.table.query(self._partition(job_id), low, high + LAST, page=page)
+        items = self.table.query(self._partition(job_id), low, high + LAST, first_page=first_page)
         slots = groupby(items, key=lambda item: str(item["sk"])[: len(kind) + SLOT_CHARACTERS])
         found = (sorted(chain(*(read(item).items() for item in slot)), key=itemgetter(0)) for _, slot in slots)
         return (each for slot in found for each in slot if first <= each[0] <= last)
@@ -62,9 +65,11 @@ class JobReader:
 
     def images(self, job_id: str, after: str | None = None, limit: int | None = None) -> Iterator[ImageRecord]:
         """Yield a job's images in the order of their ids, those after the image id `after`."""
-        first = "" if after is None else f"{after}\x00"
-        page = PAGE if limit is None else min(PAGE, limit + 1)  # with the pack of `after`
-        found = self._by_image(PACK, images_in, job_id, first, page=page)
+        first, packs = "" if after is None else f"{after}\x00", PAGE
+        if limit is not None:
+            # With the pack of `after` and one beyond the last; others are taken to be as large as the first of these.
+            packs = min(MAX_FIRST_PACKS, 2 + limit // (1 + place_of(first) // 2))
+        found = self._by_image(PACK, images_in, job_id, first, first_page=packs)
         return (image for _, image in islice(found, limit))
 
     def result(self, ref: ImageRef) -> ClassificationResult | None:

@@ -84,6 +84,10 @@ class PackResults:
         """Return the known result of the same image."""
         return None if self.known is None else self.known.results.get(result.image_id)
 
+    def merged(self) -> dict[str, ClassificationResult]:
+        """Return what is known with the new results."""
+        return self.results if self.known is None else self.known.results | self.results
+
     def merge(self, known: "PackResults | None") -> None:
         """Set what is known; drop the results that are no better."""
         self.known = known
@@ -95,7 +99,7 @@ class PackResults:
             return Put(self._item(version=1), condition=IS_NEW), self.figures()
         merged = replace(
             self,
-            results=known.results | self.results,
+            results=self.merged(),
             resends=known.resends
             | {each: resend.after(known.resends.get(each)) for each, resend in self.resends.items()},
         )

@@ -33,7 +33,8 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
 | `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
 | `JOB#` job id    | `PACK#` pack id    | at, owner, model, `only`: as in its job; of its images:   | web        |
-|                  |                    | names, sizes, extensions; attempts, retried_at            |            |
+|                  |                    | names, sizes, extensions; attempts, retried_at, models:   |            |
+|                  |                    | of those that were retried                                |            |
 | `JOB#` job id    | `RESULT#` pack id  | results; states: what a summary of each needs; resent:    | controller |
 |                  |                    | requests that were sent again because a message was       |            |
 |                  |                    | presumed lost; version: how often it was written          |            |
@@ -111,7 +112,7 @@ from core.jobs.models import (
     SourceListing,
     TrueLabel,
 )
-from core.jobs.packs import Pack, has_place, images_in, pack_in, pack_item, packs_of
+from core.jobs.packs import Pack, by_pack, images_in, pack_item
 from core.jobs.reader import JobReader
 from core.jobs.results import Answer, answers_in
 from core.jobs.sweeps import IS_YOUNG, SweptError
@@ -301,7 +302,9 @@ class JobStore(JobReader):
         for image in images:
             by_job.setdefault(image.ref.job_id, []).append(image)
         batches = (
-            (job_id, some) for job_id, each in by_job.items() for some in in_batches(packs_of(each), MAX_RECORDED)
+            (job_id, some)
+            for job_id, each in by_job.items()
+            for some in in_batches([*map(Pack.of, by_pack(each))], MAX_RECORDED)
         )
         recorded = (pack for job_id, some in batches for pack in self._record_packs(job_id, some, touched_at))
         new = {(pack.job_id, pack.pack_id) for pack in recorded}
@@ -361,8 +364,8 @@ class JobStore(JobReader):
 
     def find_accepted(
         self, refs: Collection[ImageRef]
-    ) -> tuple[dict[str, Job], set[ImageRef], dict[ImageRef, Exception]]:
-        """Return the existing jobs of `refs`, those of `refs` that are accepted images, and why some were not read.
+    ) -> tuple[dict[str, Job], dict[ImageRef, ImageRecord], dict[ImageRef, Exception]]:
+        """Return the existing jobs of `refs`, the records of those that are accepted, and why some were not read.
 
         Each call is tried once, and a job that cannot be read delays no other.
         """
@@ -371,40 +374,47 @@ class JobStore(JobReader):
             by_key.setdefault((JOBS, ref.job_id), []).append(ref)
             by_key.setdefault((partition(ref.job_id), f"{PACK}{pack_of(ref.image_id)}"), []).append(ref)
         items, left = self.table.get_each([*by_key])
-        jobs, accepted = dict[str, Job](), set[ImageRef]()
+        jobs, accepted = dict[str, Job](), dict[ImageRef, ImageRecord]()
         errors = {ref: error for key, error in left for ref in by_key[key]}
         for item in items:
             of_item = by_key[str(item["pk"]), str(item["sk"])]
-            if item["pk"] != JOBS:
-                accepted.update(ref for ref in of_item if has_place(item, ref.image_id))
-                continue
             try:
-                jobs[str(item["sk"])] = job_of(item)
+                if item["pk"] == JOBS:
+                    jobs[str(item["sk"])] = job_of(item)
+                else:
+                    images = images_in(item)
+                    accepted |= {ref: images[ref.image_id] for ref in of_item if ref.image_id in images}
             except (KeyError, ValueError) as error:
                 errors |= dict.fromkeys(of_item, error)
         return jobs, accepted, errors
 
-    def replace_image(self, before: ImageRecord, after: ImageRecord) -> bool:
-        """Replace the record `before` by `after`; return False if the record has another attempt meanwhile.
+    def replace_images(self, changes: Sequence[tuple[ImageRecord, ImageRecord]]) -> list[ImageRecord]:
+        """Replace records of images of one pack, each given before and after; return those that are stored.
 
-        So of two retries that read the same record, only one raises its attempt. Only attempt, `retried_at` and model
-        differ. A change of another image of its pack stays: this one is made again on top of it.
+        A record that has another attempt meanwhile stays: of two retries that read the same record, only one raises
+        its attempt. Only attempt, `retried_at` and model differ. A change of other images of the pack stays: this one
+        is made again on top of it.
 
         Raises:
             TableBusyError: others were faster `MAX_CHANGES` times.
         """
-        job_id, image_id = before.ref.job_id, before.ref.image_id
+        first, _ = changes[0]
         for _ in range(MAX_CHANGES):
-            item = self.table.get(partition(job_id), f"{PACK}{pack_of(image_id)}")
-            image = None if item is None else images_in(item).get(image_id)
-            if item is None or image is None or image.attempt != before.attempt:
-                return False
+            item = self.table.get(partition(first.ref.job_id), f"{PACK}{first.pack_id}")
+            images = {} if item is None else {image.ref: image for image in images_in(item).values()}
+            new = {
+                after.ref: after
+                for before, after in changes
+                if before.ref in images and images[before.ref].attempt == before.attempt
+            }
+            if item is None or not new:
+                return []
             known = {"before": item["attempts"]} if "attempts" in item else None
             is_as_read = "#attempts = :before" if known else "attribute_not_exists( #attempts )"
-            new = pack_item(pack_in(item).with_attempt(after))
-            if self.table.put_if(new, f"attribute_exists( #pk ) AND {is_as_read}", known):
-                return True
-        raise TableBusyError(f"the pack of {image_id!r} changed {MAX_CHANGES} times while it was changed: try again")
+            changed = pack_item(Pack.of([*(images | new).values()]))
+            if self.table.put_if(changed, f"attribute_exists( #pk ) AND {is_as_read}", known):
+                return list(new.values())
+        raise TableBusyError(f"pack {first.pack_id!r} changed {MAX_CHANGES} times while it was changed: try again")
 
     def put_retried(self, job_id: str, at: datetime, images: Collection[ImageRecord]) -> None:
         """Record when failed images of a job were retried, and mark it as open; after the images themselves."""

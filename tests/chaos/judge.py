@@ -169,7 +169,9 @@ def check_job(client: ChaosClient, job_id: str, results: list[dict[str, Any]], v
 
 
 def _check_predictions(system: System, visible: dict[str, list[dict[str, Any]]], verdict: CampaignVerdict) -> None:
-    outputs = OutputBucket.named(system.clients, system.config.names.output_bucket)
+    names = system.config.names
+    outputs = OutputBucket.named(system.clients, names.output_bucket)
+    store = JobStore(Table(system.clients.dynamodb, names.job_table))
     answered = [
         (ImageRef(job_id, str(result["image_id"])), result)
         for job_id, results in visible.items()
@@ -179,7 +181,7 @@ def _check_predictions(system: System, visible: dict[str, list[dict[str, Any]]],
 
     def disagreement(item: tuple[ImageRef, dict[str, Any]]) -> str | None:
         ref, result = item
-        stored = outputs.prediction(ref)
+        stored = outputs.prediction(store.image(ref))
         if stored is None:
             return f"{ref.image_id} is {result['status']}, and no prediction is stored"
         if (stored.status, stored.label) != (result["status"], result.get("label")):

@@ -84,7 +84,7 @@ def request_again(store: JobStore, images: Sequence[ImageRecord], at: datetime) 
     """Record that failed images of one job are requested again, as the web tier does."""
     before = store.images_of([image.ref for image in images]).values()
     retried = [replace(record, attempt=record.attempt + 1, retried_at=at) for record in before]
-    assert all(map(store.replace_image, before, retried))
+    assert all(store.replace_images([change]) for change in zip(before, retried, strict=True))
     store.put_retried(images[0].ref.job_id, at, retried)
 
 

@@ -140,7 +140,7 @@ class ResultsSite:
         before = self.store.image(ref)
         after = replace(before, attempt=before.attempt + 1, retried_at=EPOCH)
         OpenJobs(self.store.table).reopen(ref.job_id, EPOCH)
-        assert self.store.replace_image(before, after)
+        assert self.store.replace_images([(before, after)])
         if request:
             self.requests.send([message(after)])
         self.store.put_retried(ref.job_id, EPOCH, [after])

@@ -508,14 +508,14 @@ def job_images_zip(job_id: str) -> Response:
             "the images of this job are not kept: each is deleted once its label is stored. "
             "Create a job with `keep`, and upload them again"
         )
-    archives, original = current_backend().bulkheads.archives, current_result_services().original
+    archives, originals = current_backend().bulkheads.archives, current_result_services().originals
     caller = bulkhead_caller(job)
     if not archives.enter(caller):
         raise ServiceUnavailable(
             f"too many downloads of images are running just now; try again in {ARCHIVE_RETRY_SECONDS} s",
             retry_after=ARCHIVE_RETRY_SECONDS,
         )
-    answer = _download(job, zip_parts(results, original, truth_of if is_training_set else label_of), "zip", ZIP)
+    answer = _download(job, zip_parts(results, originals, truth_of if is_training_set else label_of), "zip", ZIP)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would write what a slow client has not read to its disk
     answer.call_on_close(lambda: archives.leave(caller))
     return answer

@@ -10,7 +10,6 @@ finds the labels with lost responses.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,8 +20,9 @@ from core.jobs.buckets import InputBucket
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
 from core.jobs.models import Counts, ImageRecord
+from core.jobs.packs import by_pack
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, ClassificationResult
+from core.messages import CANCELLED
 from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
@@ -113,8 +113,8 @@ class JobCanceller:
         for page in in_batches(refs, PAGE):
             if not self.tenure.active():
                 return False
-            found = self.pool.map(lambda ref: self.recovery.result(ref, 0), page)
-            if late := [result for result in found if result is not None and result.status == "done"]:
+            found = self.pool.map(self.recovery.find, by_pack(self.store.images_of(page).values()))
+            if late := [result for results in found for result in results if result.status == "done"]:
                 OpenJobs(self.store.table).reopen(job_id, self.clock.utc_now())
                 self.recovery.results.record(late)
                 return False
@@ -151,20 +151,11 @@ class JobCanceller:
         if not (self.tenure.active() and Cancellations(self.store.table).find([job_id])):
             return True
         if records:
-            self.recovery.results.record(self._results(records))
+            found = self.pool.map(lambda images: self.recovery.find_or_fail(images, CANCELLED), by_pack(records))
+            self.recovery.results.record([result for results in found for result in results])
             _log.info("failed images of a cancelled job", extra={"job": job_id, "images": len(records)})
         self._after[job_id] = after
         return after is None
-
-    def _results(self, records: Sequence[ImageRecord]) -> list[ClassificationResult]:
-        return list(
-            self.pool.map(
-                lambda record: self.recovery.result_or_failure(
-                    record.ref, CANCELLED, attempt=record.attempt, attempts=0
-                ),
-                records,
-            )
-        )
 
 
 def hopeless(counts: Counts, max_failed_percent: float) -> str | None:

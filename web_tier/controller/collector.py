@@ -10,7 +10,7 @@ deleted.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
@@ -18,7 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
 from core.jobs.buckets import OutputBucket
-from core.messages import ClassificationResult, Heartbeat, Response, StoredResults, parse_worker_message
+from core.jobs.models import ImageRecord
+from core.messages import ClassificationResult, Heartbeat, Prediction, Response, StoredResults, parse_worker_message
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
@@ -130,13 +131,13 @@ class Collector:
         """Record the messages, then delete them; make those visible again later that could not be recorded."""
         received, unread = self._read(messages)
         answers = [(message, each) for message, each in received if isinstance(each, ClassificationResult)]
-        errors, labelled = self._record([response for _, response in answers])
+        errors, settled = self._record([response for _, response in answers])
         failed = {message.receipt for message in unread}
         failed |= {message.receipt for message, each in answers if each.ref in errors}
         self.registry.record(each for message, each in received if message.receipt not in failed)
 
         def end() -> None:
-            undeleted = self.results.delete_inputs(labelled)
+            undeleted = self.results.delete_inputs(settled)
             left = {message.receipt for message, each in answers if each.ref in undeleted}
             self._end(messages, failed | left)
 
@@ -167,7 +168,7 @@ class Collector:
     def _read(self, messages: Sequence[ReceivedMessage]) -> tuple[list[_Received], list[ReceivedMessage]]:
         """Return the messages with a result or a heartbeat, and those with a prediction that could not be read."""
         received, unread = list[_Received](), list[ReceivedMessage]()
-        stored = list[tuple[ReceivedMessage, StoredResults, int]]()
+        stored = list[tuple[ReceivedMessage, StoredResults]]()
         for message in messages:
             try:
                 content = parse_worker_message(message.body)
@@ -176,36 +177,51 @@ class Collector:
                 continue
             match content:
                 case StoredResults():
-                    stored += ((message, content, place) for place in content.places)
+                    stored.append((message, content))
                 case Response():
                     received += ((message, each) for each in content.results)
                 case Heartbeat():
                     received.append((message, content))
-        for (message, each, place), prediction in outcomes(
-            self.pool, lambda found: self.outputs.prediction(found[1].ref_at(found[2])), stored
-        ):
-            if isinstance(prediction, Exception):
-                extra = {"job": each.job_id, "image": each.ref_at(place).image_id}
-                _log.warning("a prediction could not be read", extra=extra, exc_info=prediction)
+        for message, results in self._read_stored(stored):
+            if results is None:
                 unread.append(message)
-            elif prediction is not None:  # if there is none, its job has been deleted
-                received.append((message, each.result(place, prediction)))
+            else:
+                received += ((message, each) for each in results)
         return received, unread
+
+    def _read_stored(
+        self, stored: Sequence[tuple[ReceivedMessage, StoredResults]]
+    ) -> Iterator[tuple[ReceivedMessage, list[ClassificationResult] | None]]:
+        """Yield messages with the results that the output bucket has for them, None if it cannot be read."""
+
+        def read(found: tuple[ReceivedMessage, StoredResults]) -> dict[str, Prediction]:
+            _, each = found
+            return self.outputs.predictions(each.job_id, each.pack_id, is_lone=each.images == 1)
+
+        for (message, each), predictions in outcomes(self.pool, read, stored):
+            if isinstance(predictions, Exception):
+                extra = {"job": each.job_id, "pack": each.pack_id}
+                _log.warning("predictions could not be read", extra=extra, exc_info=predictions)
+                yield message, None
+            else:
+                found = ((place, predictions.get(each.ref_at(place).image_id)) for place in each.places)
+                # If one has no prediction, its job has been deleted.
+                yield message, [each.result(place, prediction) for place, prediction in found if prediction]
 
     def _record(
         self, responses: Sequence[ClassificationResult]
-    ) -> tuple[Mapping[ImageRef, Exception], list[ClassificationResult]]:
+    ) -> tuple[Mapping[ImageRef, Exception], list[ImageRecord]]:
         """Record responses of all jobs as `ResultWriter.store_each` does; log what was recorded, and why not."""
         if not responses:
             return {}, []
         began = epoch_seconds()
-        errors, labelled = self.results.store_each(responses)
+        errors, settled = self.results.store_each(responses)
         for error in {str(each): each for each in errors.values()}.values():
             left = [ref for ref, each in errors.items() if str(each) == str(error)]
             extra = {"n": len(left), "job": left[0].job_id}
             _log.warning("responses could not be recorded", extra=extra, exc_info=error)
         self._report([response for response in responses if response.ref not in errors], began)
-        return errors, labelled
+        return errors, settled
 
     def _report(self, recorded: Sequence[ClassificationResult], began: float) -> None:
         """Log the images of results that were recorded in one line, and export their spans."""

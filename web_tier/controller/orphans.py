@@ -8,8 +8,8 @@ Whether an object is older than a day is a difference of two times of S3's clock
 that were put before are refused, with an hour for the difference between S3's clock and those of other machines.
 Items are read after that.
 
-In a job that does not keep its images, an object of an image with a label is deleted, too: a commit of an upload may
-have copied it once more after the label was stored.
+In a job that does not keep its images, an object of images with labels is deleted, too: a commit of an upload may
+have copied it once more after they were stored.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from core.jobs.sweeps import SweepMark, SweepMarks
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from services.s3 import SourceBuckets
+from web_tier.results.query import is_settled
 
 ROUND_SECONDS: Final = 600.0
 """Time between two rounds; each reads all marks."""
@@ -117,13 +118,11 @@ class OrphanSweep:
         """Delete those of the `old` objects of a job that it does not need."""
         if not self._marks.refuse_older(job.job_id, before + TOLERANCE):
             return  # the job has been deleted
-        needed = self.store.images_of({*self.inputs.images_at(old)})
+        needed = list(self.store.images_of({*self.inputs.images_at(old)}).values())
         if not job.keep:
-            results = self.store.results_of(needed)
-            needed = {
-                ref: each for ref, each in needed.items() if ref not in results or results[ref].status != "done"
-            }
-        named = {each.key for each in needed.values()}
+            results = self.store.results_of([ref for image in needed for ref in image.pack_refs])
+            needed = [image for image in needed if not is_settled(image, results)]
+        named = {image.key for image in needed}
         self.inputs.delete_strays(job.job_id, [key for key in old if key not in named])
 
     def _age(self, mark: SweepMark, now: datetime) -> None:

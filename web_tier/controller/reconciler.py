@@ -17,7 +17,7 @@
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from core.fleet.store import FleetStore
@@ -25,6 +25,7 @@ from core.ids import ImageRef, place_of
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, OpenJob, Resend
+from core.jobs.packs import by_pack
 from core.jobs.requests import request_images
 from core.jobs.results import best_by_image
 from core.jobs.store import JobStore
@@ -75,48 +76,50 @@ CONTROLLER_AS_WORKER = "controller"
 
 @dataclass(frozen=True)
 class ResultRecovery:
-    """Finds the result of an image, or records a failed one."""
+    """Finds the results of images of a pack, or records failed ones."""
 
     store: JobStore
     results: ResultWriter
     outputs: OutputBucket
 
-    def result(self, ref: ImageRef, attempt: int) -> ClassificationResult | None:
-        """Return the result of the image from the job table or the output bucket, or None.
+    def find(self, images: Sequence[ImageRecord]) -> list[ClassificationResult]:
+        """Return the results of images of one pack from the job table or the output bucket, of those that have one.
 
-        It is `done`, or the failure of `attempt` or a later one. This repairs a crash between writing a result and
-        counting it, and a response that its queue has lost.
+        Each is `done`, or the failure of the attempt of the record or a later one. This repairs a crash between
+        writing a result and counting it, and a response that its queue has lost.
         """
-        recorded = self.store.result(ref)
-        if recorded is not None and recorded.status == "done":
-            return recorded
-        prediction = self.outputs.prediction(ref)
-        found = [each for each in (recorded, prediction and prediction.response()) if each is not None]
-        best = best_by_image(found).get(ref)
-        return best if best is not None and (best.status == "done" or best.attempt >= attempt) else None
+        recorded, first = self.store.results_of([image.ref for image in images]), images[0]
+        if all(image.ref in recorded and recorded[image.ref].status == "done" for image in images):
+            return list(recorded.values())
+        stored = self.outputs.predictions(first.ref.job_id, first.pack_id, is_lone=first.is_lone).values()
+        best = best_by_image([*recorded.values(), *(each.response() for each in stored)])
+        found = ((image, best[image.ref]) for image in images if image.ref in best)
+        return [each for image, each in found if each.status == "done" or each.attempt >= image.attempt]
 
-    def fail(self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int) -> None:
-        """Record the result of the image if there is one by now; else give it a failed result."""
-        result = self.result_or_failure(ref, failure, attempt=attempt, attempts=attempts)
-        if result.worker == CONTROLLER_AS_WORKER:
-            _log.warning(
-                "an image failed", extra={"job": ref.job_id, "image": ref.image_id, "reason": failure.message}
-            )
-        self.results.record([result])
+    def fail(self, images: Sequence[ImageRecord], failure: Failure) -> None:
+        """Record the results of images of one pack; those that have none by now get a failed one."""
+        results = self.find_or_fail(images, failure)
+        if own := [each.image_id for each in results if each.worker == CONTROLLER_AS_WORKER]:
+            ids = {"job": images[0].ref.job_id, "images": own}
+            _log.warning("images failed", extra={**ids, "reason": failure.message})
+        self.results.record(results)
 
-    def result_or_failure(
-        self, ref: ImageRef, failure: Failure, *, attempt: int, attempts: int
-    ) -> ClassificationResult:
-        """Return the result of the image; if there is none, store a failed prediction, and return its response.
+    def find_or_fail(self, images: Sequence[ImageRecord], failure: Failure) -> list[ClassificationResult]:
+        """Return the results of images of one pack; of those without one store failed predictions.
 
-        The caller records the result. So the object is stored before the item in the job table, as by a worker. If a
-        worker stores a prediction at the same time, the response is that of the stored one.
+        The caller records the results. So the object is stored before the item in the job table, as by a worker. If a
+        worker stores predictions at the same time, the results are those of the stored ones.
         """
-        if (result := self.result(ref, attempt)) is not None:
-            return result
-        prediction = failed(ref, failure, worker=CONTROLLER_AS_WORKER, attempt=attempt, attempts=attempts)
-        (stored,) = self.outputs.store([prediction], is_lone=True)
-        return stored.response()
+        found = self.find(images)
+        known = {each.ref for each in found}
+        predictions = [
+            failed(image.ref, failure, worker=CONTROLLER_AS_WORKER, attempt=image.attempt, attempts=0)
+            for image in images
+            if image.ref not in known
+        ]
+        if predictions:
+            found += (each.response() for each in self.outputs.store(predictions, is_lone=images[0].is_lone))
+        return found
 
 
 @dataclass(frozen=True)
@@ -163,9 +166,11 @@ class DeadLetterConsumer:
             _log.warning("dropped a dead letter of no accepted image", extra={"message_id": message.id})
             return True
         with use_traceparent(request.traceparent):
-            results = {ref: self.recovery.result(ref, request.attempt) for ref in request.refs if ref in accepted}
-            self.recovery.results.record([result for result in results.values() if result is not None])
-            if not (unanswered := [ref.image_id for ref, result in results.items() if result is None]):
+            records = [replace(accepted[ref], attempt=request.attempt) for ref in request.refs if ref in accepted]
+            results = self.recovery.find(records)
+            self.recovery.results.record(results)
+            answered = {each.image_id for each in results}
+            if not (unanswered := [id_ for each in records if (id_ := each.ref.image_id) not in answered]):
                 return True
             now = self.clock.utc_now()
             if (now - request.submitted_at).total_seconds() < LETTER_SECONDS:
@@ -388,19 +393,24 @@ class Reconciler:
         before = {image_id: missing.repair(image_id, now) for image_id in image_ids}
         waited = {image_id: now - wait.since for image_id, wait in before.items()}
         unanswered: list[ImageRecord] = []
-        for record in self.store.still_missing([ImageRef(job_id, image_id) for image_id in image_ids]):
+        for images in by_pack(self.store.still_missing([ImageRef(job_id, image_id) for image_id in image_ids])):
             with isolated(job_id):
-                if result := self.recovery.result(record.ref, record.attempt):
-                    self.recovery.results.record([result])
-                    self.metrics.repairs.labels("result_found").inc()
-                    ids = {"job": job_id, "image": record.ref.image_id}
-                    _log.warning("recorded a result after its response was lost", extra=ids)
-                elif self.inputs.has_original(record):
-                    if at_rest or before[record.ref.image_id].requests < MAX_REQUESTS:
-                        unanswered.append(record)
+                results = self.recovery.find(images)
+                if results:
+                    self.recovery.results.record(results)
+                    self.metrics.repairs.labels("result_found").inc(len(results))
+                    ids = {"job": job_id, "images": [each.image_id for each in results]}
+                    _log.warning("recorded results after their response was lost", extra=ids)
+                found = {each.ref for each in results}
+                if not (left := [image for image in images if image.ref not in found]):
+                    continue
+                if self.inputs.has_original(left[0]):
+                    unanswered += (
+                        each for each in left if at_rest or before[each.ref.image_id].requests < MAX_REQUESTS
+                    )
                 else:
-                    self.recovery.fail(record.ref, GONE, attempt=record.attempt, attempts=0)
-                    self.metrics.repairs.labels("object_gone").inc()
+                    self.recovery.fail(left, GONE)
+                    self.metrics.repairs.labels("object_gone").inc(len(left))
         if unanswered:
             with use_traceparent(new_traceparent()):  # the one of the lost request is not recorded
                 self._request_again(job_id, unanswered, waited)

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.ids import ImageRef
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.models import Resend
+from core.jobs.models import ImageRecord, Resend
 from core.jobs.results import JobResults, best_by_image
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, is_given_up
@@ -39,6 +40,7 @@ from services.table import (
 )
 from web_tier.autoscaler.billing import CostAttribution
 from web_tier.autoscaler.metrics import ControllerMetrics
+from web_tier.results.query import is_settled
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ RecordGivenUp = Callable[[Sequence[ClassificationResult]], Mapping[ImageRef, Exc
 """Records that images are given up; repeating it is safe. Returns those for which it failed, with the reason."""
 
 Errors = dict[ImageRef, Exception]
+
+_Of = TypeVar("_Of", ClassificationResult, ImageRecord)
 
 
 class StaleTokenError(FleetsightError):
@@ -97,7 +101,7 @@ class ResultWriter:
     """Records results. Its methods may be called from several threads.
 
     Attributes:
-        inputs: the input bucket; images that are not to be kept are deleted once they have a label.
+        inputs: the input bucket; packs of images that are not to be kept are deleted once all have their results.
         outputs: the output bucket; predictions of jobs that do not exist are deleted.
         statistics: None: nothing else is counted.
         on_given_up: called before the results of images that are given up are put.
@@ -134,14 +138,15 @@ class ResultWriter:
     def record_each(self, responses: Iterable[ClassificationResult]) -> Errors:
         """Record results of several jobs; return the images with results to be recorded again, with the reason.
 
-        Unless its job keeps them, an image is deleted once its label is stored. What belongs to no job or no accepted
-        image is logged and dropped; of a job that does not exist, the stored predictions are deleted.
+        Unless its job keeps them, the images of a pack are deleted once no result of theirs can change. What belongs
+        to no job or no accepted image is logged and dropped; of a job that does not exist, the stored predictions are
+        deleted.
         """
-        errors, labelled = self.store_each(responses)
-        return errors | self.delete_inputs(labelled)
+        errors, settled = self.store_each(responses)
+        return errors | self.delete_inputs(settled)
 
-    def store_each(self, responses: Iterable[ClassificationResult]) -> tuple[Errors, list[ClassificationResult]]:
-        """Do what `record_each` does but for deleting images; return the results of those that are to be deleted."""
+    def store_each(self, responses: Iterable[ClassificationResult]) -> tuple[Errors, list[ImageRecord]]:
+        """Do what `record_each` does but for deleting images; return those of `responses` that are to be deleted."""
         best, at = best_by_image(responses), self.clock.utc_now()
         jobs, accepted, errors = self.store.find_accepted(best)
         read = [each for ref, each in best.items() if ref not in errors]
@@ -155,21 +160,25 @@ class ResultWriter:
             each.model_copy(update={"recorded_at": at, "traceparent": None}) for each in read if each.ref in accepted
         ]
         errors |= self._announce([each for each in fresh if is_given_up(each)])
-        chunks = [
-            JobResults.of(job_id, of_job).parts()
+        groups = [
+            JobResults.of(job_id, of_job)
             for job_id, of_job in grouped(each for each in fresh if each.ref not in errors).items()
         ]
+        packs = [pack for group in groups for pack in group.packs]  # a group loses those without anything new
+        chunks = [group.parts() for group in groups]
         # Two transactions of one job would conflict: they are made one after another.
         for wave in zip_longest(*chunks):
             together = packed(each for each in wave if each is not None)
             for found in side_by_side(self.store.table.pool, self._record_together, together):
                 errors |= found
         # Also of those that were recorded before: the process that did may have died before this.
-        return errors, [each for each in fresh if each.ref not in errors and not jobs[each.job_id].keep]
+        images = [accepted[each.ref] for each in fresh if each.ref not in errors and not jobs[each.job_id].keep]
+        results = {each.ref: each for pack in packs for each in pack.merged().values()}
+        return errors, [image for image in images if is_settled(image, results)]
 
-    def delete_inputs(self, labelled: Sequence[ClassificationResult]) -> Errors:
-        """Delete images that are not to be kept and have a label now; return those for which that failed."""
-        return _try(self.inputs.delete_labelled, labelled)
+    def delete_inputs(self, settled: Sequence[ImageRecord]) -> Errors:
+        """Delete the packs of these images; return the images for which that failed."""
+        return _try(self.inputs.delete, settled)
 
     def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
         """Record requests of a job that were sent again, by image id; to be called after they were sent.
@@ -304,15 +313,13 @@ def _reasons(groups: Iterable[JobResults], error: Exception) -> Errors:
     return {ref: error for group in groups for ref in group.refs}
 
 
-def _try(
-    action: Callable[[Sequence[ClassificationResult]], None], responses: Sequence[ClassificationResult]
-) -> Errors:
-    """Do something with all of `responses`; return the reason for all of them if that fails."""
+def _try(action: Callable[[Sequence[_Of]], None], images: Sequence[_Of]) -> Errors:
+    """Do something with results or records of images; return the reason for all of them if that fails."""
     try:
-        if responses:
-            action(responses)
+        if images:
+            action(images)
     except (BotoCoreError, ClientError, FleetsightError) as error:
-        return {response.ref: error for response in responses}
+        return {image.ref: error for image in images}
     return {}
 
 

@@ -70,8 +70,8 @@ class Bulkheads:
         streams: pages that follow their jobs.
         pictures: pictures that are drawn, or wait for it.
         sign_ins: requests that wait for the sign-in provider, which anyone can send.
-        archives: downloads of images as a zip, which last as long as streams, and are among them. Each has an image
-            of up to `web.max_image_bytes` in memory.
+        archives: downloads of images as a zip, which last as long as streams, and are among them. Each has the
+            images of a pack in memory, or an image of up to `web.max_image_bytes`.
     """
 
     waiting: Bulkhead

@@ -66,7 +66,8 @@ def image_page(job_id: str, image_id: str) -> str:
     labels, facts = services.class_labels(job.model), current_backend().served.facts(job.model)
     model = response.model if response else None
     is_of_model = model is not None and model.digest.removeprefix("sha256:") == facts.digest
-    prediction = current_backend().outputs.prediction_of(response) if response and response.status == "done" else None
+    outputs, is_done = current_backend().outputs, result.state == "done"
+    prediction = outputs.prediction_of(result.record, response) if response and is_done else None
     possible, scores = services.possible_labels(job), labels.all_scores(prediction) if prediction else []
     if possible is not None:
         scores = [each for each in scores if each.label in possible]
@@ -144,7 +145,7 @@ def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
 
 
 def _stored(_job: Job, result: ImageResult, _side: int) -> bytes:
-    return current_backend().outputs.thumbnail(result.record.ref)
+    return current_backend().outputs.thumbnail(result.record)
 
 
 def _drawn(job: Job, result: ImageResult, side: int) -> bytes:

@@ -1,11 +1,12 @@
-"""The images of a job as one zip, sorted into folders by label: written while it is sent, an image at a time.
+"""The images of a job as one zip, sorted into folders by label: written while it is sent, a pack at a time.
 
 The zip is streamed without a temporary file. JPEGs do not shrink, so images are stored and not compressed. Each entry
 is complete before it is sent, so its header has its size, and clients that read a zip as a stream can read this one.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
+from itertools import groupby
 from typing import Final
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
@@ -29,6 +30,9 @@ _MISSING_TEXT: Final = "These images are no longer stored:\r\n\r\n"
 FolderOf = Callable[[ImageResult], str | None]
 """Returns the name of an image's folder, in any text, or None for the folder of its state."""
 
+ReadImages = Callable[[Sequence[ImageRecord]], Sequence[bytes]]
+"""Returns images of one pack."""
+
 
 def label_of(result: ImageResult) -> str | None:
     """Return the label of an image; None if it is unsure."""
@@ -40,9 +44,7 @@ def truth_of(result: ImageResult) -> str | None:
     return result.truth.label if result.truth else None
 
 
-def zip_parts(
-    results: Iterable[ImageResult], read: Callable[[ImageRecord], bytes], folder_of: FolderOf = label_of
-) -> Iterator[bytes]:
+def zip_parts(results: Iterable[ImageResult], read: ReadImages, folder_of: FolderOf = label_of) -> Iterator[bytes]:
     """Yield a zip of the stored images of `results`.
 
     An image is at `FOLDER/NAME`, where NAME is the last part of its file name; equal names get numbers. An image that
@@ -50,20 +52,21 @@ def zip_parts(
 
     Args:
         results: in the order of the zip.
-        read: returns an image; its `NotFoundError` means that the image is not stored.
+        read: returns images of one pack; its `NotFoundError` means that they are not stored.
         folder_of: returns the folder of an image.
     """
     window, folders, missing = _Window(), _Folders(), list[str]()
     with ZipFile(window, "w", ZIP_STORED) as archive:
-        for result in results:
-            path = folders.path(result, folder_of(result))
+        for _, pack in groupby(results, key=lambda result: result.record.pack_id):
+            images = [(folders.path(result, folder_of(result)), result.record) for result in pack]
             try:
-                data = read(result.record)
+                files = read([record for _, record in images])
             except NotFoundError:
-                missing.append(path)
+                missing += (path for path, _ in images)
                 continue
-            archive.writestr(_entry(path, result.record), data)
-            yield from window.drain()
+            for (path, record), data in zip(images, files, strict=True):
+                archive.writestr(_entry(path, record), data)
+                yield from window.drain()
         if missing:
             archive.writestr(MISSING, _MISSING_TEXT + "".join(f"{path}\r\n" for path in missing))
     yield from window.drain()

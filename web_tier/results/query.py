@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, Literal
 
+from core.ids import ImageRef
 from core.images import CODES
 from core.jobs.models import ImageRecord, JobStatus, MinScores, Resend, TrueLabel
 from core.jobs.reader import JobReader
@@ -91,6 +92,16 @@ def is_retrying(record: ImageRecord, response: ClassificationResult) -> bool:
 def is_final(response: ClassificationResult) -> bool:
     """Return True if the image itself made the request fail, so that a retry would fail as well."""
     return response.error is not None and response.error.code in CODES
+
+
+def is_settled(image: ImageRecord, results: Mapping[ImageRef, ClassificationResult]) -> bool:
+    """Return True if an image of the pack of `image` is done, and each other is, too, or failed for good.
+
+    Then no image of the pack is classified again.
+    """
+    found = [results.get(ref) for ref in image.pack_refs]
+    is_done = [each is not None and each.status == "done" for each in found]
+    return any(is_done) and all(done or (each and is_final(each)) for done, each in zip(is_done, found, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,14 +61,19 @@ class ResultServices:
         self.is_stopping: Callable[[], bool] = lambda: False
 
     def original(self, record: ImageRecord) -> bytes:
-        """Return the file that the user sent.
+        """Return the file that the user sent, as `originals` does."""
+        [data] = self.originals([record])
+        return data
+
+    def originals(self, records: Sequence[ImageRecord]) -> list[bytes]:
+        """Return the files of images of one pack that the user sent, in one read.
 
         Raises:
-            NotFoundError: if it is no longer stored.
-            ObjectTooLargeError: if it is larger than an image may be, and than it was when it was accepted.
+            NotFoundError: if they are no longer stored.
+            ObjectTooLargeError: if one is larger than an image may be, and than it was when it was accepted.
         """
-        max_bytes = max(self._backend.config.web.max_image_bytes, record.size)
-        return self._backend.inputs.original(record, max_bytes)
+        max_bytes = max(self._backend.config.web.max_image_bytes, *records[0].sizes)
+        return self._backend.inputs.originals(records, max_bytes)
 
     def class_labels(self, model: JobModel | RequestedModel | None) -> ClassLabels:
         """Return the labels and messages of a job's model."""

@@ -4,8 +4,8 @@ A retry sends the request of a failed image again, once, if the image is still s
 its content, such as a truncated file, is not retried: it would fail again. A user's retry charges the quota like an
 upload.
 
-Attempts are numbered. A retry raises the attempt in the image's record before it sends the request, by a conditional
-write, so that of concurrent calls only one sends it; if the queue rejects the request, the retry restores the record.
+Attempts are numbered. A retry raises the attempts in the item of a pack before it sends the request, by a conditional
+write, so that of concurrent calls only one sends it; if the queue rejects the request, the retry restores the item.
 While the result belongs to an earlier attempt, the image is being retried, and further calls send nothing. If the
 request or its response is lost, or this process ends between the two writes, the controller sends the request again.
 
@@ -23,6 +23,7 @@ from typing import Final, Literal
 from core.ids import ImageRef
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
+from core.jobs.packs import by_pack
 from core.jobs.requests import request_images
 from core.messages import ClassificationResult
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope
@@ -85,12 +86,8 @@ class Retried:
         return next((outcome for outcome, count in self.counts.items() if count), "not_failed")
 
 
-@dataclass(frozen=True, slots=True)
-class _Retry:
-    """The record of an image before and after its attempt is raised."""
-
-    before: ImageRecord
-    after: ImageRecord
+_Retry = tuple[ImageRecord, ImageRecord]
+"""The record of an image before and after its attempt is raised."""
 
 
 def retry_failed(
@@ -162,7 +159,7 @@ def retry_images(
         QuotaExceededError: they exceed the `quota`; nothing is sent.
         NotFoundError: the job is being deleted.
     """
-    job_id, at, retries, final, running = job.job_id, ingest.clock.utc_now(), list[_Retry](), 0, 0
+    at, retries, final, running = ingest.clock.utc_now(), dict[ImageRef, _Retry](), 0, 0
     for record, result in found:
         if result.status != "failed":
             continue
@@ -173,21 +170,23 @@ def retry_images(
         else:
             attempt = max(record.attempt, result.attempt) + 1
             model = job.requested_model or record.model
-            after = replace(record, attempt=attempt, retried_at=at, model=model)
-            retries.append(_Retry(record, after))
-    exists = list(ingest.pool.map(ingest.bucket.has_original, [retry.before for retry in retries]))
-    stored = [retry for retry, is_stored in zip(retries, exists, strict=True) if is_stored]
-    missing = tuple(retry.before for retry, is_stored in zip(retries, exists, strict=True) if not is_stored)
-    with quota.reserve([retry.before for retry in stored]) as reservation:
+            retries[record.ref] = record, replace(record, attempt=attempt, retried_at=at, model=model)
+    packs = by_pack(before for before, _ in retries.values())
+    exists = list(ingest.pool.map(ingest.bucket.has_original, [image for image, *_ in packs]))
+    stored = [pack for pack, is_stored in zip(packs, exists, strict=True) if is_stored]
+    missing = tuple(image for pack, is_stored in zip(packs, exists, strict=True) if not is_stored for image in pack)
+    with quota.reserve([image for pack in stored for image in pack]) as reservation:
         if stored:
             # Before the requests: workers classify no image of a cancelled job.
             resume_job(ingest, job, quota.caller)
             # Before the records, so that the controller watches the claimed images, and the job does not expire.
-            OpenJobs(ingest.store.table).reopen(job_id, at)
-        claims = list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.before, retry.after), stored))
-        claimed = [retry for retry, is_ours in zip(stored, claims, strict=True) if is_ours]
+            OpenJobs(ingest.store.table).reopen(job.job_id, at)
+        changes = [[retries[image.ref] for image in pack] for pack in stored]
+        claimed = [
+            retries[after.ref] for some in ingest.pool.map(ingest.store.replace_images, changes) for after in some
+        ]
         sent = reservation.commit(_send(ingest, job, claimed, at))
-    running += len(stored) - len(claimed)
+    running += sum(map(len, stored)) - len(claimed)
     return Retried(len(sent), len(claimed) - len(sent), missing, final, running)
 
 
@@ -198,12 +197,13 @@ def _send(ingest: ImageIngest, job: Job, retries: Sequence[_Retry], at: datetime
     """
     if not retries:
         return []
-    sent = [retry.after for retry in retries]
+    sent = [after for _, after in retries]
     try:
-        rejected = {image.ref for image in request_images(ingest.queue, sent, at, job.group)}
-        sent = [image for image in sent if image.ref not in rejected]
-        unsent = [retry for retry in retries if retry.after.ref in rejected]
-        list(ingest.pool.map(lambda retry: ingest.store.replace_image(retry.after, retry.before), unsent))
+        rejected = request_images(ingest.queue, sent, at, job.group)
+        refused, before = {image.ref for image in rejected}, {after.ref: before for before, after in retries}
+        sent = [image for image in sent if image.ref not in refused]
+        unsent = [[(image, before[image.ref]) for image in pack] for pack in by_pack(rejected)]
+        list(ingest.pool.map(ingest.store.replace_images, unsent))
     finally:
         ingest.store.put_retried(job.job_id, at, sent)
     ingest.metrics.retried.inc(len(sent))

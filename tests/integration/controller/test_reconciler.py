@@ -96,7 +96,7 @@ def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_e
     sweeper.reconciler.tick()
     assert [sweeper.result(ref).label for ref in refs] == [sign.label for sign in signs]
     for ref in refs:
-        prediction = wiring.outputs.prediction(ref)
+        prediction = wiring.outputs.prediction(wiring.store.image(ref))
         assert prediction is not None
         assert prediction.label == sweeper.result(ref).label
     counts = JobFigures(wiring.store.table).counts(refs[0].job_id)

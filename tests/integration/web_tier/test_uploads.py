@@ -265,7 +265,7 @@ def test_a_repeat_leaves_an_image_that_was_retried_since_as_it_is(
     [accepted] = ingest_idempotent(ingest, job, "key", files(1))
     assert isinstance(accepted, ImageRecord)
     before = store.image(accepted.ref)
-    assert store.replace_image(before, retried := replace(before, attempt=1))
+    assert store.replace_images([(before, retried := replace(before, attempt=1))])
     assert ingest_idempotent(ingest, job, "key", files(1)) == [accepted]
     assert (store.image(accepted.ref), len(queue.bodies)) == (retried, 1)
     assert OpenJobs(store.table).is_open(job.job_id)

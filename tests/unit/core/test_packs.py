@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from core.ids import ImageRef, image_id_at, new_id, pack_of, positioned_id
 from core.jobs.figures import JobFigures
 from core.jobs.models import ImageRecord, Job, Resend
-from core.jobs.packs import Pack, pack_in, pack_item, packs_of
+from core.jobs.packs import Pack, by_pack, pack_in, pack_item
 from core.jobs.store import MAX_CHANGES, JobStore
 from core.messages import CANCELLED, ClassificationResult, Failure, RequestedModel, failed
 from services.errors import NotFoundError
@@ -24,6 +24,7 @@ from tests.support.result_path import ResultPath, done
 NOW: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BAD: Final = Failure(code="bad", message="no image")
 MODEL: Final = RequestedModel(digest="0" * 64, place="s3://models/a", only=f"{64 * '0'} AAAA")
+MODELS: Final = (MODEL, None, MODEL.model_copy(update={"place": "s3://models/b 2"}))
 
 
 def pack_of_images(job_id: str, size: int, position: int = 0) -> list[ImageRecord]:
@@ -52,7 +53,7 @@ class Answered:
         return result.model_copy(update={"attempt": self.attempt, "worker": f"{serial}"})
 
 
-Step = list[Answered] | tuple[Literal["resend", "retry", "unretry"], int]
+Step = list[Answered] | tuple[Literal["resend", "retry", "unretry"], list[int]]
 _answers = st.builds(
     Answered,
     st.integers(0, 19),
@@ -62,7 +63,7 @@ _answers = st.builds(
 )
 _steps: st.SearchStrategy[Step] = st.one_of(
     st.lists(_answers, min_size=1, max_size=8),
-    st.tuples(st.sampled_from(("resend", "retry", "unretry")), st.integers(0, 19)),
+    st.tuples(st.sampled_from(("resend", "retry", "unretry")), st.lists(st.integers(0, 19), min_size=1, max_size=4)),
 )
 _places = st.integers(0, 30)
 
@@ -108,11 +109,12 @@ class PacksOfAJob(RuleBasedStateMachine):
     def run(self, step: Step) -> None:
         if isinstance(step, list):
             self.answer([each.result(self.refs[each.number % len(self.refs)], next(self.serial)) for each in step])
-        elif (ref := self.refs[step[1] % len(self.refs)]) in self.images:
+        elif refs := {self.refs[each % len(self.refs)] for each in step[1]} & self.images.keys():
             if step[0] == "resend":
-                self.resend(ref)
+                self.resend(min(refs, key=self.refs.index))
             else:
-                self.retry(ref, 1 if step[0] == "retry" else -1)
+                for images in by_pack(self.store.images_of(refs).values()):
+                    self.retry(images, 1 if step[0] == "retry" else -1)
 
     def answer(self, results: Sequence[ClassificationResult]) -> None:
         assert self.writer.record_each(results) == {}
@@ -130,16 +132,19 @@ class PacksOfAJob(RuleBasedStateMachine):
         known = self.resends.get(ref, Resend(0, at, at, 60, times=0))
         self.resends[ref] = replace(known, last_at=at, times=known.times + 1)
 
-    def retry(self, ref: ImageRef, more: int) -> None:
-        before = self.store.image(ref)
-        if before.attempt + more < 0:
-            return
-        at = NOW + timedelta(seconds=next(self.serial)) if before.attempt + more else None
-        after = replace(before, attempt=before.attempt + more, retried_at=at)
-        is_replaced = self.store.replace_image(before, after)
-        assert is_replaced == (self.images[ref].attempt == before.attempt)
-        if is_replaced:
-            self.images[ref] = after
+    def retry(self, images: Sequence[ImageRecord], more: int) -> None:
+        at, model = NOW + timedelta(seconds=next(self.serial)), MODELS[next(self.serial) % len(MODELS)]
+        changes = [
+            (before, replace(before, attempt=attempt, retried_at=at if attempt else None, model=model))
+            for before in images
+            if (attempt := before.attempt + more) >= 0
+        ]
+        if changes:
+            replaced = self.store.replace_images(changes)
+            assert {each.ref for each in replaced} == {
+                before.ref for before, _ in changes if self.images[before.ref].attempt == before.attempt
+            }
+            self.images |= {each.ref: each for each in replaced}
 
     @rule()
     def receive_results_again(self) -> None:
@@ -153,17 +158,17 @@ class PacksOfAJob(RuleBasedStateMachine):
         start, low, high = (ids[number % len(ids)] for number in (after, first, last))
         images = self.expected_images()
         found = list(self.store.images(job_id, start, limit))
-        assert self.shown(found) == [each for each in images if each[0].image_id > start][:limit]
+        assert self.shown(found) == [each for each in images if each.ref.image_id > start][:limit]
         results = {ref.image_id: each for ref, each in self.results.items() if low <= ref.image_id <= high}
         assert lines(self.store.results(job_id, low, high)) == lines(results)
         assert [(each, found.status) for each, found in self.store.summaries(job_id, low, high)] == sorted(
             (image_id, each.status) for image_id, each in results.items()
         )
 
-    def shown(self, images: Iterable[ImageRecord]) -> list[tuple[ImageRef, str, str, int, int]]:
-        return [(each.ref, each.filename, each.key, each.size, each.attempt) for each in images]
+    def shown(self, images: Iterable[ImageRecord]) -> list[ImageRecord]:
+        return [replace(each, retried_at=None) for each in images]  # it has that of its pack
 
-    def expected_images(self) -> list[tuple[ImageRef, str, str, int, int]]:
+    def expected_images(self) -> list[ImageRecord]:
         return self.shown(sorted(self.images.values(), key=lambda image: image.ref.image_id))
 
     @invariant()
@@ -211,7 +216,9 @@ class PacksOfAJob(RuleBasedStateMachine):
         assert self.shown(store.images_of(self.refs).values()) == self.shown(
             self.images[ref] for ref in self.refs if ref in self.images
         )
-        assert store.find_accepted(self.refs) == ({self.job.job_id: self.job}, set(self.images), {})
+        jobs, accepted, errors = store.find_accepted(self.refs)
+        assert (jobs, errors) == ({self.job.job_id: self.job}, {})
+        assert accepted == store.images_of(self.refs)
         assert store.results_of(self.refs).keys() == self.results.keys()
         missing = {
             ref
@@ -245,10 +252,10 @@ test_any_writes_of_packs_are_those_of_a_plain_model = PacksOfAJob.TestCase
 
 def test_a_pack_is_read_as_it_was_written() -> None:
     images = [
-        replace(image, owner="anna", model=MODEL, attempt=attempt, retried_at=NOW if attempt else None)
-        for image, attempt in zip(pack_of_images(new_id(), 3), (0, 12, 1), strict=True)
+        replace(image, owner="anna", model=model, attempt=attempt, retried_at=NOW if attempt else None)
+        for image, attempt, model in zip(pack_of_images(new_id(), 4), (0, 12, 1, 1), (*MODELS, None), strict=True)
     ]
-    [pack] = packs_of(reversed(images))
+    pack = Pack.of(images[::-1])
     assert pack_in(pack_item(pack)) == pack
     assert pack.images() == images
 
@@ -271,4 +278,4 @@ def test_a_retry_that_others_always_overtake_ends_with_an_error_that_says_so() -
 
     table.call = other_first
     with pytest.raises(TableBusyError, match=f"changed {MAX_CHANGES} times"):
-        store.replace_image(images[0], replace(images[0], attempt=1))
+        store.replace_images([(images[0], replace(images[0], attempt=1))])

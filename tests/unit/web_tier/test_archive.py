@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from io import BytesIO
 from zipfile import ZIP_STORED, ZipFile
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ids import ImageRef, new_id
+from core.ids import ImageRef, image_id_at, new_id, positioned_id
 from core.jobs.models import ImageRecord
 from services.errors import NotFoundError
 from tests.support.jobs import NOW, done, failed
@@ -119,6 +120,10 @@ def content(record: ImageRecord) -> bytes:
     return record.ref.image_id.encode()
 
 
+def contents(records: Sequence[ImageRecord]) -> list[bytes]:
+    return [content(record) for record in records]
+
+
 def unpacked(parts: list[bytes]) -> ZipFile:
     archive = ZipFile(BytesIO(b"".join(parts)))
     assert archive.testzip() is None
@@ -135,7 +140,7 @@ def test_images_are_in_folders_by_label_and_equal_names_have_numbers() -> None:
     ]
     broken, late = image("b.jpg"), image("c.jpg")
     results += [ImageResult(broken, failed(broken)), ImageResult(late, None)]
-    archive = unpacked(list(zip_parts(results, content)))
+    archive = unpacked(list(zip_parts(results, contents)))
     assert archive.namelist() == [
         "cat/IMG_1.jpg",
         "cat/img_1 (2).JPG",
@@ -150,43 +155,53 @@ def test_images_are_in_folders_by_label_and_equal_names_have_numbers() -> None:
     assert {entry.flag_bits & 8 for entry in archive.infolist()} == {0}, "sizes are in front of the content"
 
 
-def test_an_image_that_is_no_longer_stored_is_named_and_stops_nothing() -> None:
-    kept, gone, last = (labelled(name, "\u0444") for name in ("a.jpg", "b.jpg", "c.jpg"))
+def packs(*sizes: int) -> list[ImageResult]:
+    """Labelled images of packs of these sizes, each named by the number of its pack."""
+    job_id = new_id()
+    ids = [(number, size, positioned_id(job_id, 100 * number)) for number, size in enumerate(sizes)]
+    records = [
+        ImageRecord(ImageRef(job_id, image_id_at(pack_id, place)), f"{number}.jpg", "jpg", (10,) * size, NOW)
+        for number, size, pack_id in ids
+        for place in range(size)
+    ]
+    return [ImageResult(record, done(record, "\u0444")) for record in records]
 
-    def read(record: ImageRecord) -> bytes:
-        if record == gone.record:
+
+def test_a_pack_that_is_no_longer_stored_is_named_and_stops_nothing() -> None:
+    def read(records: Sequence[ImageRecord]) -> list[bytes]:
+        if records[0].filename == "1.jpg":
             raise NotFoundError("gone")
-        return content(record)
+        return contents(records)
 
-    archive = unpacked(list(zip_parts([kept, gone, last], read)))
-    assert archive.namelist() == ["\u0444/a.jpg", "\u0444/c.jpg", MISSING]
-    assert "\u0444/b.jpg" in archive.read(MISSING).decode()
+    archive = unpacked(list(zip_parts(packs(1, 2, 1), read)))
+    assert archive.namelist() == ["\u0444/0.jpg", "\u0444/2.jpg", MISSING]
+    assert archive.read(MISSING).decode().splitlines()[2:] == ["\u0444/1.jpg", "\u0444/1 (2).jpg"]
 
 
-def test_a_zip_is_sent_image_by_image_in_small_pieces() -> None:
+def test_a_zip_is_read_pack_by_pack_and_sent_in_small_pieces() -> None:
     big = bytes(3 * PIECE_BYTES + 1)
-    read_names: list[str] = []
+    read_names: list[list[str]] = []
 
-    def read(record: ImageRecord) -> bytes:
-        read_names.append(record.filename)
-        return big
+    def read(records: Sequence[ImageRecord]) -> list[bytes]:
+        read_names.append([record.filename for record in records])
+        return [big] * len(records)
 
-    parts = zip_parts([labelled("a.jpg", "cat"), labelled("b.jpg", "cat")], read)
-    first = [next(parts) for _ in range(4)]
-    assert read_names == ["a.jpg"], "the second image is read once the first one is sent"
+    parts = zip_parts(packs(2, 1), read)
+    first = [next(parts) for _ in range(8)]
+    assert read_names == [["0.jpg", "0.jpg"]], "the second pack is read once the first one is sent"
     rest = list(parts)
     assert max(map(len, first + rest)) <= PIECE_BYTES
-    assert unpacked(first + rest).read("cat/b.jpg") == big
+    assert unpacked(first + rest).read("\u0444/1.jpg") == big
 
 
 def test_a_job_without_images_has_an_empty_zip() -> None:
-    assert unpacked(list(zip_parts([], content))).namelist() == []
+    assert unpacked(list(zip_parts([], contents))).namelist() == []
 
 
 @given(st.lists(st.tuples(HOSTILE, HOSTILE), max_size=8))
 def test_no_name_or_label_leaves_its_folder_or_hides_another_image(pairs: list[tuple[str, str]]) -> None:
     results = [labelled(filename, label or "x") for filename, label in pairs]
-    archive = unpacked(list(zip_parts(results, content)))
+    archive = unpacked(list(zip_parts(results, contents)))
     paths = archive.namelist()
     assert len({as_file_systems_compare(path) for path in paths}) == len(pairs)
     for path in paths:

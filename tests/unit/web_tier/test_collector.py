@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from core.ids import ImageRef, new_id
 from core.jobs.keys import output_key
+from core.jobs.models import ImageRecord
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Heartbeat, Prediction, Response, StoredResults
 from services.lease import Tenure
@@ -144,11 +145,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, bad: set[str]) -> Site:
 
     def fail(
         responses: Iterable[ClassificationResult],
-    ) -> tuple[dict[ImageRef, Exception], list[ClassificationResult]]:
+    ) -> tuple[dict[ImageRef, Exception], list[ImageRecord]]:
         received = list(responses)
         refused = {each.ref for each in received if bad & {each.job_id, each.image_id}}
-        errors, labelled = store_each([each for each in received if each.ref not in refused])
-        return errors | dict.fromkeys(refused, UnrecordableError()), labelled
+        errors, settled = store_each([each for each in received if each.ref not in refused])
+        return errors | dict.fromkeys(refused, UnrecordableError()), settled
 
     monkeypatch.setattr(site.writer, "store_each", fail)
     return site
@@ -223,7 +224,7 @@ def test_after_a_write_without_the_lease_the_messages_return_for_the_next_holder
 
     def lose_lease(
         responses: Iterable[ClassificationResult],
-    ) -> tuple[dict[ImageRef, Exception], list[ClassificationResult]]:
+    ) -> tuple[dict[ImageRef, Exception], list[ImageRecord]]:
         stored = store_each(responses)
         site.active = False
         return stored

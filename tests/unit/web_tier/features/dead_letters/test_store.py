@@ -42,7 +42,7 @@ class Office:
     def retry(self, image: ImageRecord) -> None:
         """Raise the attempt of an image, as a retry does."""
         before = self.store.image(image.ref)
-        assert self.store.replace_image(before, replace(before, attempt=before.attempt + 1))
+        assert self.store.replace_images([(before, replace(before, attempt=before.attempt + 1))])
 
     def listed(self, limit: int = 100) -> list[ImageRef]:
         """Return the images on all pages."""
