@@ -14,7 +14,7 @@ from fleetsight_client.photos import PhotoReader
 from fleetsight_client.retries import PatientCalls
 from fleetsight_client.rows import NOT_FOUND, NOT_SENT, ResultRow, row_of
 from fleetsight_client.truth import Truth
-from fleetsight_client.uploader import first_id, position_of
+from fleetsight_client.uploader import id_before
 
 MAX_PAGE: Final = 500
 """Results that are read at a time."""
@@ -99,7 +99,7 @@ class _JobResults:
                     return result
             if self._after is None:
                 return None
-            after = max(self._after, first_id(self._job_id, position_of(image_id)))
+            after = max(self._after, id_before(image_id))
             try:
                 self._page, self._after = self._calls.call(
                     partial(self._client.results_page, self._job_id, after, self._limit)

@@ -312,9 +312,14 @@ def read_unchanged(file: ListedFile, max_bytes: int) -> bytes | RejectedFile:
 
 
 def first_id(job_id: str, position: int) -> str:
-    """Return the lowest id of an image at `position` of a job: the job's time, the position, and zeros."""
-    time = _number(job_id) >> 80
-    return _ulid((time << 80) | (_PLACES * position << 48))
+    """Return an id that is before that of the image at `position` of a job, in any pack, and after earlier packs."""
+    first = max(0, position - _PLACES + 1)
+    return _ulid(((_number(job_id) >> 80) << 80) | (_PLACES * first + position - first) << 48)
+
+
+def id_before(image_id: str) -> str:
+    """Return the last id before that of an image."""
+    return _ulid(_number(image_id) - 1)
 
 
 def position_of(image_id: str) -> int:

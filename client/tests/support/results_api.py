@@ -282,8 +282,13 @@ def served(app: Flask) -> Iterator[str]:
 
 
 def image_id_of(job_id: str, position: int) -> str:
-    """Return a new id of an image as the server makes it: the time of the job, the position, random bits."""
-    return str(ULID.from_bytes(ULID.from_str(job_id).bytes[:6] + (64 * position).to_bytes(4, "big") + os.urandom(6)))
+    """Return a new id of an image as the server makes it: the time of the job, pack and place, random bits.
+
+    The image at the position 63 is the last of the first pack, and the others are packs of three.
+    """
+    place = position if position < 64 else (position - 64) % 3
+    field = 64 * (position - place) + place
+    return str(ULID.from_bytes(ULID.from_str(job_id).bytes[:6] + field.to_bytes(4, "big") + os.urandom(6)))
 
 
 def result_of(image_id: str, name: str, content: bytes) -> dict[str, Any]:
