@@ -19,10 +19,12 @@ from core.messages import CANCELLED, ClassificationResult, Failure, RequestedMod
 from services.errors import NotFoundError
 from services.table import TableBusyError
 from tests.support.memory_aws.dynamodb import MemoryTable
+from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.result_path import ResultPath, done
 
 NOW: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BAD: Final = Failure(code="bad", message="no image")
+UNREADABLE: Final = Failure(code="truncated", message="the file ends early")
 MODEL: Final = RequestedModel(digest="0" * 64, place="s3://models/a", only=f"{64 * '0'} AAAA")
 MODELS: Final = (MODEL, None, MODEL.model_copy(update={"place": "s3://models/b 2"}))
 
@@ -40,7 +42,7 @@ class Answered:
     """A result, by the number of its image."""
 
     number: int
-    outcome: Literal["done", "failed", "cancelled"]
+    outcome: Literal["done", "failed", "final", "cancelled"]
     attempt: int
     receives: int
 
@@ -48,8 +50,8 @@ class Answered:
         if self.outcome == "done":
             result = done(ref, self.receives)
         else:
-            failure = CANCELLED if self.outcome == "cancelled" else BAD
-            result = failed(ref, failure, worker="", attempts=self.receives).response()
+            failures = {"cancelled": CANCELLED, "failed": BAD, "final": UNREADABLE}
+            result = failed(ref, failures[self.outcome], worker="", attempts=self.receives).response()
         return result.model_copy(update={"attempt": self.attempt, "worker": f"{serial}"})
 
 
@@ -57,7 +59,7 @@ Step = list[Answered] | tuple[Literal["resend", "retry", "unretry"], list[int]]
 _answers = st.builds(
     Answered,
     st.integers(0, 19),
-    st.sampled_from(("done", "failed", "cancelled")),
+    st.sampled_from(("done", "done", "failed", "final", "cancelled")),
     st.integers(0, 2),
     st.integers(1, 2),
 )
@@ -76,16 +78,17 @@ class PacksOfAJob(RuleBasedStateMachine):
         self.table = MemoryTable()
         self.table.call = self.call
         self.store, self.serial = JobStore(self.table), count(1)
-        self.job = Job(new_id(), "job", NOW, keep=True)
+        self.job = Job(new_id(), "job", NOW)
         self.store.create(self.job)
-        self.writer = ResultPath(self.store).results
+        self.inputs = MemoryBucket()
+        self.writer = ResultPath(self.store, buckets=(self.inputs, MemoryBucket())).results
         self.packs = [pack_of_images(self.job.job_id, *shape) for shape in shapes]
         beyond = [ImageRef(self.job.job_id, image_id_at(pack[0].ref.image_id, len(pack))) for pack in self.packs]
         self.refs = [image.ref for pack in self.packs for image in pack] + beyond
         self.images = dict[ImageRef, ImageRecord]()
         self.results = dict[ImageRef, ClassificationResult]()
         self.resends = dict[ImageRef, Resend]()
-        self.meanwhile = list[Step]()
+        self.meanwhile, self.stored = list[Step](), set[str]()
 
     def call(self, operation: str, effect: Callable[[], Any]) -> Any:
         """Another process writes between what a call has read and its write."""
@@ -99,6 +102,9 @@ class PacksOfAJob(RuleBasedStateMachine):
         new = [image for image in images if image.ref not in self.images]
         assert self.store.record_images(images, NOW) == new
         self.images |= {image.ref: image for image in new}
+        self.stored |= {image.key for image in new}
+        for image in new:
+            self.inputs.put(image.key, b"pixels", image.content_type)
 
     @rule(step=_steps, meanwhile=st.lists(_steps, max_size=2))
     def write(self, step: Step, meanwhile: list[Step]) -> None:
@@ -125,6 +131,11 @@ class PacksOfAJob(RuleBasedStateMachine):
             )
             if each.ref in self.images and is_better:
                 self.results[each.ref] = each
+        for ref in {each.ref for each in results} & self.images.keys():
+            found = [self.results.get(each) for each in self.images[ref].pack_refs]
+            done = [each is not None and each.status == "done" for each in found]
+            if any(done) and all(each and (each.status == "done" or each.error == UNREADABLE) for each in found):
+                self.stored.discard(self.images[ref].key)
 
     def resend(self, ref: ImageRef) -> None:
         at = NOW + timedelta(seconds=next(self.serial))
@@ -193,6 +204,10 @@ class PacksOfAJob(RuleBasedStateMachine):
         assert (counts.system_retried, counts.resends) == (
             len(retried), sum(each.times for each in self.resends.values())
         )  # fmt: skip
+
+    @invariant()
+    def an_object_is_there_until_each_image_of_its_pack_is_done_or_failed_for_good(self) -> None:
+        assert self.inputs.objects.keys() == self.stored
 
     @invariant()
     def whole_reads_are_those_of_the_model(self) -> None:
