@@ -57,7 +57,7 @@ class LocalServices:
         """
         now, jpeg = datetime.now(UTC), FORMATS["JPEG"]
         image = ImageRecord.of(Job(new_id(), "", now), new_id(), "photo.jpg", jpeg, len(photo), now)
-        self.inputs.put(image.ref, jpeg, photo, is_kept=True)
+        self.inputs.put(image, photo, is_kept=True)
         if request_images(self.requests, [image], now, ""):
             raise RuntimeError("the local cloud refused a request")
         return image.ref

@@ -3,7 +3,7 @@
 | bucket | key                   | content                                                         | written by  |
 | ------ | --------------------- | --------------------------------------------------------------- | ----------- |
 | input  | `JOB/IMAGE.EXT`       | an image as its user sent it                                    | web, copies |
-| input  | `JOB/PACK.tar`        | the images of a pack of many                                    | web         |
+| input  | `JOB/PACK.tar`        | the images of a pack of several (`core/jobs/pack_objects.py`)   | web         |
 | input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put; no image is read from there      | clients     |
 | input  | `JOB/cancelled`       | tombstone of a cancelled job                                    | both        |
 | output | `JOB/IMAGE.json`      | the prediction of a lone image, with its thumbnail              | both        |
@@ -23,8 +23,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
 from core.ids import ImageRef, is_id, pack_of, place_of
-from core.images import ImageFormat, thumbnail_type
-from core.jobs.keys import cancelled_key, form_key, input_key, merged_key, output_key, outputs_key, tries_key
+from core.images import thumbnail_type
+from core.jobs.keys import cancelled_key, form_key, merged_key, output_key, outputs_key, tries_key
 from core.jobs.pack_objects import member_start, object_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
@@ -37,6 +37,8 @@ if TYPE_CHECKING:  # a worker starts without them
 
 JSON_LINES: Final = "application/x-ndjson"
 """Content type of JSON Lines (https://github.com/ndjson/ndjson-spec), as which results files are stored."""
+
+TAR_TYPE: Final = "application/x-tar"
 
 MAX_WRITES: Final = 10
 """Maximum conditional writes of one object; a refused one means that another one was stored meanwhile."""
@@ -77,9 +79,9 @@ class InputBucket(_JobBucket):
 
     # Images
 
-    def put(self, ref: ImageRef, format_: ImageFormat, data: bytes, *, is_kept: bool) -> None:
-        """Store an image."""
-        self._bucket.put(input_key(ref, format_.extension), data, format_.content_type, _tags(is_kept))
+    def put(self, image: "ImageRecord", data: bytes, *, is_kept: bool) -> None:
+        """Store the object of a pack, of which `image` is one."""
+        self._bucket.put(image.key, data, image.content_type if image.is_lone else TAR_TYPE, _tags(is_kept))
 
     def copy_source(
         self, sources: SourceBuckets, bucket: str, key: str, image: "ImageRecord", *, is_kept: bool

@@ -4,7 +4,7 @@ A lone image is a pack of one. The id of an image names its pack and its place t
 by their ids reads packs, and the first and the last of them may have further images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from tarfile import USTAR_FORMAT, TarInfo
@@ -17,6 +17,7 @@ from core.jobs.items import PACK, moment_in, partition, requested_model_attribut
 from core.jobs.models import ImageRecord
 from core.jobs.pack_objects import TAR_BLOCK
 from core.messages import RequestedModel
+from services.batches import in_batches
 from services.table import Item
 
 _MODELS: Final = TypeAdapter(list[tuple[RequestedModel | None, list[int]]])
@@ -83,6 +84,12 @@ def by_pack(images: Iterable[ImageRecord]) -> list[list[ImageRecord]]:
     for image in images:
         found.setdefault((image.ref.job_id, image.pack_id), []).append(image)
     return list(found.values())
+
+
+def pack_batches(images: Iterable[ImageRecord], size: int) -> Iterator[list[ImageRecord]]:
+    """Yield images in batches of `size` packs."""
+    for packs in in_batches(by_pack(images), size):
+        yield [image for pack in packs for image in pack]
 
 
 def pack_item(pack: Pack) -> Item:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from operator import itemgetter
 from typing import Self
 
-from core.ids import ImageRef
+from core.ids import ImageRef, pack_of
 from core.jobs.items import job_model_attributes, job_model_in, partition
 from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
@@ -99,7 +100,7 @@ class FirstUpload:
 
     Attributes:
         digest: of all files: a request with other files has another one.
-        images: may become images of the job.
+        images: may become images of the job; all of each pack.
     """
 
     digest: str
@@ -111,18 +112,23 @@ class FirstUpload:
         item = table.get(partition(job.job_id), f"{UPLOAD_KEY}{key}")
         if item is None:
             return None
-        images = dict[int, ImageRecord]()
         # A later release may add values at the end.
-        for index, pack_id, filename, size, extension, at, *_ in json.loads(str(item["images"])):
-            images[index] = ImageRecord(
-                ImageRef(job.job_id, pack_id),
+        lines = [line[:6] for line in json.loads(str(item["images"]))]
+        sizes: dict[str, tuple[int, ...]] = {}
+        for _, image_id, _, size, _, _ in sorted(lines, key=itemgetter(1)):
+            sizes[pack_of(image_id)] = (*sizes.get(pack_of(image_id), ()), size)
+        images = {
+            index: ImageRecord(
+                ImageRef(job.job_id, image_id),
                 filename,
                 extension,
-                (size,),
+                sizes[pack_of(image_id)],
                 datetime.fromisoformat(at),
                 owner=job.owner,
                 model=job.requested_model,
             )
+            for index, image_id, filename, _, extension, at in lines
+        }
         return cls(str(item["digest"]), images)
 
     def claim(self, table: Table, job_id: str, key: str) -> bool:

@@ -55,7 +55,7 @@ from services.lease import Tenure
 from services.s3 import ListedObject, SourceBuckets, is_refusal
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
-from web_tier.uploads.ingest import BATCH_IMAGES, CONCURRENCY, ImageIngest
+from web_tier.uploads.ingest import BATCH_PACKS, CONCURRENCY, ImageIngest
 
 CHECK_SECONDS: Final = 2.0
 """Time between two checks for jobs with a source, while none is listed; each reads a list that is mostly empty."""
@@ -310,7 +310,7 @@ class SourceImporter:
         """Record and enqueue copied images; after an error only those that are recorded stay charged."""
         reservation.commit(copied)
         try:
-            for batch in in_batches(copied, BATCH_IMAGES):
+            for batch in in_batches(copied, BATCH_PACKS):
                 self._check_active()
                 self.ingest.complete(batch, job.group)
         except Exception:

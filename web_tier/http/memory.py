@@ -13,7 +13,7 @@ images of 1.2 MB at once in two processes: 387 MB at the peak and 285 MB afterwa
 import ctypes
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from services.errors import FleetsightError
@@ -32,6 +32,9 @@ of 700, collections took a tenth of a process's CPU time."""
 
 WAIT_SECONDS = 60.0
 """Maximum time for which a request waits until a limiter has memory."""
+
+RECLAIM_SECONDS = 1.0
+"""Time after which a request that waits for memory reclaims what others keep without need."""
 
 
 def return_freed_memory() -> None:
@@ -68,16 +71,29 @@ class MemoryLimiter:
         self._capacity = self._free = capacity
         self._changed = threading.Condition()
 
-    def acquire(self, size: int, wait_seconds: float = WAIT_SECONDS) -> None:
+    def acquire(
+        self, size: int, wait_seconds: float = WAIT_SECONDS, reclaim: Callable[[], None] = lambda: None
+    ) -> None:
         """Acquire `size` bytes, waiting until they are free; more than the capacity is acquired alone.
+
+        `reclaim` is called each `RECLAIM_SECONDS` meanwhile; it may have others release theirs.
 
         Raises:
             BusyError: they did not become free.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._free >= min(size, self._capacity), wait_seconds):
+        left = wait_seconds
+        while not self._acquire_within(min(left, RECLAIM_SECONDS), size):
+            left -= RECLAIM_SECONDS
+            if left <= 0:
                 raise BusyError(f"no room for {size} bytes after {wait_seconds:g} s; try again later")
+            reclaim()
+
+    def _acquire_within(self, seconds: float, size: int) -> bool:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free >= min(size, self._capacity), seconds):
+                return False
             self._free -= size
+            return True
 
     def release(self, size: int) -> None:
         """Release acquired bytes."""

@@ -63,9 +63,16 @@ def claim_upload(table: Table, job: Job, key: str, mine: FirstUpload, quota: Quo
 
 
 def ingest_idempotent(
-    ingest: ImageIngest, job: Job, key: str, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED
+    ingest: ImageIngest,
+    job: Job,
+    key: str,
+    uploads: Iterable[Upload],
+    quota: QuotaScope = UNLIMITED,
+    so_far: int = 0,
 ) -> list[UploadResult]:
     """Accept the images of `uploads` into a job, once per `key`; return the result of each file, in order.
+
+    `so_far` is as for `ImageIngest.put_objects`.
 
     Raises:
         RequestEntityTooLarge: there are more than `MAX_FILES` files.
@@ -74,7 +81,7 @@ def ingest_idempotent(
         NotFoundError, QuotaExceededError: as for `claim_upload`; nothing is accepted.
     """
     files = list[tuple[str, int, str]]()
-    results = ingest.put_objects(job, _recorded(uploads, files))
+    results = ingest.put_objects(job, _recorded(uploads, files), so_far)
     stored = {index: result for index, result in enumerate(results) if isinstance(result, ImageRecord)}
     if stored:
         ingest.check_age(min(record.accepted_at for record in stored.values()))

@@ -3,13 +3,16 @@
 There are two phases, so that no image of a request that turns out to be too large, malformed or cut short is ever
 classified:
 
-* `put_objects` stores objects while the request still arrives. Before the first one it marks their job
+* `put_objects` stores the objects of packs while the request still arrives. Before the first one it marks their job
   (`core/jobs/sweeps.py`): the controller deletes objects that no record follows;
 * `commit` accepts images: it records and counts them in one transaction, then enqueues them.
 
+An object, a record and a request are those of a pack of images (`web_tier/uploads/packing.py`), so its images are
+accepted together.
+
 Whether a job keeps images is set when it is created, and never changes.
 
-If a step of an image fails:
+If a step of a pack fails:
 
 =============================  ====================================================================================
 the bucket does not store it   not accepted; a sweep deletes an object that may exist
@@ -17,14 +20,13 @@ the table does not record it   its record is read, since it may have been writte
 the queue does not take it     accepted, since the record exists; the reconciler sends the request again
 =============================  ====================================================================================
 
-So an image is accepted once its record is written, and never withdrawn after its request may have been sent. It does
-not matter whether a failed send succeeded: its reply may have been lost, and a repeat been refused.
+So images are accepted once their record is written, and never withdrawn after their request may have been sent. It
+does not matter whether a failed send succeeded: its reply may have been lost, and a repeat been refused.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,10 +34,11 @@ from functools import cache, partial
 
 from werkzeug.exceptions import RequestTimeout
 
-from core.ids import ImageRef, new_id, positioned_id
+from core.ids import ImageRef, image_id_at, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
+from core.jobs.packs import pack_batches, pack_object
 from core.jobs.requests import request_images
 from core.jobs.store import MAX_RECORDED, JobStore
 from core.jobs.sweeps import SweepMarks
@@ -43,7 +46,6 @@ from core.sandbox.pool import Allowance, SandboxLimits, SandboxPool
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError, rejection_of
 from core.sandbox.zygote import Zygote
 from core.tracing import use_traceparent
-from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.recent_dict import RecentDict
@@ -54,16 +56,17 @@ from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import IntakeMetrics
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
 from web_tier.uploads.multipart import Upload
+from web_tier.uploads.packing import PackSizes, UploadedFile, UploadPacker
 from web_tier.uploads.turns import TurnExecutor
 
 CONCURRENCY = 16
 """Concurrent calls of one process to the bucket and the queue; S3 is the slow part of an upload."""
 
 MEMORY_BYTES = 64 * 2**20
-"""Bytes of images that one process holds in memory until they are stored."""
+"""Bytes of images that one process holds in memory until they are stored: two large packs."""
 
-BATCH_IMAGES = MAX_RECORDED
-"""Images that are recorded in one transaction, and enqueued together."""
+BATCH_PACKS = MAX_RECORDED
+"""Packs that are recorded in one transaction, and enqueued together."""
 
 MAX_PUT_AGE = timedelta(minutes=30)
 """Time from an image's put to its record; later it is rejected. A sweep leaves objects alone that are younger than a
@@ -113,6 +116,7 @@ class ImageIngest:
         memory: the bytes of images on their way to the bucket.
         marked: when this process has marked jobs.
         metrics: count the images.
+        sizes: of the packs.
     """
 
     limits: ImageLimits
@@ -125,40 +129,68 @@ class ImageIngest:
     memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
     marked: RecentDict[str, datetime] = field(default_factory=lambda: RecentDict(MAX_MARKED_JOBS))
     metrics: IntakeMetrics = field(default_factory=IntakeMetrics)
+    sizes: PackSizes = field(default_factory=PackSizes)
+    _packers: list[UploadPacker[UploadResult]] = field(default_factory=list)
+    """Of the uploads that arrive now."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def ingest(self, job: Job, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED) -> list[UploadResult]:
+    def ingest(
+        self, job: Job, uploads: Iterable[Upload], quota: QuotaScope = UNLIMITED, so_far: int = 0
+    ) -> list[UploadResult]:
         """Accept the images of `uploads` into a job that exists; return the result of each file, in order.
+
+        `so_far` is as for `put_objects`.
 
         Raises:
             NotFoundError: the job has been deleted meanwhile.
             QuotaExceededError: the images exceed the `quota`; none is accepted.
         """
-        results = self.put_objects(job, uploads)
+        results = self.put_objects(job, uploads, so_far)
         with self.quota_reservation(results, quota) as reservation:
             return reservation.commit(self.commit(results, job.group))
 
-    def put_objects(self, job: Job, uploads: Iterable[Upload]) -> list[UploadResult]:
+    def put_objects(self, job: Job, uploads: Iterable[Upload], so_far: int = 0) -> list[UploadResult]:
         """Store the images of `uploads` in the input bucket; return their future records, or rejections, in order.
 
-        If reading `uploads` fails, or the job cannot be marked, all stored objects are deleted and the error passes
-        through.
+        `so_far` is a lower bound of the images that the job has had. If reading `uploads` fails, or the job cannot be
+        marked, all stored objects are deleted and the error passes through.
 
         Raises:
             RequestTimeout: they take too long to arrive.
         """
-        pending: list[Future[UploadResult]] = []
+        packer = UploadPacker[UploadResult](
+            job.owner,
+            self.pool,
+            self.memory,
+            partial(self._inspect, job),
+            partial(self._put, job),
+            self.sizes,
+            so_far,
+        )
+        with self._lock:
+            self._packers.append(packer)
         try:
             for upload in self._in_time(uploads):
                 self.mark(job.job_id)
                 at = upload.position
-                ref = ImageRef(job.job_id, new_id() if at is None else positioned_id(job.job_id, at))
-                self.memory.acquire(len(upload.data))
-                pending.append(self.pool.submit_in_turn(job.owner, partial(self._put, job, ref, upload)))
-            return [future.result() for future in pending]
+                file = UploadedFile[UploadResult](upload, new_id() if at is None else positioned_id(job.job_id, at))
+                self.memory.acquire(len(upload.data), reclaim=self._close_packs)
+                packer.add(file)
+            return packer.finish()
         except BaseException:
-            self.discard([future.result() for future in pending if future.exception() is None])
+            packer.abandon()
+            self.discard(packer.results())
             raise
+        finally:
+            with self._lock:
+                self._packers.remove(packer)
+
+    def _close_packs(self) -> None:
+        """Store the open packs of all uploads: their senders may be slow, and others wait for the memory."""
+        with self._lock:
+            packers = [*self._packers]
+        for packer in packers:
+            packer.close_pack()
 
     def mark(self, job_id: str) -> None:
         """Mark a job before objects of it are put, unless this process has marked it within `MARKED_FOR`."""
@@ -188,11 +220,11 @@ class ImageIngest:
         """Accept the stored images of a job: record and enqueue them; return the result of each file, in order.
 
         Raises:
-            NotFoundError: their job has been deleted; of up to `BATCH_IMAGES` images none is accepted then.
+            NotFoundError: their job has been deleted; of up to `BATCH_PACKS` packs no image is accepted then.
         """
         stored = [result for result in results if isinstance(result, ImageRecord)]
         rejected: dict[ImageRef, RejectedUpload] = {}
-        for records in in_batches(stored, BATCH_IMAGES):
+        for records in pack_batches(stored, BATCH_PACKS):
             try:
                 rejected |= self.record(records)
             except NotFoundError:
@@ -202,7 +234,7 @@ class ImageIngest:
         return [rejected.get(result.ref, result) if isinstance(result, ImageRecord) else result for result in results]
 
     def record(self, records: Sequence[ImageRecord]) -> dict[ImageRef, RejectedUpload]:
-        """Record and count up to `BATCH_IMAGES` stored images of a job; return the rejections of those that are not.
+        """Record and count images of up to `BATCH_PACKS` packs of a job; return the rejections of those that are not.
 
         Raises:
             NotFoundError: the job has been deleted; none is recorded.
@@ -217,7 +249,7 @@ class ImageIngest:
 
     def complete(self, records: Sequence[ImageRecord], group: str) -> None:
         """Record and enqueue images that are accepted already; it may be repeated."""
-        for batch in in_batches(records, BATCH_IMAGES):
+        for batch in pack_batches(records, BATCH_PACKS):
             self._record(batch)
             self.enqueue(batch, group)
 
@@ -226,7 +258,7 @@ class ImageIngest:
 
         `group` is that of their job, as `ImageRecord.request` takes it.
         """
-        list(self.pool.map(partial(self._send, group), in_batches(records, MAX_MESSAGES)))
+        list(self.pool.map(partial(self._send, group), pack_batches(records, MAX_MESSAGES)))
 
     def discard(self, results: Sequence[UploadResult]) -> None:
         """Delete the objects of images that will not be accepted; after an error, a sweep deletes them."""
@@ -254,23 +286,34 @@ class ImageIngest:
                 raise RequestTimeout(f"a request takes at most {minutes:g} minutes: send fewer files in each")
             yield upload
 
-    def _put(self, job: Job, ref: ImageRef, upload: Upload) -> UploadResult:
+    def _inspect(self, job: Job, upload: Upload) -> ImageFormat | RejectedUpload:
+        verdict = validate_image(upload, self.limits, self.inspect, job.owner)
+        if isinstance(verdict, RejectedUpload):
+            self.metrics.reject(verdict.code)
+        return verdict
+
+    def _put(self, job: Job, pack: Sequence[UploadedFile[UploadResult]]) -> list[UploadResult]:
+        """Store the object of a pack; return the future records of its images, or their rejections."""
+        pack_id, sizes, now = pack[0].image_id, tuple(file.upload.size for file in pack), self.clock.utc_now()
+        refs = [ImageRef(job.job_id, image_id_at(pack_id, place)) for place in range(len(pack))]
+        images = [
+            ImageRecord(
+                ref, file.upload.filename, file.extension, sizes, now, owner=job.owner, model=job.requested_model
+            )
+            for ref, file in zip(refs, pack, strict=True)
+        ]
+        data = pack_object([(image.extension, file.upload.data) for image, file in zip(images, pack, strict=True)])
+        for file in pack:
+            file.drop_data()
         try:
-            image = validate_image(upload, self.limits, self.inspect, job.owner)
-            if isinstance(image, RejectedUpload):
-                self.metrics.reject(image.code)
-                return image
-            self.bucket.put(ref, image, upload.data, is_kept=job.keep)
-            now = self.clock.utc_now()
-            return ImageRecord.of(job, ref.image_id, upload.filename, image, upload.size, now)
+            self.bucket.put(images[0], data, is_kept=job.keep)
         except CLOUD_ERRORS:
             _log.warning(
-                "an image could not be stored", extra={"job_id": ref.job_id, "image_id": ref.image_id}, exc_info=True
+                "images could not be stored", extra={"job_id": job.job_id, "image_id": pack_id}, exc_info=True
             )
-            self.metrics.reject(UNAVAILABLE)
-            return unavailable(upload.filename)
-        finally:
-            self.memory.release(len(upload.data))
+            self.metrics.reject(UNAVAILABLE, len(pack))
+            return [unavailable(file.upload.filename) for file in pack]
+        return list(images)
 
     def _record(self, records: Sequence[ImageRecord]) -> None:
         self._note_accepted(self.store.record_images(records, self.clock.utc_now()))

@@ -59,6 +59,7 @@ class Upload:
     Attributes:
         data: empty when its `size` (bytes) is more than allowed.
         position: of its image among those of the job, if the client chose one.
+        left: files that the client still has for the job, with this one, if it says so.
     """
 
     filename: str
@@ -66,6 +67,7 @@ class Upload:
     size: int
     field: str = ""
     position: int | None = None
+    left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from services.side_by_side import outcomes
 from services.table import CLOUD_ERRORS
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.quotas import UNLIMITED, QuotaScope
-from web_tier.uploads.ingest import BATCH_IMAGES, MEMORY_BYTES, ImageIngest, RejectedUpload, UploadResult, unavailable
+from web_tier.uploads.ingest import BATCH_PACKS, MEMORY_BYTES, ImageIngest, RejectedUpload, UploadResult, unavailable
 from web_tier.uploads.multipart import Upload
 
 JOB_NAME = "Single images"
@@ -217,7 +217,7 @@ class SingleImages:
         by_job: dict[str, list[_Waiting]] = {}
         for image in existing:
             by_job.setdefault(image.record.ref.job_id, []).append(image)
-        batches = [batch for of_job in by_job.values() for batch in in_batches(of_job, BATCH_IMAGES)]
+        batches = [batch for of_job in by_job.values() for batch in in_batches(of_job, BATCH_PACKS)]
         results = dict[ImageRef, UploadResult]()
         for batch, rejected in outcomes(self._recorders, self._record, batches):
             if isinstance(rejected, NotFoundError):

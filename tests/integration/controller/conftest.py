@@ -89,7 +89,7 @@ class Scene:
         job = Job(new_id(), "a job", now)
         records = [ImageRecord.of(job, new_id(), "cat.jpg", jpeg, 6, now) for _ in range(images)]
         for record in records:
-            self.wiring.inputs.put(record.ref, jpeg, b"pixels", is_kept=True)
+            self.wiring.inputs.put(record, b"pixels", is_kept=True)
         self.wiring.store.create(job)
         self.wiring.store.record_images(records, now)
         if request:

@@ -7,7 +7,6 @@ import pytest
 from core.config import MIN_RECEIVES
 from core.fleet.store import FleetStore
 from core.ids import ImageRef
-from core.images import FORMATS
 from core.jobs.figures import JobFigures
 from core.messages import ClassificationResult
 from scripts.demo_model.signs import samples
@@ -81,7 +80,7 @@ def test_row_32_dead_letters_that_an_operator_moves_back_twice_give_one_result_e
     wiring, signs = sweeper.scene.wiring, list(samples(3, seed=32))
     refs = sweeper.scene.add_job(len(signs))
     for ref, sign in zip(refs, signs, strict=True):
-        wiring.inputs.put(ref, FORMATS["JPEG"], sign.data, is_kept=True)
+        wiring.inputs.put(wiring.store.image(ref), sign.data, is_kept=True)
     sweeper.crash_workers()
     assert sweeper.redrive() == 3, "before the controller has seen them"
     sweeper.crash_workers()

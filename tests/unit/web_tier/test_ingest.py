@@ -32,7 +32,7 @@ from tests.support.unsandboxed import inspect
 from web_tier.http.memory import BusyError, MemoryLimiter
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import (
-    BATCH_IMAGES,
+    BATCH_PACKS,
     MEMORY_BYTES,
     UNAVAILABLE,
     ImageIngest,
@@ -41,6 +41,7 @@ from web_tier.uploads.ingest import (
     validate_image,
 )
 from web_tier.uploads.multipart import Upload
+from web_tier.uploads.packing import PackSizes
 
 _T = TypeVar("_T")
 SEND_ERRORS = (
@@ -174,12 +175,12 @@ def test_images_whose_record_failed_are_not_accepted(
 ) -> None:
     failing.before["record_images"] = TableBusyError("busy")
     content = picture()
-    outcomes = ingest.ingest(job, [Upload(f"{index}", content, len(content)) for index in range(BATCH_IMAGES + 2)])
-    assert codes(outcomes) == ["unavailable"] * (BATCH_IMAGES + 2)
-    assert [outcome.filename for outcome in outcomes] == [str(index) for index in range(BATCH_IMAGES + 2)]
+    outcomes = ingest.ingest(job, [Upload(f"{index}", content, len(content)) for index in range(BATCH_PACKS + 2)])
+    assert codes(outcomes) == ["unavailable"] * (BATCH_PACKS + 2)
+    assert [outcome.filename for outcome in outcomes] == [str(index) for index in range(BATCH_PACKS + 2)]
     assert (recorded(failing, job), bucket.objects, queue.bodies) == (set(), {}, [])
     assert failing.status(job.job_id).accepted == 0
-    assert counts_of(ingest) == (0, 0, {"unavailable": BATCH_IMAGES + 2})
+    assert counts_of(ingest) == (0, 0, {"unavailable": BATCH_PACKS + 2})
 
 
 def test_images_of_a_job_that_was_deleted_meanwhile_leave_nothing_behind(
@@ -253,22 +254,6 @@ def _raiser(error: Exception) -> Callable[[Sequence[OutgoingMessage]], list[Outg
         raise error
 
     return fail
-
-
-def files(*shades: int) -> list[Upload]:
-    return [Upload(f"{shade}.jpg", body := picture(shade=shade), len(body)) for shade in shades]
-
-
-def test_what_a_broken_request_held_of_the_memory_is_free_again(ingest: ImageIngest, job: Job) -> None:
-    limiter = MemoryLimiter(10**6)
-
-    def cut() -> Iterator[Upload]:
-        yield from files(1, 2)
-        raise ConnectionResetError
-
-    with pytest.raises(ConnectionResetError):
-        replace(ingest, memory=limiter).put_objects(job, cut())
-    limiter.acquire(10**6, wait_seconds=0)
 
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=1_000, max_frames=3)
@@ -346,7 +331,8 @@ def ten_thousand_uploads() -> Iterator[Upload]:
 def test_row_30_ten_thousand_files_are_taken_one_by_one_each_bad_one_with_its_reason(
     job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
-    ingest = ImageIngest(ImageLimits(), InputBucket(KeyBucket()), store, queue, inspect)
+    sizes = PackSizes(50, lambda: 0.01)
+    ingest = ImageIngest(ImageLimits(), InputBucket(KeyBucket()), store, queue, inspect, sizes=sizes)
     try:
         outcomes = ingest.ingest(job, ten_thousand_uploads())
         kept_bytes, peak_bytes = tracemalloc.get_traced_memory()  # kept are records, in a table and queue in memory

@@ -1,0 +1,216 @@
+"""Packs of an upload: how large they are, and which of its files are in each (`core/jobs/packs.py`).
+
+A small pack has its first result soon, and a large one costs fewer calls. So the first packs of a job are small, as
+are its last ones, which many workers share.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, Generic, TypeVar
+
+from core.images import ImageFormat
+from web_tier.http.memory import MemoryLimiter
+from web_tier.uploads.multipart import Upload
+from web_tier.uploads.turns import TurnExecutor
+
+MAX_PACK_BYTES: Final = 32 * 2**20
+"""Maximum bytes of the images of a pack of several."""
+
+FIRST_SHARE: Final = 8
+"""A pack has at most this part of the images that its job has had, so that the first results are not late."""
+
+LAST_SHARE: Final = 16
+"""A pack has at most this part of the images that its sender still has, so that the last results are not late."""
+
+MAX_UNMEASURED: Final = 8
+"""Maximum images of a pack while the speed of a worker is not known."""
+
+WORK_SECONDS: Final = 2.0
+"""Maximum work of one worker for a pack."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class PackSizes:
+    """Decides how many images a pack gets.
+
+    Attributes:
+        max_images: of any pack.
+        image_seconds: returns the measured time that one worker takes for an image; None if it is not known yet.
+    """
+
+    max_images: int = 1
+    image_seconds: Callable[[], float | None] = lambda: None
+
+    def next_size(self, so_far: int, left: int | None) -> int:
+        """Return the maximum images of the next pack.
+
+        `so_far` is a lower bound of the images that the job has had, `left` those that the sender still has, or None.
+        """
+        size = min(self.max_images, so_far // FIRST_SHARE)
+        if left is not None:
+            size = min(size, left // LAST_SHARE)
+        if size <= 1:
+            return 1
+        seconds = self.image_seconds()
+        return max(1, min(size, MAX_UNMEASURED if seconds is None else int(WORK_SECONDS / seconds)))
+
+
+@dataclass(slots=True, eq=False)
+class UploadedFile(Generic[Result]):
+    """A file of an upload.
+
+    Attributes:
+        upload: without its data once this is stored or rejected.
+        image_id: of its image, if that is the first of its pack.
+        extension: of the format of the image, once it is inspected.
+        result: once it is rejected or its pack is stored.
+    """
+
+    upload: Upload
+    image_id: str
+    extension: str = ""
+    result: Result | None = None
+
+    def drop_data(self) -> None:
+        """Drop the data, so that its memory is free."""
+        self.upload = replace(self.upload, data=b"")
+
+
+@dataclass(eq=False)
+class UploadPacker(Generic[Result]):
+    """Inspects the files of one upload as they arrive, and stores packs of its images, in the order of the files.
+
+    An image with a position is in a pack only beside those at the positions before it, so that its id names its
+    position.
+
+    Attributes:
+        owner: whose files these are: users take turns.
+        memory: has the data of a file from its arrival until it is stored or rejected.
+        inspect: returns the format of an image, or the rejection of a file.
+        store: stores a pack of these images, drops their data, and returns the result of each.
+        so_far: a lower bound of the images that the job has had before.
+    """
+
+    owner: str
+    executor: TurnExecutor
+    memory: MemoryLimiter
+    inspect: Callable[[Upload], ImageFormat | Result]
+    store: Callable[[Sequence[UploadedFile[Result]]], Sequence[Result]]
+    sizes: PackSizes
+    so_far: int = 0
+    _files: list[UploadedFile[Result]] = field(default_factory=list)
+    _packed: int = 0
+    """How many of the files are rejected or in a pack."""
+    _open: list[UploadedFile[Result]] = field(default_factory=list)
+    """The images of the pack that may get more."""
+    _open_size: int = 1
+    """Maximum images of the open pack."""
+    _calls: list[Future[None]] = field(default_factory=list)
+    _is_over: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        """Remember the span of the caller: the thread of another upload may close a pack."""
+        self._context = copy_context()
+
+    def add(self, file: UploadedFile[Result]) -> None:
+        """Add a file, whose data is acquired from the memory."""
+        self._files.append(file)
+        self._submit(partial(self._inspect, file))
+
+    def close_pack(self) -> None:
+        """Store the open pack, which gets no more images."""
+        with self._lock:
+            if self._open and not self._is_over:
+                self._submit(partial(self._store, self._take_open()))
+
+    def finish(self) -> list[Result]:
+        """Store the last pack; return the result of each file, in order."""
+        self._wait()
+        self.close_pack()
+        self._wait()
+        return self.results()
+
+    def results(self) -> list[Result]:
+        """Return the results of the files that have one, in order."""
+        return [file.result for file in self._files if file.result is not None]
+
+    def abandon(self) -> None:
+        """Store no more packs; release the data of all other files once no call works on it."""
+        with self._lock:
+            self._is_over = True
+        for call in self._calls:
+            call.exception()
+        for file in [*self._open, *self._files[self._packed :]]:
+            self._release(file)
+
+    def _submit(self, call: Callable[[], None]) -> None:
+        self._calls.append(self.executor.submit_in_turn(self.owner, partial(self._context.copy().run, call)))
+
+    def _wait(self) -> None:
+        """Wait for all calls, also for those that these submit."""
+        for call in self._calls:
+            call.result()
+
+    def _inspect(self, file: UploadedFile[Result]) -> None:
+        verdict = self.inspect(file.upload)
+        if isinstance(verdict, ImageFormat):
+            file.extension = verdict.extension
+        else:
+            file.result = verdict
+        with self._lock:
+            packs = self._pack_inspected()
+        for pack in packs[1:]:
+            self._submit(partial(self._store, pack))
+        for pack in packs[:1]:
+            self._store(pack)
+
+    def _pack_inspected(self) -> list[list[UploadedFile[Result]]]:
+        """Put the next files that are inspected into packs; return the packs that get no more images."""
+        packs = list[list[UploadedFile[Result]]]()
+        while not self._is_over and self._packed < len(self._files):
+            file = self._files[self._packed]
+            if not file.extension and file.result is None:
+                break
+            self._packed += 1
+            if not file.extension:
+                self._release(file)
+                continue
+            if self._open and not self._fits(file.upload):
+                packs.append(self._take_open())
+            if not self._open:
+                so_far = max(self.so_far, file.upload.position or 0)
+                self._open_size = self.sizes.next_size(so_far, file.upload.left)
+            self._open.append(file)
+            self.so_far += 1
+            if len(self._open) == self._open_size:
+                packs.append(self._take_open())
+        return packs
+
+    def _take_open(self) -> list[UploadedFile[Result]]:
+        pack, self._open = self._open, []
+        return pack
+
+    def _fits(self, upload: Upload) -> bool:
+        first = self._open[0].upload.position
+        place = None if first is None else first + len(self._open)
+        size = upload.size + sum(file.upload.size for file in self._open)
+        return upload.position == place and size <= MAX_PACK_BYTES
+
+    def _store(self, pack: Sequence[UploadedFile[Result]]) -> None:
+        size = sum(len(file.upload.data) for file in pack)
+        try:
+            for file, result in zip(pack, self.store(pack), strict=True):
+                file.result = result
+        finally:
+            self.memory.release(size)
+
+    def _release(self, file: UploadedFile[Result]) -> None:
+        self.memory.release(len(file.upload.data))
+        file.drop_data()
