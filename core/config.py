@@ -57,6 +57,8 @@ DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MIN_RECEIVES = 10
 """Minimum receives before a request becomes a dead letter: workers answer it before that."""
 MIN_MESSAGE_BYTES = 1_024
+MESSAGE_BYTES_OF_AN_IMAGE = 16
+"""Bytes that a request has at most for each image of its pack, in addition to those of the smallest message."""
 MAX_MESSAGE_BYTES = 1_048_576
 """Values that SQS allows for a queue's MaximumMessageSize; the maximum is the default (1 MiB, since August 2025).
 
@@ -277,6 +279,12 @@ class WorkerSettings(_Section):
     # A stopped worker finishes its images in this time: well within the two minutes of a Spot Instance's notice, for
     # which it polls every 5 s.
     drain_seconds: ClassVar[float] = 60
+
+
+class PackSettings(_Section):
+    """The packs in which images of a job are stored, requested and answered."""
+
+    max_images: int = Field(ge=1, le=50)
 
 
 class SandboxSettings(_Section):
@@ -551,6 +559,7 @@ class Config(_Section):
     limits: LimitSettings
     classic: ClassicSettings
     worker: WorkerSettings
+    packs: PackSettings
     sandbox: SandboxSettings = SandboxSettings()
     fleet: FleetSettings
     controller: ControllerSettings
@@ -608,6 +617,12 @@ class Config(_Section):
                     f"imports.{key} = {grant.location!r}: this bucket is the system's own; name another one"
                 )
         return self
+
+    @property
+    def max_pack_images(self) -> int:
+        """Maximum images of a pack: as many as `packs.max_images`, if their request fits into a message."""
+        fitting = (self.queues.max_message_bytes - MIN_MESSAGE_BYTES) // MESSAGE_BYTES_OF_AN_IMAGE
+        return max(1, min(self.packs.max_images, fitting))
 
     def queue_name(self, name: str) -> str:
         """Return the queue's name in SQS: FIFO queues have a suffix."""

@@ -167,14 +167,18 @@ class JobStore(JobReader):
             raise no_job(job_id)
         return job_of(item)
 
-    def job_and_cancelled(self, job_id: str) -> tuple[Job, str | None]:
-        """Return a job, and why it is cancelled, in one read: None if it is not, an empty text if by its user."""
-        items = self.table.get_all([(JOBS, job_id), (counts_partition(job_id), CANCELLED)])
-        found = next((item for item in items if item["pk"] == JOBS), None)
-        if found is None:
+    def job_intake(self, job_id: str) -> tuple[Job, str | None, int]:
+        """Return a job, why it is cancelled, and how many images it has accepted, in one read.
+
+        Why is None if it is not cancelled, and an empty text if its user has cancelled it.
+        """
+        counts = counts_partition(job_id)
+        items = self.table.get_all([(JOBS, job_id), (counts, CANCELLED), (counts, ACCEPTED)])
+        found = {str(item["sk"]): item for item in items}
+        if job_id not in found:
             raise no_job(job_id)
-        reasons = (str(item.get("reason", "")) for item in items if item["pk"] != JOBS)
-        return job_of(found), next(reasons, None)
+        reason = str(found[CANCELLED].get("reason", "")) if CANCELLED in found else None
+        return job_of(found[job_id]), reason, counts_of(found.get(ACCEPTED), None).images
 
     def put_model(self, job: Job, model: JobModel | None) -> Job:
         """Give a job another model, for images that it gets or retries from now on; return it."""

@@ -118,7 +118,7 @@ def offer_uploads(job_id: str) -> Response:
     is offered the same images again, in new forms. With other files the same key gets 422 (`idempotency-key-reused`).
     """
     key = idempotency_key()
-    job = user_jobs().job_for_images(known_id("job", job_id))
+    job, _ = user_jobs().job_for_images(known_id("job", job_id))
     request.max_content_length = MAX_BODY_BYTES
     try:
         wanted = parse_body(DirectFiles, _EXAMPLE, may_be_empty=False)
@@ -147,7 +147,7 @@ def commit_upload(job_id: str, upload_id: str) -> Response:
     May be repeated at any time, as when some images were missing: each becomes one image of the job, and stays
     accepted. What has arrived and is no image fails later, as a result.
     """
-    job = user_jobs().job_for_images(known_id("job", job_id))
+    job, _ = user_jobs().job_for_images(known_id("job", job_id))
     outcomes = current_backend().direct.commit(job, known_id("upload", upload_id))
     body = UploadOutcome.from_outcomes(job_id, outcomes.items())
     return json_response(body, upload_status(list(outcomes.values())))

@@ -72,7 +72,14 @@ from web_tier.results.query import ImageResult, all_results, filtered_page
 from web_tier.results.services import current_result_services
 from web_tier.uploads.cancellation import cancel_job
 from web_tier.uploads.idempotency import ingest_idempotent
-from web_tier.uploads.request_body import NO_FILE, POSITIONS_FIELD, positioned_files, request_parts, upload_status
+from web_tier.uploads.request_body import (
+    NO_FILE,
+    POSITIONS_FIELD,
+    REMAINING_FIELD,
+    positioned_files,
+    request_parts,
+    upload_status,
+)
 from web_tier.uploads.retry import retry_failed, retry_image
 
 api = Routes("api_v1")
@@ -375,6 +382,12 @@ _FILES = {
             "description": "The place of each file's image among those of the job, from 0, such as `0,1,2`; before "
             "the files. Without it, images are in the order of their arrival.",
         },
+        REMAINING_FIELD: {
+            "type": "string",
+            "pattern": "^[0-9]{1,9}$",
+            "description": "The number of files that you will send to the job in further requests; before the files. "
+            "With it and `positions` the last results of the job come earlier.",
+        },
         "images": {"type": "array", "items": FILE, "minItems": 1},
     },
     "required": ["images"],
@@ -400,13 +413,13 @@ def add_images(job_id: str) -> Response:
     (`idempotency-key-reused`).
     """
     backend, key = current_backend(), idempotency_key()
-    job = user_jobs().job_for_images(known_id("job", job_id))
+    job, accepted = user_jobs().job_for_images(known_id("job", job_id))
     uploads = positioned_files(request_parts(backend.config.web))
     intake, quota = backend.intake, current_quota_scope()
     if key is None:
-        outcomes = intake.ingest(job, uploads, quota)
+        outcomes = intake.ingest(job, uploads, quota, accepted)
     else:
-        outcomes = ingest_idempotent(intake, job, key, uploads, quota)
+        outcomes = ingest_idempotent(intake, job, key, uploads, quota, accepted)
     if not outcomes:
         raise UnprocessableEntity(NO_FILE)
     return json_response(UploadOutcome.from_outcomes(job_id, enumerate(outcomes)), upload_status(outcomes))

@@ -85,21 +85,21 @@ class UserJobs(JobReader):
 
         return may_read
 
-    def job_for_images(self, job_id: str) -> Job:
-        """Return a job that takes images.
+    def job_for_images(self, job_id: str) -> tuple[Job, int]:
+        """Return a job that takes images, and how many it has accepted.
 
         Raises:
             JobCancelledError: it is cancelled.
             JobTakesNoImagesError: its images come from S3.
         """
-        job, reason = self._store.job_and_cancelled(job_id)
+        job, reason, accepted = self._store.job_intake(job_id)
         self._checked(job)
         if reason is not None:
             remedy = "retry its failed images to resume it, or make another job"
             raise JobCancelledError(f"the job is {f'stopped: {reason};' if reason else 'cancelled:'} {remedy}")
         if job.source:
             raise JobTakesNoImagesError("the images of this job come from S3: make another job for these")
-        return job
+        return job, accepted
 
     def status(self, job_id: str) -> JobStatus:
         """Return a job and its counts."""

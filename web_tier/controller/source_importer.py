@@ -170,7 +170,7 @@ class SourceImporter:
         job_id = pending.job_id
         is_orphan = self.clock.monotonic() - turns.first_seen >= ORPHAN_SECONDS
         try:
-            job, reason = self.ingest.store.job_and_cancelled(job_id)
+            job, reason, _ = self.ingest.store.job_intake(job_id)
         except NotFoundError:
             if is_orphan:
                 self._listings.end(job_id)

@@ -27,6 +27,7 @@ from core.sandbox.process import SandboxError
 from services.clients import Clients
 from services.clock import CLOCK, Clock
 from services.demand_signal import SignallingQueue
+from services.errors import MessageError
 from services.made_once import made_once
 from services.s3 import Bucket, Forms, SourceBuckets
 from services.sqs import Queue
@@ -39,8 +40,9 @@ from web_tier.http.metrics import WebMetrics
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
 from web_tier.uploads.ingest import CONCURRENCY, ImageIngest, sandboxed_inspect
+from web_tier.uploads.packing import PackSizes
 from web_tier.uploads.presigned import PresignedUploads
-from web_tier.uploads.served_models import BundleReader, ServedModels
+from web_tier.uploads.served_models import BundleReader, Refresh, ServedModels
 from web_tier.uploads.single import SingleImages
 
 CHECK_SECONDS = 2.0
@@ -51,6 +53,9 @@ CHECKED_SECONDS = 1.0
 
 READING_BYTES = 48 * 2**20
 """Bytes of images that one process holds at once while it reads them from requests."""
+
+MEASURED_SECONDS = 10.0
+"""Age of the speed of workers at which it is read again."""
 
 KEPT_CONNECTIONS = 64
 """Maximum connections that stay open to a service; of a thousand threads few call one at the same moment."""
@@ -84,6 +89,28 @@ class ControllerReports:
             return now - self._since
 
 
+class MeasuredSpeed:
+    """The time that a worker takes for an image, as the controller measured it; read again every few seconds."""
+
+    def __init__(self, fleet: Callable[[], FleetStore], clock: Clock = CLOCK) -> None:
+        self._fleet, self._refresh = fleet, Refresh(clock)
+        self._seconds: float | None = None
+
+    def image_seconds(self) -> float | None:
+        """Return the time in seconds, or None if it is not known."""
+        self._refresh.run(MEASURED_SECONDS, self._read)
+        return self._seconds
+
+    def _read(self) -> bool:
+        try:
+            snapshot = self._fleet().snapshot()
+        except (BotoCoreError, ClientError, MessageError) as error:
+            _log.warning("the speed of workers could not be read: %s", error)
+            return False
+        self._seconds = None if snapshot is None else snapshot.image_seconds
+        return True
+
+
 class Backend:
     """The job store and the intake of one process, for all its threads.
 
@@ -108,6 +135,7 @@ class Backend:
         self.reading = MemoryLimiter(READING_BYTES)
         self.bulkheads = Bulkheads.for_threads(config.web.threads)
         self.reports = ControllerReports()
+        self._speed = MeasuredSpeed(lambda: self.fleet)
         self._fleet_config = FleetConfigWatcher(config_path(), config.fleet)
         self._store, self._bucket, self._queue = store, input_bucket, request_queue
         self.served = ServedModels(
@@ -170,6 +198,7 @@ class Backend:
             queue,
             self._inspect or sandboxed_inspect(web.image_limits, self.config.sandbox.limits),
             metrics=self.metrics.intake,
+            sizes=PackSizes(self.config.max_pack_images, self._speed.image_seconds),
         )
 
     @made_once

@@ -65,7 +65,7 @@ def resume_job(ingest: ImageIngest, job: Job, caller: str) -> None:
     """
     job_id, store = job.job_id, ingest.store
     ingest.bucket.set_tombstone(job_id, exists=False)
-    _, reason = store.job_and_cancelled(job_id)
+    _, reason, _ = store.job_intake(job_id)
     if reason is not None:
         if reason:
             # Before the mark is deleted, so that a process that ends here leaves a job that can be resumed again.

@@ -34,7 +34,6 @@ _BASE64_GROWTH = 4 / 3
 _SPARE_BYTES = 64 * 1024
 _SPARE_LINES, _MIN_LINE_CHARACTERS = 100, 32
 """Lines that base64 may have, beside one for so many characters on average: each takes memory of its own."""
-_POSITIONS = re.compile(r"[0-9]{1,7}(,[0-9]{1,7})*", re.ASCII)
 _STANDARD_ALPHABET = str.maketrans("-_ ", "+/+")
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.ASCII)
 
@@ -96,35 +95,48 @@ def up_to_first_file(parts: Parts) -> tuple[dict[str, str], Parts]:
 
 
 POSITIONS_FIELD = "positions"
+REMAINING_FIELD = "remaining"
 
-_POSITIONS_REFUSED = (
-    f"{POSITIONS_FIELD} must come before the files, with a whole number from 0 to {MAX_POSITION} for each: 0,1,2"
-)
+_FIELDS_OF_FILES = {
+    POSITIONS_FIELD: (
+        re.compile(r"[0-9]{1,7}(,[0-9]{1,7})*", re.ASCII),
+        f"{POSITIONS_FIELD} must come before the files, with a whole number from 0 to {MAX_POSITION} for each: 0,1,2",
+    ),
+    REMAINING_FIELD: (
+        re.compile(r"[0-9]{1,9}", re.ASCII),
+        f"{REMAINING_FIELD} must come before the files, with the number of files of further requests: 400",
+    ),
+}
+"""The pattern of each field, and the message to a client that does not keep to it."""
 
 
 def positioned_files(parts: Parts) -> Iterator[Upload]:
-    """Yield the files of a form, with their positions in the job if the field `positions` precedes them.
+    """Yield the files of a form, with what the fields `positions` and `remaining` before them say.
 
     Raises:
-        UnprocessableEntity: the field does not have one position for each file.
+        UnprocessableEntity: a field is wrong or after a file, or `positions` does not have one for each file.
     """
-    positions: list[int] | None = None
-    files = 0
+    given, files = dict[str, list[int]](), 0
     for part in parts:
-        if isinstance(part, Upload):
-            if positions is None:
-                yield part
-            elif files < len(positions):
-                yield replace(part, position=positions[files])
-            else:
-                raise UnprocessableEntity(_POSITIONS_REFUSED)
-            files += 1
-        elif part.name == POSITIONS_FIELD:
-            if files or positions is not None or not _POSITIONS.fullmatch(part.value):
-                raise UnprocessableEntity(_POSITIONS_REFUSED)
-            positions = [int(position) for position in part.value.split(",")]
-    if positions is not None and files < len(positions):
-        raise UnprocessableEntity(_POSITIONS_REFUSED)
+        if isinstance(part, FormField):
+            if part.name in _FIELDS_OF_FILES:
+                pattern, refusal = _FIELDS_OF_FILES[part.name]
+                if files or part.name in given or not pattern.fullmatch(part.value):
+                    raise UnprocessableEntity(refusal)
+                given[part.name] = [int(number) for number in part.value.split(",")]
+            continue
+        positions, remaining = given.get(POSITIONS_FIELD), given.get(REMAINING_FIELD)
+        if positions is not None and files == len(positions):
+            raise UnprocessableEntity(_FIELDS_OF_FILES[POSITIONS_FIELD][1])
+        in_request = 1 if positions is None else len(positions) - files
+        yield replace(
+            part,
+            position=None if positions is None else positions[files],
+            left=None if remaining is None else in_request + remaining[0],
+        )
+        files += 1
+    if files < len(given.get(POSITIONS_FIELD, ())):
+        raise UnprocessableEntity(_FIELDS_OF_FILES[POSITIONS_FIELD][1])
 
 
 def only_file(parts: Parts) -> Iterator[Upload]:

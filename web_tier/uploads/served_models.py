@@ -51,7 +51,7 @@ RECENT_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class _Refresh:
+class Refresh:
     """Has something read again once it is too old: by one thread, while the others wait for it.
 
     They do not use what is too old: in a process that had no requests for a day, it would be of yesterday. After a
@@ -96,11 +96,11 @@ class BundleReader:
     _manifest_digest: bytes = field(default=b"", init=False)
     """SHA-256 of the ``bundle.json`` that states the facts: one with 1,000 labels is parsed once, not every time."""
     _problem: str | None = field(default=None, init=False)
-    _refresh: _Refresh = field(init=False)
+    _refresh: Refresh = field(init=False)
 
     def __post_init__(self) -> None:
         """Read nothing yet."""
-        self._refresh = _Refresh(self.clock)
+        self._refresh = Refresh(self.clock)
 
     def facts(self) -> BundleFacts:
         """Return what is known of the bundle; nothing when it cannot be read from here, which is logged once."""
@@ -138,7 +138,7 @@ class ServedModels:
     ) -> None:
         self.configured = configured
         self._store, self._model_bucket, self._bucket_named = store, model_bucket, bucket_named
-        self._refresh, self._clock = _Refresh(clock), clock
+        self._refresh, self._clock = Refresh(clock), clock
         self._lock = threading.Lock()
         self._readers = RecentDict[str, BundleReader](MAX_READERS)
         self._recent: ModelCatalog | None = None

@@ -5,6 +5,7 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
+from pathlib import Path
 from typing import IO, Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.config import MIN_MESSAGE_BYTES
+from core.config import MIN_MESSAGE_BYTES, load_config
 from core.fleet.models import HistoryBlock, JournalEntry, LaunchJournal, points_since
 from core.ids import (
     MAX_POSITION,
@@ -224,6 +225,14 @@ def test_a_request_that_makes_no_sense_is_refused(change: dict[str, Any], reason
         RequestMessage.from_json(json.dumps(json.loads(PACK.to_json()) | change))
 
 
+def largest_request(place: str, number: int = 10**9) -> RequestMessage:
+    """Return the request of a lone image with fields that are as long as they can be."""
+    at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
+    model = RequestedModel(digest="f" * 64, place=place)
+    many = {"sizes": (number,), "submitted_at": at, "attempt": number, "refusals": number}
+    return LONE.model_copy(update={**many, "extension": "x" * 8, "model": model, "suspect": True})
+
+
 @given(
     st.from_regex(r"[A-Za-z0-9/._-]{1,100}", fullmatch=True),
     st.integers(0, 2**31),
@@ -233,16 +242,27 @@ def test_a_request_that_makes_no_sense_is_refused(change: dict[str, Any], reason
 def test_requests_and_heartbeats_fit_into_the_smallest_messages(
     worker: str, number: int, rate: float, place: str
 ) -> None:
-    at = datetime(2026, 12, 31, 23, 59, 59, 999_999, timezone(timedelta(hours=13, minutes=45)))
-    model = RequestedModel(digest="f" * 64, place=place.removesuffix("\n"))
-    many = {"sizes": (number,), "submitted_at": at, "attempt": number, "refusals": number}
-    request = LONE.model_copy(update={**many, "extension": "x" * 8, "model": model, "suspect": True})
+    request = largest_request(place.removesuffix("\n"), number)
+    at = request.submitted_at
     heartbeat = Heartbeat(
         worker=worker, at=at, state="draining", images=number, in_hand=number, images_per_second=rate,
         models=("f" * 64,) * MAX_REPORTED_MODELS, failed_model="f" * 64,
     )  # fmt: skip
     for message in (request, heartbeat):
         assert len(message.to_json().encode()) <= MIN_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize("max_bytes", [MIN_MESSAGE_BYTES, MIN_MESSAGE_BYTES + 32, 1_500, 2_048])
+def test_a_request_of_the_largest_pack_fits_into_each_size_of_messages(max_bytes: int) -> None:
+    variables = {"PACKS__MAX_IMAGES": "50", "QUEUES__MAX_MESSAGE_BYTES": f"{max_bytes}"}
+    config = load_config(Path("config.yaml"), {f"FLEETSIGHT__{key}": value for key, value in variables.items()})
+    images = config.max_pack_images
+    assert images == {MIN_MESSAGE_BYTES: 1, MIN_MESSAGE_BYTES + 32: 2}.get(max_bytes, images)
+    assert (images == 50) is (max_bytes == 2_048)
+    lone = largest_request("x" * 300)
+    pack = lone.model_copy(update={"sizes": (config.web.max_image_bytes,) * images, "extension": "tar"})
+    for request in (pack, pack.asking_for(range(images - 1) or [0])):
+        assert len(request.to_json().encode()) <= max_bytes
 
 
 @given(st.lists(st.from_regex("[A-Za-z0-9+/=]{20,1024}", fullmatch=True), max_size=9), st.integers(1_024, 6_000))

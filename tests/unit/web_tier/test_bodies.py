@@ -298,25 +298,44 @@ def test_a_job_without_a_name_is_named_after_its_files(filenames: list[str], nam
     assert clean_job_name("mine", job_name_of_files(filenames, NOW)) == "mine"
 
 
-def positions_of(*parts: Upload | FormField) -> list[int | None]:
-    return [upload.position for upload in positioned_files(iter(parts))]
+FIRST, SECOND = Upload("a", b"", 0), Upload("b", b"", 0)
 
 
-def test_files_have_the_positions_of_the_field_before_them() -> None:
-    first, second = Upload("a", b"", 0), Upload("b", b"", 0)
-    assert positions_of(FormField("note", "x"), FormField("positions", "7,2"), first, second) == [7, 2]
-    assert positions_of(FormField("note", "x"), first, second) == [None, None]
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"note": "x"}, [(None, None), (None, None)]),
+        ({"note": "x", "positions": "7,2"}, [(7, None), (2, None)]),
+        ({"positions": "7,2", "remaining": "30"}, [(7, 32), (2, 31)]),
+        ({"remaining": "30"}, [(None, 31), (None, 31)]),
+        ({"remaining": "0", "positions": "0,1"}, [(0, 2), (1, 1)]),
+    ],
+)
+def test_files_have_what_the_fields_before_them_say(
+    fields: dict[str, str], found: list[tuple[int | None, int | None]]
+) -> None:
+    parts: list[Upload | FormField] = [*(FormField(*each) for each in fields.items()), FIRST, SECOND]
+    assert [(upload.position, upload.left) for upload in positioned_files(iter(parts))] == found
 
 
-@pytest.mark.parametrize("positions", ["", "1", "1,2,3", "1;2", "-1,2", "1,12345678", "1,\u0662"])
-def test_positions_that_do_not_fit_the_files_are_refused(positions: str) -> None:
-    with pytest.raises(UnprocessableEntity, match="positions must come before the files"):
-        positions_of(FormField("positions", positions), Upload("a", b"", 0), Upload("b", b"", 0))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("positions", value) for value in ("", "1", "1,2,3", "1;2", "-1,2", "1,12345678", "1,\u0662")),
+        *(("remaining", value) for value in ("", "-1", "1,2", "1e3", "1234567890", "\u0662")),
+    ],
+)
+def test_a_field_that_does_not_fit_the_files_is_refused(name: str, value: str) -> None:
+    with pytest.raises(UnprocessableEntity, match=f"{name} must come before the files"):
+        list(positioned_files(iter([FormField(name, value), FIRST, SECOND])))
 
 
-def test_positions_after_a_file_are_refused() -> None:
-    with pytest.raises(UnprocessableEntity):
-        positions_of(Upload("a", b"", 0), FormField("positions", "1"))
+@pytest.mark.parametrize("field", [FormField("positions", "0"), FormField("remaining", "1")])
+def test_a_field_that_comes_after_a_file_or_twice_is_refused(field: FormField) -> None:
+    wrong: tuple[list[Upload | FormField], ...] = ([FIRST, field], [field, field, FIRST])
+    for parts in wrong:
+        with pytest.raises(UnprocessableEntity, match=f"{field.name} must come before the files"):
+            list(positioned_files(iter(parts)))
 
 
 connection = fixtures.connection

@@ -11,13 +11,14 @@ from flask.testing import FlaskClient
 from core.config import WebSettings
 from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
-from core.ids import is_id
+from core.ids import ImageRef, is_id, pack_of
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, MergedFile, ResultsCopy
 from core.jobs.store import JobStore
 from tests.support.api import AppMaker, problem, upload
+from tests.support.autoscaler import fleet_snapshot
 from tests.support.jobs import (
     NOW,
     add_images,
@@ -212,6 +213,36 @@ def test_images_with_positions_are_in_their_order_and_before_those_without(
     assert [row.split(",")[1] for row in client.get(f"{path}.csv").text.splitlines()[1:]] == shown
     found = client.get(f"{path}?filename=DAY/").get_json()["results"]
     assert [image["filename"] for image in found] == ["day/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("remaining", "image_seconds", "sizes"),
+    [
+        (None, 0.01, [10]),
+        (1_000, 0.01, [10]),
+        (40, 0.01, [3, 2, 2, 2, 1]),
+        (None, None, [8, 2]),
+        (None, 0.5, [4, 4, 2]),
+    ],
+)
+def test_images_of_a_large_job_are_in_packs_as_its_sender_and_the_workers_allow(
+    make_app: AppMaker,
+    job: Job,
+    store: JobStore,
+    remaining: int | None,
+    image_seconds: float | None,
+    sizes: list[int],
+) -> None:
+    FleetStore(store.table).put_snapshot(fleet_snapshot(NOW, image_seconds=image_seconds))
+    add_images(store, job, *("before.jpg" for _ in range(200)))
+    fields = {"positions": ",".join(map(str, range(200, 210)))}
+    fields |= {} if remaining is None else {"remaining": f"{remaining}"}
+    files = [(BytesIO(picture(shade=number)), f"{number}.jpg") for number in range(10)]
+    client = make_app(packs={"max_images": 50}).test_client()
+    answer = client.post(f"/api/v1/jobs/{job.job_id}/images", data={**fields, "images": files})
+    ids = [image["image_id"] for image in answer.get_json()["accepted"]]
+    packs = {pack_of(each): store.image(ImageRef(job.job_id, each)).sizes for each in ids}
+    assert [len(each) for each in packs.values()] == sizes
 
 
 def test_an_upload_without_an_accepted_file_gets_422_with_reasons(client: FlaskClient, job: Job) -> None:
