@@ -301,15 +301,19 @@ class ApiClient:
         key: str | None = None,
         *,
         positions: Sequence[int] | None = None,
+        remaining: int | None = None,
         trace_id: str | None = None,
     ) -> dict[int, str | RejectedFile]:
         """Upload `files` as `add_images`; return the image id or the rejection of each, by its index in `files`.
 
-        The server's log lines about the images have the `trace_id`, 32 hexadecimal digits; by default a new one.
+        `remaining` is the number of files that further uploads have. The server's log lines about the images have the
+        `trace_id`, 32 hexadecimal digits; by default a new one.
         """
         form: list[tuple[str, Any]] = []
         if positions is not None:
             form.append(("positions", ",".join(map(str, positions))))
+        if remaining is not None:
+            form.append(("remaining", f"{remaining}"))
         form += [("images", (name, content, "application/octet-stream")) for name, content in files]
         reply = self._call(
             "POST", f"{_job_path(job_id)}/images", fields=form, allowed=(200, 422), key=key, trace_id=trace_id

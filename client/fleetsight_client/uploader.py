@@ -22,8 +22,15 @@ SLICE_FILES: Final = ((500, 20), (5_000, 50), (50_000, 100))
 """Up to so many files, the files of a slice: few so that progress is visible, many so that requests cost little."""
 
 MAX_SLICE_FILES: Final = 200
-MAX_SLICE_BYTES: Final = 8 * 2**20
-"""Bytes of a slice of more than one file; the uploaders hold about three copies of theirs in memory."""
+SLICE_BYTES: Final = 8 * 2**20
+"""Bytes of a slice of more than one file on a slow line, and before the line is known."""
+
+MAX_SLICE_BYTES: Final = 32 * 2**20
+"""Bytes of a slice of more than one file, a large pack of the server; the uploaders hold about three copies of theirs
+in memory."""
+
+SLICE_SECONDS: Final = 10.0
+"""Larger slices have what the line sends in this time: so much is sent again after a lost connection."""
 
 MAX_TRIES: Final = 5
 """How often a file is sent that the server cannot store."""
@@ -73,7 +80,10 @@ class UploadLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """What became of a slice: image ids and rejections by position, files to send again, or that it was too large."""
+    """What became of a slice: image ids and rejections by position, files to send again, or that it was too large.
+
+    `seconds` is the time until the server had answered; 0 if it is not known.
+    """
 
     slice: Slice
     outcome: Mapping[int, str | RejectedFile] = field(default_factory=dict)
@@ -81,6 +91,7 @@ class _Sent:
     digests: Mapping[int, bytes] = field(default_factory=dict)
     """Of the contents that the server has now, by position, if the command watches."""
     is_too_large: bool = False
+    seconds: float = 0.0
 
 
 @dataclass
@@ -112,6 +123,7 @@ class Uploader:
     missed: int = field(default=0, init=False)
     sent_bytes: int = field(default=0, init=False)
     """Size of the files that were sent, but for rejected ones, of which some were only too large or missing."""
+    _slice_bytes: int = field(default=SLICE_BYTES, init=False)
     _abandoned: threading.Event = field(default_factory=threading.Event, init=False)
     _trace_id: str = field(default_factory=lambda: os.urandom(16).hex(), init=False)
 
@@ -125,21 +137,23 @@ class Uploader:
             ApiError: the server rejects the job or a request for good.
         """
         self._abandoned.clear()
+        self._slice_bytes = SLICE_BYTES
         job, job_id = self._job()
         counts = self.journal.counts()
         total = sum(counts.values())
         most = next((files for up_to, files in SLICE_FILES if total < up_to), MAX_SLICE_FILES)
-        most, most_bytes = min(most, self.limits.max_files), min(MAX_SLICE_BYTES, self.limits.max_request_bytes // 2)
+        most, most_bytes = min(most, self.limits.max_files), self.limits.max_request_bytes // 2
         waiting = [self.journal.slice(number) for number in self.journal.unknown_slices()]
         pending = set[Future[_Sent]]()
         with ThreadPoolExecutor(UPLOADERS, thread_name_prefix="upload") as threads:
             try:
                 while not self.calls.stop.is_set():
                     while len(pending) < UPLOADERS:
-                        part = waiting.pop() if waiting else self.journal.begin_slice(job, job_id, most, most_bytes)
+                        size = min(self._slice_bytes, most_bytes)
+                        part = waiting.pop() if waiting else self.journal.begin_slice(job, job_id, most, size)
                         if part is None:
                             break
-                        pending.add(threads.submit(self._send, part))
+                        pending.add(threads.submit(self._send, part, self.journal.counts()["listed"]))
                     if not pending:
                         return
                     for each in wait(pending, PROGRESS_SECONDS, FIRST_COMPLETED).done:
@@ -184,12 +198,15 @@ class Uploader:
         """Record the outcome of a slice; return the slices that replace one that was too large."""
         if sent.is_too_large:
             return self.journal.halve(sent.slice)
+        if sent.seconds:
+            in_time = SLICE_SECONDS / sent.seconds * sum(file.size for file in sent.slice.files)
+            self._slice_bytes = int(min(max(SLICE_BYTES, in_time), MAX_SLICE_BYTES))
         rejected = {position for position, found in sent.outcome.items() if isinstance(found, RejectedFile)}
         self.sent_bytes += sum(file.size for file in sent.slice.files if file.position not in rejected)
         self.missed += self.journal.settle(sent.slice, sent.outcome, sent.again, sent.digests, relist=self.watches)
         return []
 
-    def _send(self, part: Slice) -> _Sent:
+    def _send(self, part: Slice, remaining: int) -> _Sent:
         """Send a slice until its outcome is known; runs in a thread of its own and does not touch the journal."""
         contents = {file: self._read(file) for file in part.files}
         unsent: dict[int, str | RejectedFile] = {
@@ -209,9 +226,17 @@ class Uploader:
                 return _Sent(part, unsent | (self._accepted_before(part) if part.is_repeated else {}))
             places = [file.job_position for file in files]
             call = partial(
-                self.client.send_images, part.job_id, form, part.key, positions=places, trace_id=self._trace_id
+                self.client.send_images,
+                part.job_id,
+                form,
+                part.key,
+                positions=places,
+                remaining=remaining,
+                trace_id=self._trace_id,
             )
+            began = self.calls.clock()
             sent = self._patient().call(call)
+            seconds = self.calls.clock() - began
         except RejectedError as error:
             if error.status == 413 and len(files) > 1:
                 return _Sent(part, is_too_large=True)
@@ -222,7 +247,7 @@ class Uploader:
             if error.status == 404 or error.problem == "job-cancelled":
                 raise JobClosedError(part.job_id, error.detail) from error
             raise
-        return replace(_outcome_of(part, files, sent, unsent), digests=digests)
+        return replace(_outcome_of(part, files, sent, unsent), digests=digests, seconds=seconds)
 
     def _read(self, file: ListedFile) -> bytes | RejectedFile:
         content = read_unchanged(file, self.limits.max_image_bytes)

@@ -193,7 +193,8 @@ class Batch:
         for _ in range(MAX_TRIES):
             # With the key, images that the API has accepted without an acknowledgement are not added again.
             send = partial(self.client.send_images, job_id, [content[at] for at in unsent], str(uuid.uuid4()))
-            sent = self._call(partial(send, positions=unsent))
+            remaining = len(self.images.files) - first - count
+            sent = self._call(partial(send, positions=unsent, remaining=max(0, remaining)))
             outcome |= {unsent[index]: each for index, each in sent.items()}
             unsent = [at for at in unsent if isinstance(each := outcome[at], RejectedFile) and each.may_pass]
             if not unsent or self._pause(1.0):

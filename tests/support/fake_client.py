@@ -48,6 +48,7 @@ class FakeUploads(ApiClient):
         key: str | None = None,
         *,
         positions: Sequence[int] | None = None,
+        remaining: int | None = None,
         trace_id: str | None = None,
     ) -> dict[int, str | RejectedFile]:
         """Upload `files`."""

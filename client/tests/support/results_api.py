@@ -71,6 +71,7 @@ class ResultsApi:
         max_files: of a request, above which the answer is 413.
         uploads: bytes of each upload's body.
         traceparents: of each upload.
+        slices: of each upload that came as a whole: the files that remain, and those that it has.
     """
 
     jobs: dict[str, ApiJob] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class ResultsApi:
     max_files: int = 250
     uploads: list[int] = field(default_factory=list)
     traceparents: list[str] = field(default_factory=list)
+    slices: list[tuple[int, int]] = field(default_factory=list)
     truths: list[str] = field(default_factory=list)
     no_classes: set[str] = field(default_factory=set)
     """True labels that are no class of the model."""
@@ -229,6 +231,7 @@ class ResultsApi:
             return problem(413, "the request is too large")
         places = [int(place) for place in request.form["positions"].split(",")]
         assert len(places) == len(files)
+        self.slices.append((int(request.form["remaining"]), len(files)))
         key = request.headers["Idempotency-Key"]
         digest = sha256(repr(files).encode()).hexdigest()
         if key in job.slices:

@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from client.tests.support.results_api import Command, Photos, ResultsApi, problem
+from fleetsight_client import uploader
 from fleetsight_client.api import ApiClient, ApiError, UnreachableError
 from fleetsight_client.journal import Journal
 from fleetsight_client.retries import GaveUpError, PatientCalls
@@ -155,6 +157,24 @@ def test_restart_forgets_what_was_sent(api: ResultsApi, command: Command, photos
     assert command("classify", folder).exit_code == 2
     assert command("classify", folder, "--restart").exit_code == 0
     assert len(api.jobs) == 2
+
+
+@pytest.mark.parametrize(("slice_seconds", "most"), [(1e-9, 4), (1e9, 12)], ids=["slow line", "fast line"])
+def test_slices_grow_with_the_line_and_say_how_many_files_follow(
+    api: ResultsApi,
+    command: Command,
+    photos: Photos,
+    monkeypatch: pytest.MonkeyPatch,
+    slice_seconds: float,
+    most: int,
+) -> None:
+    for name, limit in {"SLICE_BYTES": 40, "MAX_SLICE_BYTES": 120, "SLICE_SECONDS": slice_seconds}.items():
+        monkeypatch.setattr(uploader, name, limit)
+    files = {f"{number:03}.jpg": b"ten of cat" for number in range(100)}
+    assert command("classify", photos(files)).exit_code == 0
+    assert max(count for _, count in api.slices) == most
+    remaining, counts = zip(*sorted(api.slices, reverse=True), strict=True)
+    assert [*remaining] == [100 - sent for sent in accumulate(counts)]
 
 
 def test_a_slice_that_is_too_large_for_the_server_is_halved(

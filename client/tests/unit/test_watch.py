@@ -203,6 +203,7 @@ class DirectApi(ApiClient):
         key: str | None = None,
         *,
         positions: Sequence[int] | None = None,
+        remaining: int | None = None,
         trace_id: str | None = None,
     ) -> dict[int, str | RejectedFile]:
         self.effects.reach()
