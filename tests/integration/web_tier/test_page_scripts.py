@@ -28,6 +28,34 @@ async (folder, files, formats, otherFiles, unknownReason) => {
 }
 """
 
+_UPLOAD = """
+async (folder, count) => {
+    const { Batch } = await import(`${folder}/upload/batch.js`);
+    const { Uploader } = await import(`${folder}/upload/uploader.js`);
+    const forms = [];
+    globalThis.XMLHttpRequest = class {
+        upload = {};
+        open() {}
+        setRequestHeader() {}
+        send(form) {
+            forms.push([...form].map(([name, value]) => [name, name === "images" ? value.name : value]));
+            const accepted = form.getAll("images").map((_, index) => ({ index }));
+            Object.assign(this, { status: 200, response: { accepted, rejected: [] } });
+            setTimeout(() => this.onloadend());
+        }
+    };
+    const batch = new Batch();
+    for (let number = 0; number < count; number += 1) {
+        const item = batch.add({ name: `${number}.jpg`, size: 1 });
+        item.blob = new Blob(["x"]);
+        batch.setState(item, "ready");
+    }
+    const limits = { maxFiles: 1_000, maxRequestBytes: 2 ** 30, bootSeconds: 60 };
+    await new Uploader(batch, limits, { job_id: "job" }).run();
+    return forms;
+}
+"""
+
 _FORMAT = """
 async (folder, numbers) => {
     const { duration, fileSize, plural } = await import(`${folder}/upload/format.js`);
@@ -65,6 +93,14 @@ def test_a_file_is_what_it_is_to_the_server_and_has_its_size() -> None:
     assert {said: tuple(size) for said, *size in found if size != [None, None]} == dict.fromkeys(
         ("image/jpeg", "image/png", "image/gif", "image/bmp"), SIZE
     )
+
+
+def test_the_page_sends_positions_and_how_many_files_follow_before_the_files() -> None:
+    forms = call(_UPLOAD, STATIC, 120)
+    sent = [dict(form[:2]) | {"images": [value for _, value in form[2:]]} for form in forms]
+    assert [(each["remaining"], len(each["images"])) for each in sent] == [("70", 50), ("20", 50), ("0", 20)]
+    names = [f"{position}.jpg" for each in sent for position in each["positions"].split(",")]
+    assert names == [name for each in sent for name in each["images"]] == [f"{number}.jpg" for number in range(120)]
 
 
 def test_counts_sizes_and_durations_read_as_the_servers() -> None:

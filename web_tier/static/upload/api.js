@@ -63,14 +63,16 @@ export function createJob(job, key, traceId) {
  *
  * @param {string} jobId
  * @param {BatchItem[]} items
+ * @param {number} remaining - how many files further calls have.
  * @param {string} key - the idempotency key.
  * @param {string} traceId - of the upload.
  * @param {(share: number) => void} onProgress - receives the share of the body that has been sent, 0 to 1.
  * @param {AbortSignal} signal - stops the call unless its whole body has been sent.
  */
-export function addImages(jobId, items, key, traceId, onProgress, signal) {
+export function addImages(jobId, items, remaining, key, traceId, onProgress, signal) {
     const form = new FormData();
-    form.append("positions", items.map((item) => item.position).join(",")); // before the files
+    form.append("positions", items.map((item) => item.position).join(",")); // before the files, as the next one
+    form.append("remaining", remaining);
     for (const item of items) form.append("images", item.blob, item.name);
     return post(`/api/v1/jobs/${jobId}/images`, repeatableHeaders(key, traceId), form, onProgress, signal);
 }

@@ -6,7 +6,8 @@ import { ApiError, SignedOutError, StoppedError, addImages, createJob, randomHex
 
 const MAX_CONCURRENT_REQUESTS = 3;
 const MAX_REQUEST_FILES = 50;
-const MAX_REQUEST_BYTES = 8 * 2 ** 20;
+/** A large pack of the server, which has images of one request. */
+const MAX_REQUEST_BYTES = 32 * 2 ** 20;
 /** A request holds what the line sends in this time: so much is sent again after a lost connection. */
 const REQUEST_SECONDS = 10;
 /** The first requests, before the rate of the line is known. They are small, since their labels are the first to come. */
@@ -37,6 +38,7 @@ const MAX_STORE_FAILURES = 3;
  * @property {BatchItem[]} unreadable - items that are not sent, since the browser can no longer read their files.
  * @property {string} key - the idempotency key.
  * @property {number} bytes - of the items.
+ * @property {number} remaining - how many files further requests have, as far as they are not rejected.
  * @property {number} share - how much of the body is sent, 0 to 1.
  */
 
@@ -177,7 +179,8 @@ export class Uploader extends EventTarget {
             const isFirst = counts.accepted + counts.sending === 0;
             const isFull = !counts.checking || !this.rate || counts.ready >= MIN_REQUEST_FILES;
             if (counts.ready && isFull && (isFirst || !this.#isHeld)) {
-                return newRequest(this.batch.startSending(this.maxFiles, this.#requestBytes));
+                const items = this.batch.startSending(this.maxFiles, this.#requestBytes);
+                return newRequest(items, counts.ready + counts.checking);
             }
             if (!counts.checking && !counts.ready) return null;
             await this.batch.nextChange();
@@ -219,10 +222,11 @@ export class Uploader extends EventTarget {
 
     /** Send a request. If that fails since a file was deleted or changed, the next attempt leaves this file out. */
     async #sendOnce(request, onProgress) {
-        const { items, key } = request;
+        const { items, remaining, key } = request;
         if (!items.length) return { accepted: [], rejected: [] };
         try {
-            return await addImages(this.job.job_id, items, key, this.traceId, onProgress, this.stopping.signal);
+            const { signal } = this.stopping;
+            return await addImages(this.job.job_id, items, remaining, key, this.traceId, onProgress, signal);
         } catch (error) {
             const readable = await Promise.all(items.map((item) => isReadable(item.blob)));
             request.items = items.filter((_, index) => readable[index]);
@@ -290,9 +294,9 @@ export class Uploader extends EventTarget {
 }
 
 /** @returns {UploadRequest} */
-function newRequest(items) {
+function newRequest(items, remaining) {
     const bytes = items.reduce((sum, { size }) => sum + size, 0);
-    const request = { items, unreadable: [], key: randomHex(), bytes, share: 0 };
+    const request = { items, unreadable: [], key: randomHex(), bytes, remaining, share: 0 };
     for (const item of items) item.request = request;
     return request;
 }
