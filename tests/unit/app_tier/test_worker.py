@@ -159,10 +159,12 @@ class Bench:
         send_requests(self.requests, requests)
         return requests
 
-    def submit_pack(self, *images: bytes, like: RequestMessage | None = None) -> RequestMessage:
+    def submit_pack(
+        self, *images: bytes, like: RequestMessage | None = None, model: RequestedModel | None = None
+    ) -> RequestMessage:
         """Store images as a pack and ask for it, or replace the object of a request without asking."""
         sizes = tuple(map(len, images))
-        request = (like or new_request()).model_copy(update={"extension": "tar", "sizes": sizes})
+        request = (like or new_request()).model_copy(update={"extension": "tar", "sizes": sizes, "model": model})
         self.inputs.objects[key_of(request)] = pack_object([("png", data) for data in images])
         if like is None:
             send_requests(self.requests, [request])
@@ -283,6 +285,19 @@ def test_a_pack_of_which_some_images_are_stored_is_answered_with_them(count: int
     assert [each.repeated for each in results] == [True, False, True, False]
     assert len({each.model and each.model.digest for each in results}) == 2
     assert sum(second.engine.batches) == (0 if count else 4)
+
+
+def test_a_pack_of_which_one_batch_fails_is_left_whole_and_answered_once_later() -> None:
+    bench = Bench(opener=several(), call_threads=1)
+    bench.opener.engines["a"] = engine = ColourEngine()
+    engine.errors = [EngineError("no memory")]
+    request = bench.submit_pack(*[picture("red")] * 20, model=requested("a", A))
+    assert bench.run()
+    assert (bench.responses.messages, bench.receives, bench.outputs.objects) == ([], [1], {})
+    bench.requests.messages[0].visible_at = 0
+    following = Bench(after=bench, opener=several())
+    assert following.run()
+    assert [(each.label, each.attempts) for each in following.response(request).results] == [("red", 2)] * 20
 
 
 def test_images_of_a_pack_fail_together_when_its_object_is_gone_or_its_job_is_cancelled() -> None:
