@@ -6,8 +6,8 @@ from datetime import datetime
 
 from core.fleet.models import FleetPause
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, new_id
-from core.jobs.keys import output_key
+from core.ids import ImageRef, image_id_at, new_id
+from core.jobs.buckets import OutputBucket
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
 from core.jobs.requests import requests_of
@@ -116,23 +116,25 @@ class ResultsSite:
         request: bool = True,
         keep: bool = True,
         max_failed_percent: float | None = None,
+        pack: int = 1,
     ) -> list[ImageRef]:
-        """Make a job with accepted images, as the web tier does."""
+        """Make a job with accepted images, `pack` in each pack, as the web tier does."""
         job_id = new_id()
         self.store.create(Job(job_id, "job", EPOCH, keep=keep, max_failed_percent=max_failed_percent))
-        return self.add_images(job_id, images, request=request)
+        return self.add_images(job_id, images, request=request, pack=pack)
 
     def add_images(
-        self, job_id: str, images: int, *, request: bool = True, touched_at: datetime = EPOCH
+        self, job_id: str, images: int, *, request: bool = True, touched_at: datetime = EPOCH, pack: int = 1
     ) -> list[ImageRef]:
-        """Add accepted images to a job."""
-        refs = [ImageRef(job_id, new_id()) for _ in range(images)]
-        records = [ImageRecord(ref, "a.jpg", "jpg", (1,), EPOCH) for ref in refs]
+        """Add accepted images to a job, `pack` in each pack."""
+        ids = [new_id() for _ in range(0, images, pack)]
+        refs = [ImageRef(job_id, image_id_at(pack_id, place)) for pack_id in ids for place in range(pack)]
+        records = [ImageRecord(ref, "a.jpg", "jpg", (1,) * pack, EPOCH) for ref in refs]
         self.store.record_images(records, touched_at)
         for record in records:
             self.inputs.put(record.key, b"pixels", "image/jpeg")
         if request:
-            self.requests.send([message(record) for record in records])
+            self.requests.send([message for message, _ in requests_of(records, EPOCH)])
         return refs
 
     def retry(self, ref: ImageRef, *, request: bool = True) -> ImageRecord:
@@ -148,11 +150,13 @@ class ResultsSite:
 
     def store_output(self, response: ClassificationResult) -> None:
         """Store a prediction, as a worker does."""
-        prediction = Prediction(**response.model_dump())
-        self.outputs.put(output_key(response.ref), prediction.to_json().encode(), "application/json")
+        prediction, is_lone = Prediction(**response.model_dump()), self.store.image(response.ref).is_lone
+        OutputBucket(self.outputs).store([prediction], is_lone=is_lone)
 
     def stored(self, ref: ImageRef) -> Prediction:
-        return Prediction.from_json(self.outputs.get(output_key(ref)))
+        prediction = OutputBucket(self.outputs).prediction(self.store.image(ref))
+        assert prediction is not None
+        return prediction
 
     def result(self, ref: ImageRef) -> ClassificationResult:
         result = self.store.result(ref)

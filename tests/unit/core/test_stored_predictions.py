@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ids import image_id_at, new_id
-from core.jobs.buckets import OutputBucket
+from core.ids import ImageRef, image_id_at, new_id
+from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.keys import output_key, outputs_key
+from core.jobs.models import ImageRecord, Job
+from core.jobs.packs import pack_object
 from core.messages import Failure, Prediction, RequestMessage, failed
+from services.errors import NotFoundError
+from tests.support.jobs import NOW, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.worker import new_request
 
@@ -103,3 +107,45 @@ def test_a_line_that_cannot_be_read_is_replaced_and_others_stand() -> None:
     assert outputs.predictions(pack.job_id, pack.pack_id, is_lone=False) == {
         each.image_id: each for each in (first, second)
     }
+
+
+def test_one_read_of_a_pack_serves_the_thumbnails_of_all_its_images_that_are_done() -> None:
+    bucket, job = MemoryBucket(), Job(new_id(), "job", NOW)
+    pack_id, calls = new_id(), count()
+    bucket.call = lambda _, effect: (next(calls), effect())[1]
+    refs = [ImageRef(job.job_id, image_id_at(pack_id, place)) for place in range(50)]
+    images = [ImageRecord(ref, "a.jpg", "jpg", (1,) * 50, NOW) for ref in refs]
+    outputs, pack = OutputBucket(bucket), PACK.model_copy(update={"job_id": job.job_id, "pack_id": pack_id})
+    outputs.store([_drawn(pack, place) for place in range(49)], is_lone=False)
+    before = next(calls)
+    assert [outputs.thumbnail(image) for image in images[:49]] == [_thumbnail(place) for place in range(49)]
+    assert next(calls) - before == 2, "one read"
+    with pytest.raises(NotFoundError):
+        outputs.thumbnail(images[49])
+    outputs.store([_drawn(pack, 49)], is_lone=False)
+    assert outputs.thumbnail(images[49]) == _thumbnail(49)
+
+
+def _thumbnail(place: int) -> bytes:
+    return picture(shade=place)
+
+
+def _drawn(pack: RequestMessage, place: int) -> Prediction:
+    return prediction(pack, (place, "done", 0), "i-1").model_copy(update={"thumbnail": _thumbnail(place)})
+
+
+@given(st.lists(st.binary(min_size=1, max_size=1_100), min_size=1, max_size=5), st.data())
+def test_images_of_a_pack_are_read_as_they_were_sent_by_one_call(contents: list[bytes], data: st.DataObject) -> None:
+    bucket, job_id, pack_id, calls = MemoryBucket(), new_id(), new_id(), count()
+    bucket.call = lambda _, effect: (next(calls), effect())[1]
+    sizes = tuple(map(len, contents))
+    refs = [ImageRef(job_id, image_id_at(pack_id, place)) for place in range(len(sizes))]
+    images = [ImageRecord(ref, "a.jpg", "jpg", sizes, NOW) for ref in refs]
+    bucket.store_object(images[0].key, pack_object([("jpg", each) for each in contents]), "image/jpeg")
+    wanted = data.draw(st.lists(st.sampled_from(range(len(sizes))), min_size=1, unique=True))
+    inputs = InputBucket(bucket)
+    assert inputs.originals([images[place] for place in wanted], 2_000) == [contents[place] for place in wanted]
+    assert next(calls) == 1
+    inputs.delete(images)
+    with pytest.raises(NotFoundError):
+        inputs.original(images[0], 2_000)

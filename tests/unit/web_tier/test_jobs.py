@@ -1,9 +1,10 @@
 """Jobs through the API: created once, bounded, found, retried, deleted."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from threading import Barrier
@@ -14,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.ids import new_id
+from core.ids import ImageRef, image_id_at, new_id
 from core.images import CODES, ImageLimits
 from core.jobs.buckets import InputBucket
 from core.jobs.figures import JobFigures
@@ -24,6 +25,7 @@ from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
 from core.jobs.uploads import CLAIM_LIFETIME, Claim, Claims
 from core.messages import RequestMessage
+from core.model_catalog import JobModel
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
 from tests.support.api import AppMaker, problem, upload
@@ -36,7 +38,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tests.support.worker import key_of
 from web_tier.results.query import is_retrying
 from web_tier.uploads.ingest import ImageIngest
-from web_tier.uploads.retry import retry_failed, retry_image
+from web_tier.uploads.retry import retry_failed, retry_image, retry_images
 
 # Idempotency
 
@@ -221,6 +223,36 @@ def test_failed_images_are_requested_again_and_no_others(shop: Shop) -> None:
     assert (body["sent"], body["refused"], body["gone"], body["next"]) == (3, 0, [], None)
     asked = [RequestMessage.from_json(message) for message in shop.queue.bodies]
     assert [(each.refs, key_of(each)) for each in asked] == [([i.ref], i.key) for i in shop.images[1:]]
+
+
+def test_a_retry_of_a_pack_is_one_item_and_one_request_and_other_images_keep_their_model(
+    shop: Shop, store: JobStore
+) -> None:
+    job_id, pack_id = shop.job.job_id, new_id()
+    refs = [ImageRef(job_id, image_id_at(pack_id, place)) for place in range(4)]
+    images = [ImageRecord(ref, "a.jpg", "jpg", (1,) * 4, NOW) for ref in refs]
+    store.record_images(images, NOW)
+    put_results(store, done(images[0]), *map(failed, images[1:]))
+    shop.bucket.objects[images[0].key] = b"pixels"
+    job, calls = replace(shop.job, model=JobModel("other", "1" * 64, "s3://models/other")), Counter[str]()
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        calls[operation] += 1
+        return effect()
+
+    shop.bucket.call = call
+    intake = ImageIngest(ImageLimits(1, 1), InputBucket(shop.bucket), store, shop.queue, inspect)
+    shop.queue.fails = list
+    found = [(store.image(image.ref), failed(image)) for image in images[1:]]
+    assert retry_images(intake, job, found).rejected == 3
+    assert [store.image(ref) for ref in refs] == images, "they are as before"
+    shop.queue.fails = lambda _: []
+    assert retry_images(intake, job, found).sent == 3
+    assert calls["head"] == 2, "one a retry"
+    [request] = map(RequestMessage.from_json, shop.queue.bodies)
+    assert (request.places, request.attempt, request.model) == ((1, 2, 3), 1, job.requested_model)
+    assert [store.image(ref).model for ref in refs] == [None, *[job.requested_model] * 3]
+    assert retry_images(intake, job, found).running == 3
 
 
 def test_a_failed_result_stays_until_a_better_one_comes(shop: Shop, store: JobStore) -> None:

@@ -1,6 +1,8 @@
 """The reconciler over hours of a virtual clock: what is lost is found again, and no backlog is multiplied."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,7 @@ from core.jobs.figures import JobFigures
 from core.jobs.keys import output_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job, Resend
-from core.messages import ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage
+from core.messages import GONE, ClassificationResult, Failure, Heartbeat, Prediction, RequestMessage
 from services.sqs import OutgoingMessage
 from tests.support.jobs import put_results, resends_of, response_of, statuses_of
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -137,6 +139,29 @@ def test_a_result_whose_response_was_lost_is_read_from_the_output_bucket(site: R
     site.pass_time(LOST_AFTER)
     assert (site.result(ref).status, resends_of(site.store, ref.job_id)) == ("done", {})
     assert total_of(site.reconciler.metrics.repairs, {"result_found"}) == 1
+
+
+def test_lost_images_of_a_pack_are_repaired_by_few_calls_for_all_of_them(site: ResultsSite) -> None:
+    refs, calls = site.add_job(6, request=False, pack=6), Counter[str]()
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        calls[operation] += 1
+        return effect()
+
+    for ref in refs[:2]:
+        site.store_output(done(ref))
+    site.inputs.call = site.outputs.call = call
+    site.pass_time(LOST_AFTER)
+    assert (statuses_of(site.store, refs[0].job_id), calls) == (
+        {ref.image_id: "done" for ref in refs[:2]}, {"get": 1, "head": 1}
+    )  # fmt: skip
+    assert [RequestMessage.from_json(each.body).places for each in site.requests.sent] == [(2, 3, 4, 5)]
+    site.inputs.delete_all([site.store.image(refs[0]).key])
+    site.lose_messages()
+    calls.clear()
+    site.pass_time(2 * LOST_AFTER)
+    assert [site.result(ref).error == site.stored(ref).error == GONE for ref in refs] == [False] * 2 + [True] * 4
+    assert (calls["put"], len(site.outputs.objects)) == (2, 1), "a new object was refused, then the lines were added"
 
 
 def test_a_prediction_of_another_image_or_an_unreadable_one_is_no_result(site: ResultsSite) -> None:
