@@ -54,7 +54,7 @@ class ImageRef:
 
 
 class _Ids:
-    """Generates ULIDs in order within a process: in the same millisecond, each is its predecessor plus one."""
+    """Generates ULIDs in order within a process: in a millisecond, each comes after all images of its predecessor."""
 
     def __init__(self) -> None:
         self.reset()
@@ -66,15 +66,15 @@ class _Ids:
         self._last = self._now()
 
     def _now(self) -> ULID:
-        # Without its place; and without the first bit of its tail, so that no successor has a place.
-        return ULID.from_int(int(ULID.from_timestamp(epoch_seconds())) & ~(_PLACE_MASK | 1 << (_TAIL_BITS - 1)))
+        return ULID.from_int(int(ULID.from_timestamp(epoch_seconds())) & ~_PLACE_MASK)
 
     def next(self) -> ULID:
         with self._lock:
             fresh = self._now()
             ahead = self._last.milliseconds - fresh.milliseconds
             # If the last id is far ahead, the clock was wrong: ids that continued from it would be dated wrongly.
-            self._last = ULID.from_int(int(self._last) + 1) if 0 <= ahead <= MAX_AHEAD_MILLISECONDS else fresh
+            after = ULID.from_int(int(self._last) + (PLACES << _TAIL_BITS))
+            self._last = after if 0 <= ahead <= MAX_AHEAD_MILLISECONDS else fresh
             return self._last
 
 

@@ -63,7 +63,8 @@ CONCURRENCY = 16
 """Concurrent calls of one process to the bucket and the queue; S3 is the slow part of an upload."""
 
 MEMORY_BYTES = 64 * 2**20
-"""Bytes of images that one process holds in memory until they are stored: two large packs."""
+"""Bytes of images that one process holds in memory until they are stored: two large packs. An image is there twice
+while the object of its pack is made."""
 
 BATCH_PACKS = MAX_RECORDED
 """Packs that are recorded in one transaction, and enqueued together."""

@@ -134,6 +134,7 @@ def test_a_pack_has_the_bytes_of_its_images_one_item_and_one_request(
     images = accepted(results)
     packs = [list(pack) for _, pack in groupby(images, key=lambda image: image.pack_id)]
     assert len(packs) == len({image.pack_id for image in images}), "a pack has neighbours in the order of the files"
+    assert images == sorted(images, key=lambda image: image.ref.image_id)
     assert sorted(site.bucket.objects) == sorted(pack[0].key for pack in packs)
     for pack in packs:
         data = [contents[index] for index, result in enumerate(results) if result in pack]
