@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("name", nargs="?", choices=BENCHMARKS, metavar="NAME", help="one of the names below")
-    options.add_argument("--quick", action="store_true", help="fewer rounds; ends within a minute")
+    options.add_argument("--quick", action="store_true", help="fewer rounds; ends within two minutes")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the report here")
     options.add_argument("--write", action="store_true", help="also put the tables of `cost` into the documentation")
     return options
