@@ -48,7 +48,7 @@ def add_image(store: JobStore, job_id: str) -> None:
 
 def make_job(store: JobStore, age: timedelta, *, keep: bool = False) -> Job:
     """Create a job with an id as old as the job."""
-    job = Job(first_id_of(NOW - age)[:20] + new_id()[-6:], "job", NOW - age, keep)
+    job = Job(first_id_of(NOW - age)[:10] + new_id()[10:], "job", NOW - age, keep)
     store.create(job)
     return job
 
