@@ -14,7 +14,9 @@ import pytest
 
 from core.config import Config
 from core.ids import ImageRef, new_id
-from core.jobs.keys import output_key
+from core.jobs.keys import output_key, outputs_key
+from core.jobs.pack_objects import TAR
+from core.jobs.packs import pack_object
 from core.messages import (
     ClassificationResult,
     Heartbeat,
@@ -32,7 +34,7 @@ from services.sqs import OutgoingMessage, Queue
 from tests.conftest import ConfigMaker, write_config
 from tests.support.forked import ForkedPython
 from tests.support.waiting import DEADLINE_SECONDS
-from tests.support.worker import key_of, request_for
+from tests.support.worker import key_of, new_request, request_for
 
 ROOT = Path(__file__).parents[3]
 NOWHERE = "http://127.0.0.1:9/"
@@ -92,6 +94,14 @@ class Site:
         assert self.requests.send(messages) == []
         return refs
 
+    def submit_pack(self, images: Sequence[bytes]) -> list[ImageRef]:
+        """Store images as the members of one object and ask for all of them; return them in order."""
+        sizes = tuple(map(len, images))
+        request = new_request().model_copy(update={"extension": TAR, "sizes": sizes})
+        self.inputs.put(key_of(request), pack_object([("jpg", data) for data in images]), "application/x-tar")
+        assert self.requests.send([OutgoingMessage(request.pack_id, request.to_json(), "alice")]) == []
+        return request.refs
+
     def start_worker(
         self, command: Sequence[str] = ("-m", "app_tier"), *, afresh: bool = False, **extra: str
     ) -> WorkerProcess:
@@ -145,6 +155,10 @@ class Site:
 
     def prediction(self, ref: ImageRef) -> Prediction:
         return Prediction.from_json(self.outputs.get(output_key(ref)))
+
+    def predictions_of_pack(self, refs: Sequence[ImageRef]) -> list[Prediction]:
+        lines = self.outputs.get(outputs_key(refs[0].job_id, refs[0].image_id)).splitlines()
+        return [Prediction.from_json(line) for line in lines]
 
     def end(self) -> None:
         for worker in self.workers:

@@ -40,10 +40,14 @@ def small_signs(count: int) -> list[Sample]:
     return list(samples(count, seed=11, sizes=SMALL))
 
 
-def test_twenty_signs_are_classified_as_by_the_engine_and_the_worker_ends_itself(make_site: SiteMaker) -> None:
+@pytest.mark.parametrize("is_pack", [False, True], ids=["lone images", "one pack"])
+def test_twenty_signs_are_classified_as_by_the_engine_and_the_worker_ends_itself(
+    make_site: SiteMaker, is_pack: bool
+) -> None:
     site = make_site()
     signs = list(samples(20, seed=3))
-    refs = site.submit(sign.data for sign in signs)
+    images = [sign.data for sign in signs]
+    refs = site.submit_pack(images) if is_pack else site.submit(images)
     worker = site.start_worker(afresh=True)
     results = site.collect(20)
     assert worker.wait() == 0
@@ -54,7 +58,8 @@ def test_twenty_signs_are_classified_as_by_the_engine_and_the_worker_ends_itself
     assert right >= 18
     assert {answer.worker for answer in answers} == {f"local-{worker.process.pid}"}
     assert all(answer.attempts == 1 for answer in answers)
-    predicted = np.array([site.prediction(ref).probabilities for ref in refs])
+    stored = site.predictions_of_pack(refs) if is_pack else [site.prediction(ref) for ref in refs]
+    predicted = np.array([each.probabilities for each in stored])
     # `tests/integration/model/test_engines.py` holds this engine's answers to those of torch.
     bundle = load_bundle(ROOT / site.config.worker.bundle)
     pixels = np.stack([load_pixels(sign.data, bundle.manifest.preprocess) for sign in signs])
