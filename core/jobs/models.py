@@ -93,8 +93,8 @@ class Job:
     Attributes:
         owner: id of its user; empty without sign-in.
         is_reviewed: whether its user has set true labels of images; they may have been removed since.
-        keep: whether the images and the records are kept; otherwise an image is deleted once its label is stored, and
-            the job expires.
+        keep: whether the images and the records are kept; otherwise a pack is deleted once all its images are
+            classified, and the job expires.
         is_single: whether it collects images that were sent one by one, without a job of their own.
         source: location in S3 from which the controller takes its images; empty for uploaded ones.
         source_pattern: of the names below `source` that it takes; empty for all.

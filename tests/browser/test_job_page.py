@@ -633,7 +633,7 @@ def test_an_image_shows_every_step_of_its_way_with_its_time(
     assert len(times) == 5
     assert times[0] <= times[-1]
     expect(page.locator(".timeline .took")).to_have_count(len(WAY))
-    expect(page.locator(".shown")).to_contain_text("The original was deleted once classified")
+    expect(page.locator(".shown")).to_contain_text("Originals are deleted once classified")
     if page_options != NO_SCRIPT:
         expect(page.get_by_text("The frame is what the model sees.")).to_be_visible()
         assert faults_of(page) == []

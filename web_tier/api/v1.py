@@ -518,7 +518,7 @@ def job_images_zip(job_id: str) -> Response:
         results = (result for result in results if result.truth is not None)
     if not job.keep:
         raise NotFound(
-            "the images of this job are not kept: each is deleted once its label is stored. "
+            "the images of this job are not kept: they are deleted once they are classified. "
             "Create a job with `keep`, and upload them again"
         )
     archives, originals = current_backend().bulkheads.archives, current_result_services().originals
