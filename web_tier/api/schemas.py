@@ -54,8 +54,8 @@ class CreateJob(BorderOfDoubt):
     name: str = Field(default="", max_length=MAX_JOB_NAME, description="By default the time of the job's creation.")
     keep: bool = Field(
         default=False,
-        description="Whether the images and the records stay; else images are deleted once they are classified, those "
-        "that were stored in one object together, and the job expires.",
+        description="Whether the images and the records stay; else images are deleted once they are classified, "
+        "those that were stored in one object together, and the job expires.",
     )
     source: str | None = Field(
         default=None,

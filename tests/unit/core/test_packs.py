@@ -275,6 +275,22 @@ def test_a_pack_is_read_as_it_was_written() -> None:
     assert pack.images() == images
 
 
+@pytest.mark.parametrize(("size", "packs"), [(1, 102), (50, 9)])
+def test_a_page_of_images_reads_about_as_many_packs_as_it_needs(size: int, packs: int) -> None:
+    table, job_id, read = MemoryTable(), new_id(), list[int]()
+    images = [image for position in range(0, 1_000, size) for image in pack_of_images(job_id, size, position)]
+    store = JobStore(table)
+    store.record_images(images, NOW)
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        read.append(len(found := effect()))
+        return found
+
+    table.call = call
+    assert list(store.images(job_id, images[374].ref.image_id, 100)) == images[375:475]
+    assert read == [packs]
+
+
 def test_images_that_are_not_the_whole_begin_of_a_pack_are_refused() -> None:
     with pytest.raises(ValueError, match="do not have the places from 0 on"):
         Pack.of(pack_of_images(new_id(), 3)[1:])
