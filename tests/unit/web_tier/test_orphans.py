@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 import pytest
 from werkzeug.exceptions import RequestTimeout
 
-from core.ids import ImageRef, new_id, place_of
+from core.ids import ImageRef, image_id_at, new_id, place_of
 from core.images import FORMATS, ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.keys import form_key, input_key
@@ -392,6 +392,27 @@ def test_only_what_no_image_needs_is_deleted() -> None:
     assert {labelled.key, other, tombstone} < set(site.bucket.objects)
     site.wait(3 * MARK_LIFETIME)
     assert set(site.bucket.objects) == {tombstone, *(image.key for image in stays)}
+
+
+@pytest.mark.parametrize("last", ["done", "failed for good", "failed", "without a result"])
+def test_the_object_of_a_pack_stays_as_long_as_one_of_its_images_may_need_it(last: str) -> None:
+    site, pack_id = Site(), new_id()
+    job = site.job(keep=False)
+    refs = [ImageRef(job.job_id, image_id_at(pack_id, place)) for place in range(2)]
+    images = [ImageRecord(ref, "a.jpg", "jpg", (1, 1), site.now()) for ref in refs]
+    site.put_stray(job)
+    site.bucket.put(images[0].key, b"pixels", "application/x-tar")
+    site.store.record_images(images, site.now())
+    put_results(site.store, done(images[0]))
+    results = {
+        "done": done(images[1]),
+        "failed for good": failed(images[1], code="truncated"),
+        "failed": failed(images[1]),
+    }
+    if last in results:
+        put_results(site.store, results[last])
+    site.wait(3 * MARK_LIFETIME)
+    assert [*site.bucket.objects] == [images[0].key] * (last in {"failed", "without a result"})
 
 
 def test_nothing_is_deleted_while_a_source_is_listed() -> None:
