@@ -178,7 +178,7 @@ class JobStore(JobReader):
         if job_id not in found:
             raise no_job(job_id)
         reason = str(found[CANCELLED].get("reason", "")) if CANCELLED in found else None
-        return job_of(found[job_id]), reason, counts_of(found.get(ACCEPTED), None, None).images
+        return job_of(found[job_id]), reason, int(found.get(ACCEPTED, {}).get("images", 0))
 
     def put_model(self, job: Job, model: JobModel | None) -> Job:
         """Give a job another model, for images that it gets or retries from now on; return it."""
