@@ -177,7 +177,7 @@ class Pipeline:
     def give_back_waiting(self) -> None:
         """Give back the deliveries that no stage has started, or that wait for a model; load no more models."""
         self._models.end()
-        unstarted = [task.delivery for task in self._to_fetch.drain()]
+        unstarted = [task.delivery for channel in (self._to_fetch, self._to_read) for task in channel.drain()]
         self._recovery.extender.give_back([*self._in_flight.outside(), *unstarted])
 
     def stop(self) -> bool:

@@ -616,6 +616,22 @@ def test_row_6_at_the_end_what_has_started_finishes_and_the_rest_is_given_back(
     assert bench.worker.lifetime.status == 0
 
 
+def test_at_the_end_packs_that_are_not_read_yet_are_given_back_and_the_others_are_answered() -> None:
+    bench = Bench(threads=1, idle_seconds=NEVER_SECONDS)
+    readers, go_on = bench.sizing.decode_threads + 1, threading.Event()
+    requests = [bench.submit_pack(*[picture("red")] * 2) for _ in range(8)]
+    bench.inputs.get = before(bench.inputs.get, lambda: go_on.wait(DEADLINE_SECONDS))  # type: ignore[method-assign]
+    running = threading.Thread(target=bench.worker.run, daemon=True)
+    running.start()
+    to_read = bench.worker._pipeline._to_read
+    wait_until(lambda: len(to_read) == len(requests) - readers, "each reader has a pack")
+    bench.worker.lifetime.end("SIGTERM")
+    wait_until(lambda: len(bench.requests.visible) == len(requests) - readers, "the others are given back")
+    go_on.set()
+    running.join(DEADLINE_SECONDS)
+    assert (bench.receives, len(bench.responses.messages)) == ([0] * (len(requests) - readers), readers)
+
+
 def test_a_drain_is_bounded_and_what_was_not_finished_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WorkerSettings, "drain_seconds", 0.05)
     bench = Bench()
