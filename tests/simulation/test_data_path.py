@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from core.ids import pack_of
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.store import JobStore
 from tests.simulation.data_path.machine import play
@@ -38,14 +39,15 @@ def settled(fifo: bool, act: Callable[[World], None], seed: int = 1) -> World:
 
 
 @pytest.mark.parametrize("fifo", [False, True])
-def test_a_good_day_ends_as_it_should_with_one_message_for_each_image(fifo: bool) -> None:
+def test_a_good_day_ends_as_it_should_with_one_message_for_each_pack(fifo: bool) -> None:
     def act(world: World) -> None:
         for how in ("plain", "keyed", "direct"):
             world.clients.upload(world.clients.jobs[0], [(0, "good"), (1, "broken"), (2, "good")], how)
             world.run(60, 6)
 
     world = settled(fifo, act)
-    assert sum(file.acknowledged is not None for file in world.clients.files.values()) == 9
+    refs = [file.acknowledged for file in world.clients.files.values() if file.acknowledged]
+    assert len(refs) == 9
     assert sorted(world.checks.done_labels.values()) == [
         "label-0",
         "label-0",
@@ -54,7 +56,7 @@ def test_a_good_day_ends_as_it_should_with_one_message_for_each_image(fifo: bool
         "label-2",
         "label-2",
     ]
-    assert sum(world.requests.sent.values()) == 9
+    assert sum(world.requests.sent.values()) == len({pack_of(ref.image_id) for ref in refs})
 
 
 def redrive_at_once(world: World) -> None:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app_tier.pipeline import MAX_TRIES, UNRECORDED_RECEIVES
 from core.fleet.store import FleetStore
-from core.ids import ImageRef, pack_of
+from core.ids import ImageRef, pack_of, place_of
 from core.jobs.buckets import UNKEPT
 from core.jobs.items import PACK, RESULT, partition
-from core.jobs.keys import cancelled_key, output_key
+from core.jobs.keys import cancelled_key, output_key, outputs_key
 from core.jobs.lifecycle import Cancellations, OpenJobs
-from core.jobs.models import Job, JobStatus, Resend
+from core.jobs.models import ImageRecord, Job, JobStatus, Resend
+from core.jobs.pack_objects import member
 from core.jobs.packs import images_in
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Prediction, Response, is_cancelled, is_given_up
+from core.messages import ClassificationResult, Prediction, RequestMessage, Response, is_cancelled, is_given_up
 from core.s3_locations import S3Location
 from services.clock import MAX_ERROR_SECONDS
 from services.table import Item
@@ -32,7 +33,7 @@ from tests.simulation.data_path.processes import (
     picture,
 )
 from web_tier.features.notifications.notifier import MAX_ATTEMPTS
-from web_tier.results.query import ImageResult, all_results
+from web_tier.results.query import ImageResult, all_results, is_final
 
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
@@ -61,7 +62,7 @@ class Checks:
 
     Attributes:
         done_labels: the labels that were visible.
-        deleted_early: files of images that had no label yet when their objects were deleted.
+        deleted_early: files of images that could still get a label when their objects were deleted.
         published: how often each controller saw that the topic took a message about a finished job, by its id.
         unpublished: how many tries to publish a message about a job have failed, by its id.
         received: done and failed images in the messages that the topic got about a job, by its id.
@@ -91,7 +92,7 @@ class Checks:
             self.received[data["job_id"]].add((data["done"], data["failed"]))
 
     def note_deletion(self) -> None:
-        """Note the images that have no object and no label, after objects were deleted.
+        """Note the images that have no object and may still get a label, after objects were deleted.
 
         It is raised later: the product's loops catch what their calls raise.
         """
@@ -101,8 +102,11 @@ class Checks:
                 continue
             pack, result = self._item(ref, PACK), self._result(ref)
             image = None if pack is None else images_in(pack).get(ref.image_id)
-            is_gone = image is not None and image.key not in self.world.inputs.objects
-            if is_gone and (result is None or result.status != "done"):
+            if image is None or image.key in self.world.inputs.objects:
+                continue
+            # With a pack an image goes that has failed for good, too.
+            is_over = result is not None and (result.status == "done" or (is_final(result) and not image.is_lone))
+            if not is_over:
                 self.deleted_early.append(file.name)
 
     def _item(self, ref: ImageRef, kind: str) -> Item | None:
@@ -113,7 +117,7 @@ class Checks:
         return None if item is None else _results_in(str(item.get("results", ""))).get(ref.image_id)
 
     def check_visible(self) -> None:
-        """A label that was visible stays, and stays the same; no image was deleted before it had one."""
+        """A label that was visible stays, and stays the same; no image was deleted that could still get one."""
         if self.deleted_early:
             raise BrokenError(f"{self.deleted_early} were deleted before their labels were stored")
         for file in self.clients.files.values():
@@ -240,12 +244,12 @@ class Checks:
         if item.retrying:
             raise BrokenError(f"{name} is retrying for ever")
         file = self.clients.files[name]
-        self._check_result(file, item.record.key, item.response, "" if job.model is None else job.model.name)
+        self._check_result(file, item.record, item.response, "" if job.model is None else job.model.name)
         by = item.response.model
         if job.model and item.response.status == "done" and (by is None or by.digest != job.model.digest):
             raise BrokenError(f"{name} was classified by {by}, its job wants {job.model}")
         if job.keep and file.acknowledged:
-            self._check_kept(file, item.record.key)
+            self._check_kept(file, item.record)
         self._check_messages(ref, name)
         self._check_dead_letter(ref, item, letters)
         self._check_resend(ref, name, item.resend)
@@ -275,7 +279,7 @@ class Checks:
         if is_marked and not Cancellations(store.table).find([job.job_id]):
             raise BrokenError(f"{job.name} has a tombstone and is not cancelled")
 
-    def _check_result(self, file: File, key: str, response: ClassificationResult, model: str) -> None:
+    def _check_result(self, file: File, image: ImageRecord, response: ClassificationResult, model: str) -> None:
         index, kind = file.content
         if response.status == "done" and (kind == "broken" or response.label != label_of(index)):
             raise BrokenError(f"wrong: {file.name} ({kind} {index}) is {response.label}")
@@ -291,21 +295,24 @@ class Checks:
             )
             if not is_justified:
                 raise BrokenError(f"innocent: {file.name} ({kind}) failed with {code} after {deaths} deaths")
-        self._check_object(file, response)
+        self._check_object(file, image, response)
 
-    def _check_kept(self, file: File, key: str) -> None:
+    def _check_kept(self, file: File, image: ImageRecord) -> None:
         """The image of a job that keeps its images is there, and no rule of the bucket removes it later."""
-        if self.world.inputs.objects.get(key) != picture(*file.content):
+        stored = self.world.inputs.objects.get(image.key, b"")
+        if member(image.sizes, stored, place_of(image.ref.image_id)) != picture(*file.content):
             raise BrokenError(f"{file.name} is kept, and its object is gone or another one")
-        if self.world.inputs.tags[key] == UNKEPT:
+        if self.world.inputs.tags[image.key] == UNKEPT:
             raise BrokenError(f"{file.name} is kept, and the bucket deletes it when it is old")
 
-    def _check_object(self, file: File, response: ClassificationResult) -> None:
+    def _check_object(self, file: File, image: ImageRecord, response: ClassificationResult) -> None:
         """The table's result and the prediction object are of one attempt, one label and one model."""
-        body = self.world.outputs.objects.get(output_key(response.ref))
-        if body is None:
-            raise BrokenError(f"{file.name} is {response.status} and has no prediction object")
-        stored = Prediction.from_json(body)
+        job_id = image.ref.job_id
+        key = output_key(image.ref) if image.is_lone else outputs_key(job_id, image.pack_id)
+        lines = map(Prediction.from_json, self.world.outputs.objects.get(key, b"").splitlines())
+        stored = next((each for each in lines if each.ref == image.ref), None)
+        if stored is None:
+            raise BrokenError(f"{file.name} is {response.status} and has no prediction")
         if (stored.status, stored.label, stored.model) != (response.status, response.label, response.model):
             raise BrokenError(
                 f"{file.name}: the table says {response.status} by {response.model}, "
@@ -326,7 +333,7 @@ class Checks:
 
     def _check_resend(self, ref: ImageRef, name: str, resend: Resend | None) -> None:
         """Pages claim no more resends than there were."""
-        sent = sum(count for body, count in self.world.resent.items() if ref.image_id in body)
+        sent = sum(count for body, count in self.world.resent.items() if _requests(body, ref))
         if resend is not None and resend.times > sent:
             raise BrokenError(f"{name} says that it was requested again {resend.times} times, it was {sent} times")
 
@@ -336,7 +343,7 @@ class Checks:
         sent = sum(
             max(0, count - given_back[body] - late[body])
             for body, count in self.world.requests.sent.items()
-            if ref.image_id in body
+            if _requests(body, ref)
         )
         allowed = MAX_MESSAGES + self.clients.retries[ref]
         if sent > allowed:
@@ -361,7 +368,8 @@ class Checks:
         seen = (status.accepted, status.counts.done, status.counts.failed, status.counts.cancelled)
         if seen != (len(results), counted["done"], counted["failed"], cancelled):
             raise BrokenError(f"{job.name} says {seen}, its images {len(results)} {dict(counted)}")
-        sent = sum(count for body, count in self.world.resent.items() if job.job_id in body)
+        resent = ((count, body) for body, count in self.world.resent.items() if job.job_id in body)
+        sent = sum(count * len(RequestMessage.from_json(body).refs) for count, body in resent)
         if status.counts.resends > sent:
             raise BrokenError(f"{job.name} counts {status.counts.resends} resends, it had {sent}")
 
@@ -416,3 +424,8 @@ class Checks:
 def _results_in(results: str) -> dict[str, ClassificationResult]:
     """Return results of the job table by image id, which are read in every round."""
     return {each.image_id: each for each in Response.from_json(results).results} if results else {}
+
+
+def _requests(body: str, ref: ImageRef) -> bool:
+    """Return whether a message requests an image."""
+    return pack_of(ref.image_id) in body and ref in RequestMessage.from_json(body).refs

@@ -312,11 +312,15 @@ class Clients:
             return  # a client without an answer may send again only under a key
         for file in files:
             file.sent = True
-        self._answered(files, web.intake.ingest(job, self._uploads(files), self._quota(web, job)))
+        self._answered(files, web.intake.ingest(job, self._uploads(files), self._quota(web, job), self._so_far()))
+
+    def _so_far(self) -> int:
+        """Return how many images a job has had: packs are small, or of as many images as they may have."""
+        return self.world.random.choice((0, 100))
 
     def _send_once(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
         quota = self._quota(web, job)
-        self._answered(files, ingest_idempotent(web.intake, job, key, self._uploads(files), quota))
+        self._answered(files, ingest_idempotent(web.intake, job, key, self._uploads(files), quota, self._so_far()))
 
     def _send_directly(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
         wanted = [FileSpec(file.name, len(picture(*file.content)), "image/png") for file in files]

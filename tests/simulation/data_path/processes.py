@@ -57,6 +57,7 @@ from web_tier.features.dead_letters.store import DeadLetterStore
 from web_tier.features.notifications.notifier import Notifier
 from web_tier.http.quotas import Quotas
 from web_tier.uploads.ingest import ImageIngest
+from web_tier.uploads.packing import PackSizes
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
 
@@ -86,6 +87,9 @@ SIZING = Sizing(
     model_bytes=1,
 )
 
+
+MAX_PACK_IMAGES: Final = 3
+"""Images of a pack: a few, since each upload has a few files."""
 
 GONE_MODEL: Final = "model-gone"
 """A model of the catalogue with a bundle that was removed."""
@@ -136,6 +140,7 @@ class Web:
             inspect=inspect,
             clock=clock,
             pool=cast(Any, InlineExecutor()),
+            sizes=PackSizes(MAX_PACK_IMAGES, lambda: 0.1),
         )
         self.quotas = Quotas(world.table, import_config().limits, clock)
         self.single = SingleImages(self.intake, clock)
