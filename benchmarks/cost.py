@@ -35,13 +35,13 @@ from benchmarks.photos import open_page
 from benchmarks.report import Bar, DocumentPart, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running
 from core.config import PriceSettings
-from core.jobs.items import partition
+from core.jobs.lifecycle import DeletedJobs
 from scripts.demo_model.signs import encode
 from scripts.load.runner import ClassicClient
 from scripts.run.batch import LARGE_BATCH_FILES, UPLOADERS
 from scripts.run.system import ROOT
 from services.batches import in_batches
-from services.table import LAST, Table
+from services.table import Table
 
 MILLION: Final = 1_000_000
 SETTINGS: Final = {
@@ -312,8 +312,11 @@ def measured(sender: Sender, record: Record, way: str, files: Sequence[Path]) ->
     status = await_status(bench, job_id, is_complete)
     sender.page.goto("about:blank")
     bench.api.delete(job_id)
-    table = Table(bench.system.clients.dynamodb, bench.system.config.names.job_table)
-    while any(table.query(partition(job_id), " ", LAST, limit=1)):
+    deleted = DeletedJobs(Table(bench.system.clients.dynamodb, bench.system.config.names.job_table))
+    deadline = time.monotonic() + WAIT_SECONDS
+    while job_id in {each.job_id for each in deleted.find_all()}:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"job {job_id} is not removed after {WAIT_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)
     return JobCalls(record.take(), time.monotonic() - started, status["cost"]["requests_dollars"])
 
