@@ -5,10 +5,12 @@ is written on the condition of the version that was read, and its transaction ad
 items count to the counts of the job. So each image is counted once, also if several write its pack at a time.
 """
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, NamedTuple, Self
+from zlib import compress, decompress
 
 from pydantic import TypeAdapter
 
@@ -60,7 +62,7 @@ class PackResults:
     def in_item(cls, item: Item) -> Self:
         """Return the results of an item."""
         pack_id = str(item["sk"]).removeprefix(RESULT)
-        found = Response.from_json(str(item["results"])).results if "results" in item else ()
+        found = _unpacked(str(item["results"])) if "results" in item else ()
         resends = _RESENDS.validate_json(str(item["resent"])) if "resent" in item else {}
         return cls(
             str(item["pk"]).partition("#")[2],
@@ -74,7 +76,7 @@ class PackResults:
         pk, sk, results = partition(self.job_id), f"{RESULT}{self.pack_id}", tuple(self.results.values())
         item: dict[str, str | int] = {"pk": pk, "sk": sk, "version": version}
         if results:
-            item |= {"results": Response(results=results).to_json(), "states": " ".join(map(_state, results))}
+            item |= {"results": _packed(results), "states": " ".join(map(_state, results))}
         if self.resends:
             resends = {place_of(image_id): each for image_id, each in self.resends.items()}
             item["resent"] = _RESENDS.dump_json(resends).decode()
@@ -115,6 +117,15 @@ class PackResults:
         attempts = [each.attempt for each in results]
         answered_packs = max(attempts) + 1 if attempts else 0
         return done, len(results) - done, cancelled, len(retried), times, answered_packs, sum(attempts)
+
+
+def _packed(results: Sequence[ClassificationResult]) -> str:
+    """Return results as text: deflated, in Base64. The results of 50 images have an eighth of their bytes then."""
+    return b64encode(compress(Response(results=tuple(results)).to_json().encode())).decode()
+
+
+def _unpacked(text: str) -> Sequence[ClassificationResult]:
+    return Response.from_json(decompress(b64decode(text))).results
 
 
 def _state(result: ClassificationResult) -> str:
