@@ -89,7 +89,9 @@ class Bucket:
         """Return the bucket called `name`; the first call fails if it does not exist."""
         return cls(clients.object_store(name), name)
 
-    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+    def put(
+        self, key: str, body: bytes | bytearray, content_type: str, tags: Mapping[str, str] | None = None
+    ) -> None:
         """Store `body` at `key` with these object tags; an existing object and its tags are replaced."""
         with _botocore_errors("PutObject"):
             self._put(key, body, content_type, tags=dict(tags) if tags else None)
@@ -124,7 +126,7 @@ class Bucket:
             return False
         return True
 
-    def _put(self, key: str, body: bytes, content_type: str, **options: Any) -> None:
+    def _put(self, key: str, body: bytes | bytearray, content_type: str, **options: Any) -> None:
         obstore.put(self.store, key, body, attributes=_attributes(content_type), use_multipart=False, **options)
 
     def put_parts(self, key: str, parts: Iterator[bytes], content_type: str) -> None:

@@ -79,7 +79,7 @@ class InputBucket(_JobBucket):
 
     # Images
 
-    def put(self, image: "ImageRecord", data: bytes, *, is_kept: bool) -> None:
+    def put(self, image: "ImageRecord", data: bytes | bytearray, *, is_kept: bool) -> None:
         """Store the object of a pack, of which `image` is one."""
         self._bucket.put(image.key, data, image.content_type if image.is_lone else TAR_TYPE, _tags(is_kept))
 

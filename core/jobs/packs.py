@@ -136,16 +136,20 @@ def images_in(item: Item) -> dict[str, ImageRecord]:
     return {image.ref.image_id: image for image in pack_in(item).images()}
 
 
-def pack_object(images: Sequence[tuple[str, bytes]]) -> bytes:
-    """Return the object of a pack of images, each with its extension; the same images give the same bytes."""
-    if len(images) == 1:
-        return images[0][1]
-    members = (
-        part
-        for place, (extension, data) in enumerate(images)
-        for part in (_header(f"{place:02}.{extension}", len(data)), data, bytes(-len(data) % TAR_BLOCK))
-    )
-    return b"".join((*members, bytes(2 * TAR_BLOCK)))
+def pack_object(images: Iterable[tuple[str, bytes]], count: int) -> bytes | bytearray:
+    """Return the object of a pack of `count` images, each with its extension; the same images give the same bytes.
+
+    An image is asked for when those before it are in the object. So they need not be in memory twice.
+    """
+    tar = bytearray()
+    for place, (extension, data) in enumerate(images):
+        if count == 1:
+            return data
+        tar += _header(f"{place:02}.{extension}", len(data))
+        tar += data
+        tar += bytes(-len(data) % TAR_BLOCK)
+    tar += bytes(2 * TAR_BLOCK)
+    return tar
 
 
 def _header(name: str, size: int) -> bytes:

@@ -63,8 +63,10 @@ CONCURRENCY = 16
 """Concurrent calls of one process to the bucket and the queue; S3 is the slow part of an upload."""
 
 MEMORY_BYTES = 64 * 2**20
-"""Bytes of images that one process holds in memory until they are stored: two large packs. An image is there twice
-while the object of its pack is made."""
+"""Bytes of images that one process holds in memory until they are stored: nearly two large packs."""
+
+ARRIVED_BYTES = MEMORY_BYTES * 8 // 9
+"""Bytes of the images among them: an object that grows takes up to an eighth more than what it contains."""
 
 BATCH_PACKS = MAX_RECORDED
 """Packs that are recorded in one transaction, and enqueued together."""
@@ -127,7 +129,7 @@ class ImageIngest:
     inspect: Callable[..., object]
     clock: Clock = CLOCK
     pool: TurnExecutor = field(default_factory=lambda: TurnExecutor(CONCURRENCY, thread_name_prefix="ingest"))
-    memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(MEMORY_BYTES))
+    memory: MemoryLimiter = field(default_factory=lambda: MemoryLimiter(ARRIVED_BYTES))
     marked: RecentDict[str, datetime] = field(default_factory=lambda: RecentDict(MAX_MARKED_JOBS))
     metrics: IntakeMetrics = field(default_factory=IntakeMetrics)
     sizes: PackSizes = field(default_factory=PackSizes)
@@ -303,11 +305,8 @@ class ImageIngest:
             )
             for ref, file in zip(refs, pack, strict=True)
         ]
-        data = pack_object([(image.extension, file.upload.data) for image, file in zip(images, pack, strict=True)])
-        for file in pack:
-            file.drop_data()
         try:
-            self.bucket.put(images[0], data, is_kept=job.keep)
+            self.bucket.put(images[0], pack_object(_taken(pack), len(pack)), is_kept=job.keep)
         except CLOUD_ERRORS:
             _log.warning(
                 "images could not be stored", extra={"job_id": job.job_id, "image_id": pack_id}, exc_info=True
@@ -350,6 +349,13 @@ class ImageIngest:
                 _log.warning(
                     "the request queue refused %d images; the reconciler requests them", len(refused), extra=extra
                 )
+
+
+def _taken(pack: Iterable[UploadedFile[UploadResult]]) -> Iterator[tuple[str, bytes]]:
+    """Yield the extension and the data of each image of a pack, and drop the data when the next one is asked for."""
+    for file in pack:
+        yield file.extension, file.upload.data
+        file.drop_data()
 
 
 @cache

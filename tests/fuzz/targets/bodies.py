@@ -94,7 +94,9 @@ class _AnsweringQueue(Queue):
 class _ForgetfulBucket(Bucket):
     """A bucket that accepts every object and stores none."""
 
-    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+    def put(
+        self, key: str, body: bytes | bytearray, content_type: str, tags: Mapping[str, str] | None = None
+    ) -> None:
         """Accept an object."""
 
     def delete(self, key: str) -> None:

@@ -98,7 +98,9 @@ class Site:
         """Store images as the members of one object and ask for all of them; return them in order."""
         sizes = tuple(map(len, images))
         request = new_request().model_copy(update={"extension": TAR, "sizes": sizes})
-        self.inputs.put(key_of(request), pack_object([("jpg", data) for data in images]), "application/x-tar")
+        self.inputs.put(
+            key_of(request), bytes(pack_object([("jpg", data) for data in images], len(images))), "application/x-tar"
+        )
         assert self.requests.send([OutgoingMessage(request.pack_id, request.to_json(), "alice")]) == []
         return request.refs
 

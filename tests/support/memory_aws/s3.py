@@ -40,12 +40,14 @@ class MemoryBucket(Bucket):
         self.tags: dict[str, Mapping[str, str] | None] = {}
         self.put_at: dict[str, datetime] = {}
 
-    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+    def put(
+        self, key: str, body: bytes | bytearray, content_type: str, tags: Mapping[str, str] | None = None
+    ) -> None:
         """Store an object; replace an existing one."""
-        error = self.fails(body)
+        error = self.fails(bytes(body))
         if error is not None:
             raise error
-        self.call("put", lambda: self.store_object(key, body, content_type, tags))
+        self.call("put", lambda: self.store_object(key, bytes(body), content_type, tags))
 
     def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store an object where there is none; return True if it was stored."""

@@ -137,7 +137,7 @@ class Fleet:
         own = {} if len(images) == 1 else {"extension": "tar", "sizes": tuple(len(data) for _, data in images)}
         wanted = None if model is None else requested(model, BUNDLES[model])
         request = new_request().model_copy(update={**own, "model": wanted})
-        self.inputs.objects[key_of(request)] = pack_object(images)
+        self.inputs.objects[key_of(request)] = bytes(pack_object(images, len(images)))
         send_requests(self.requests, [request])
         self.requests.messages[-1].receive_count = count
         return [ref.image_id for ref in request.refs]

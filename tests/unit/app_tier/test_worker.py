@@ -165,7 +165,7 @@ class Bench:
         """Store images as a pack and ask for it, or replace the object of a request without asking."""
         sizes = tuple(map(len, images))
         request = (like or new_request()).model_copy(update={"extension": "tar", "sizes": sizes, "model": model})
-        self.inputs.objects[key_of(request)] = pack_object([("png", data) for data in images])
+        self.inputs.objects[key_of(request)] = bytes(pack_object([("png", data) for data in images], len(images)))
         if like is None:
             send_requests(self.requests, [request])
         return request

@@ -392,7 +392,7 @@ def test_the_id_of_an_image_names_its_pack_and_its_place(kind: str, position: in
 def test_tar_and_a_worker_read_each_image_of_a_pack_from_its_object(
     images: list[tuple[str, bytes]],
 ) -> None:
-    contents, data = [content for _, content in images], pack_object(images)
+    contents, data = [content for _, content in images], bytes(pack_object(images, len(images)))
     sizes = tuple(map(len, contents))
     assert [member(sizes, data, place) for place in range(len(images))] == contents
     if len(images) > 1:

@@ -141,7 +141,9 @@ def test_images_of_a_pack_are_read_as_they_were_sent_by_one_call(contents: list[
     sizes = tuple(map(len, contents))
     refs = [ImageRef(job_id, image_id_at(pack_id, place)) for place in range(len(sizes))]
     images = [ImageRecord(ref, "a.jpg", "jpg", sizes, NOW) for ref in refs]
-    bucket.store_object(images[0].key, pack_object([("jpg", each) for each in contents]), "image/jpeg")
+    bucket.store_object(
+        images[0].key, bytes(pack_object([("jpg", each) for each in contents], len(contents))), "image/jpeg"
+    )
     wanted = data.draw(st.lists(st.sampled_from(range(len(sizes))), min_size=1, unique=True))
     inputs = InputBucket(bucket)
     assert inputs.originals([images[place] for place in wanted], 2_000) == [contents[place] for place in wanted]

@@ -143,7 +143,9 @@ def test_an_object_has_the_type_and_the_extension_of_its_content(
     types = dict[str, str]()
 
     class TypedBucket(MemoryBucket):
-        def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+        def put(
+            self, key: str, body: bytes | bytearray, content_type: str, tags: Mapping[str, str] | None = None
+        ) -> None:
             types[key.rpartition(".")[2]] = content_type
 
     ingest = ImageIngest(ImageLimits(), InputBucket(TypedBucket()), store, queue, inspect)
@@ -314,7 +316,9 @@ def test_more_than_the_capacity_is_acquired_alone() -> None:
 class KeyBucket(MemoryBucket):
     """A bucket that drops the content of its objects."""
 
-    def put(self, key: str, body: bytes, content_type: str, tags: Mapping[str, str] | None = None) -> None:
+    def put(
+        self, key: str, body: bytes | bytearray, content_type: str, tags: Mapping[str, str] | None = None
+    ) -> None:
         super().put(key, b"", content_type, tags)
 
 
