@@ -62,7 +62,7 @@ class PackResults:
     def in_item(cls, item: Item) -> Self:
         """Return the results of an item."""
         pack_id = str(item["sk"]).removeprefix(RESULT)
-        found = _unpacked(str(item["results"])) if "results" in item else ()
+        found = unpacked_results(str(item["results"])) if "results" in item else ()
         resends = _RESENDS.validate_json(str(item["resent"])) if "resent" in item else {}
         return cls(
             str(item["pk"]).partition("#")[2],
@@ -124,7 +124,8 @@ def _packed(results: Sequence[ClassificationResult]) -> str:
     return b64encode(compress(Response(results=tuple(results)).to_json().encode())).decode()
 
 
-def _unpacked(text: str) -> Sequence[ClassificationResult]:
+def unpacked_results(text: str) -> Sequence[ClassificationResult]:
+    """Return the results in the attribute `results` of an item."""
     return Response.from_json(decompress(b64decode(text))).results
 
 

@@ -17,9 +17,10 @@ from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend
 from core.jobs.pack_objects import member
 from core.jobs.packs import images_in
+from core.jobs.results import unpacked_results
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Prediction, RequestMessage, Response, is_cancelled, is_given_up
+from core.messages import ClassificationResult, Prediction, RequestMessage, is_cancelled, is_given_up
 from core.s3_locations import S3Location
 from services.clock import MAX_ERROR_SECONDS
 from services.table import Item
@@ -423,7 +424,7 @@ class Checks:
 @lru_cache(4_096)
 def _results_in(results: str) -> dict[str, ClassificationResult]:
     """Return results of the job table by image id, which are read in every round."""
-    return {each.image_id: each for each in Response.from_json(results).results} if results else {}
+    return {each.image_id: each for each in unpacked_results(results)} if results else {}
 
 
 def _requests(body: str, ref: ImageRef) -> bool:
