@@ -109,6 +109,23 @@ def test_a_reload_in_the_middle_goes_on_where_the_job_is(page: Page, write_job: 
     expect(page.locator("#state")).to_have_text("finished")
 
 
+def test_what_is_clicked_in_the_details_stays_where_it_is_when_the_job_ends(
+    page: Page, write_job: Callable[..., WrittenJob]
+) -> None:
+    written = write_job(6)
+    written.finish(0, 3)
+    page.goto(written.path)
+    page.locator("[popovertarget=details]").click()
+    expect(page.locator("#details [data-slot=workers]")).to_be_visible()
+    before = page.locator("#below").bounding_box()
+    written.finish(3, 6)
+    expect(page.locator("#state")).to_have_text("finished")
+    expect(page.locator("#details [data-slot=workers]")).to_be_hidden()
+    assert page.locator("#below").bounding_box() == before
+    page.locator("#details [hidden]").evaluate_all("all => all.forEach((each) => { each.hidden = false; })")
+    assert page.locator("#below").bounding_box() == before
+
+
 def test_images_are_filtered_sorted_and_searched_at_once(page: Page, write_job: Callable[..., WrittenJob]) -> None:
     folders = tuple(f"trip/{'day 1' if index < 20 else 'day 2'}/IMG_{index:05}.jpg" for index in range(50))
     written = write_job(50, filenames=folders)

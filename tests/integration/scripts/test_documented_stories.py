@@ -113,7 +113,10 @@ def test_a_dead_letter_is_made_found_and_redriven(reader: Reader) -> None:
             lambda: list(client.dead_letters()), "the image is a dead letter", details=lambda: run.printed
         )
         job, image = letter["job_id"], letter["image_id"]
-        assert (letter["tries"], (client.fleet() or {})["circuit"]["own_failures"]) == (6, 0)
+        # On a slow machine a second worker may receive the message before a heartbeat has named it.
+        assert letter["tries"] >= 6
+        assert letter["error"]["code"] == "crashed_worker"
+        assert (client.fleet() or {})["circuit"]["own_failures"] == 0
 
         def of(part: str) -> str:
             return re.sub(r"\bIMAGE\b", image, re.sub(r"\bJOB\b", job, command_in(OPERATE, part)))
