@@ -13,11 +13,8 @@ from app_tier.engines import Batch, LoadedModel, Possible
 from app_tier.task import Task, refuse
 from core.jobs.pack_objects import object_key
 from core.label_sets import classes_in
-from core.messages import MODEL_FAILED, LabelScore, Model, Prediction
+from core.messages import MODEL_FAILED, PROBABILITY_DIGITS, LabelScore, Model, Prediction
 from services.clock import CLOCK
-
-DIGITS = 6
-"""Digits of a probability after the point: finer than float32 softmax is worth, and half the bytes."""
 
 
 @dataclass(frozen=True)
@@ -130,4 +127,4 @@ def top_labels(probabilities: NDArray[np.floating[Any]], labels: Sequence[str], 
 
 def _rounded(probabilities: NDArray[np.floating[Any]]) -> list[float]:
     # By way of float64: a rounded float32 shows its binary tail when it is written out.
-    return np.round(probabilities.astype(np.float64), DIGITS).tolist()  # type: ignore[no-any-return]
+    return np.round(probabilities.astype(np.float64), PROBABILITY_DIGITS).tolist()  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@
 | input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put; no image is read from there      | clients     |
 | input  | `JOB/cancelled`       | tombstone of a cancelled job                                    | both        |
 | output | `JOB/IMAGE.json`      | the prediction of a lone image, with its thumbnail              | both        |
-| output | `JOB/PACK.jsonl`      | the predictions of a pack of many, a line each                  | both        |
+| output | `JOB/PACK.jsonl`      | the predictions of a pack of many, a line each, `to_line`       | both        |
 | output | `JOB/IMAGE.tries`     | deliveries with which an image may have ended workers           | worker      |
 | output | `results/JOB.jsonl`   | all results of a job                                            | controller  |
 
@@ -44,7 +44,7 @@ MAX_WRITES: Final = 10
 """Maximum conditional writes of one object; a refused one means that another one was stored meanwhile."""
 
 MAX_RECENT: Final = 8
-"""Objects with the predictions of several images that a process remembers, about a megabyte each."""
+"""Objects with the predictions of several images that a process remembers, half a megabyte each."""
 
 UNKEPT: Final = {"kept": "no"}
 """The object tag of images that their job does not keep; kept images have none."""
@@ -212,7 +212,8 @@ class OutputBucket(_JobBucket):
             after = stored | new
             if not new:
                 break
-            body = "\n".join(after[image_id].to_json() for image_id in sorted(after)).encode()
+            texts = (each.to_json() if is_lone else each.to_line() for _, each in sorted(after.items()))
+            body = "\n".join(texts).encode()
             put = partial(self._bucket.put_over, etag=etag) if etag else self._bucket.put_new
             if put(key, body, content_type):
                 break

@@ -1,8 +1,13 @@
 """The predictions of a pack in one object: what stands when several workers store theirs at once."""
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
 from itertools import count
+from math import exp
+from random import Random
 from typing import Any
+from zlib import compress
 
 import pytest
 from hypothesis import given
@@ -13,8 +18,18 @@ from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.keys import output_key, outputs_key
 from core.jobs.models import ImageRecord, Job
 from core.jobs.packs import pack_object
-from core.messages import Failure, Prediction, RequestMessage, failed
-from services.errors import NotFoundError
+from core.messages import (
+    PROBABILITY_DIGITS,
+    Failure,
+    LabelScore,
+    Model,
+    Prediction,
+    RequestMessage,
+    Timings,
+    failed,
+)
+from core.tracing import new_traceparent
+from services.errors import MessageError, NotFoundError
 from tests.support.jobs import NOW, picture
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.worker import new_request
@@ -95,6 +110,54 @@ def test_the_object_of_a_pack_has_a_line_an_image_and_that_of_a_lone_image_is_it
     key = output_key(request.refs[0]) if request.is_lone else outputs_key(request.job_id, request.pack_id)
     assert [Prediction.from_json(line) for line in bucket.objects.pop(key).splitlines()] == stored
     assert not bucket.objects
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 3.0, 30.0])
+def test_lines_of_fifty_images_and_a_thousand_classes_take_160_kb_and_lose_no_digit(spread: float) -> None:
+    request, bucket = new_request().model_copy(update={"extension": "tar", "sizes": (1,) * 50}), MemoryBucket()
+    outputs, random = OutputBucket(bucket), Random(spread)
+    stored = [_of_a_thousand_classes(request, place, random, spread) for place in range(50)]
+    outputs.store(stored[1:], is_lone=False)
+    assert outputs.store(stored[:1], is_lone=False) == stored[:1], "merged with the others"
+    body = bucket.objects[outputs_key(request.job_id, request.pack_id)]
+    assert len(body) <= 160_000
+    assert list(outputs.predictions(request.job_id, request.pack_id, is_lone=False).values()) == stored
+    assert outputs.store(stored, is_lone=False) == stored, "what is redelivered is answered alike"
+
+
+def _of_a_thousand_classes(request: RequestMessage, place: int, random: Random, spread: float) -> Prediction:
+    """Return a prediction as long as they become, with a softmax of random logits."""
+    shares = [exp(random.gauss(0, spread)) for _ in range(1_000)]
+    probabilities = tuple(round(each / sum(shares), PROBABILITY_DIGITS) for each in shares)
+    top = tuple(LabelScore(label="American Staffordshire terrier", score=max(probabilities)) for _ in range(5))
+    return prediction(request, (place, "done", 0), "i-0123456789abcdef0").model_copy(
+        update={
+            "top": top,
+            "probabilities": probabilities,
+            "key": f"{request.job_id}/{request.pack_id}.tar",
+            "model": Model(name="efficientnet_lite0", digest="0" * 64),
+            "queued_at": NOW,
+            "timings": Timings(queued=12345.678, fetched=123.456, decoded=12.345, inferred=123.456),
+            "traceparent": new_traceparent(),
+        }
+    )
+
+
+@pytest.mark.parametrize("deflated", [b"", b"\0", compress(b"1234"), compress(bytes((3 << 20) + 3))])
+def test_what_is_no_short_form_of_probabilities_is_refused(deflated: bytes) -> None:
+    line = json.loads(prediction(PACK, (0, "done", 0), "i-1").to_json())
+    text = b64encode(deflated).decode() or "?"
+    with pytest.raises(MessageError, match="probabilities"):
+        Prediction.from_json(json.dumps(line | {"probabilities": text}))
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 1e-06, 0.1, 1.0]) | st.floats(0, 1), max_size=9), st.sampled_from([1, 1, 2, -1])
+)
+def test_a_line_has_each_digit_of_each_probability(probabilities: list[float], times: int) -> None:
+    rounded = tuple(round(each, PROBABILITY_DIGITS) * times for each in probabilities)  # some networks have others
+    whole = prediction(PACK, (0, "done", 0), "i-1").model_copy(update={"probabilities": rounded})
+    assert Prediction.from_json(whole.to_line()) == whole
 
 
 def test_a_line_that_cannot_be_read_is_replaced_and_others_stand() -> None:
