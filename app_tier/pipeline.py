@@ -20,7 +20,6 @@ from app_tier.storage import CancelledJobs, answered_before, delete, fetch, resp
 from app_tier.task import Task, refuse
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.pack_objects import member
 from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, crashed_worker
 from core.sandbox.process import CrashedError
 from core.telemetry import SPANS
@@ -218,20 +217,20 @@ class Pipeline:
                 self._to_decode.enqueue(image)
 
     def _open_images(self, task: Task[None]) -> Iterator[Task[bytes]]:
-        """Read the pack of a delivery; yield its images without an answer.
+        """Read the images of a delivery without an answer, then yield them.
 
         The object may be gone since an earlier delivery was answered.
         """
-        request = task.delivery.request
+        places = self._in_flight.open_places(task.delivery)
         try:
-            pack = fetch(task, self._services.inputs, self._limits)
+            pack = fetch(task, places, self._services.inputs, self._limits)
         except NotFoundError:
             self._answer(answered_before(task, self._services.outputs))
             if self._in_flight.open_places(task.delivery):
                 raise
             return
-        for place in self._in_flight.open_places(task.delivery):
-            yield pack.image(place, member(request.sizes, pack.payload, place))
+        for place, image in zip(places, pack.payload, strict=True):
+            yield pack.image(place, image)
 
     def _decode(self, tasks: Tasks[bytes]) -> None:
         (task,) = tasks

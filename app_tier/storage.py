@@ -8,7 +8,7 @@ botocore's errors pass through once its retries are spent.
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from app_tier.stages import Tasks
 from app_tier.task import Delivery, Task
@@ -103,8 +103,10 @@ def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult
     return task.with_payload(stored.response().model_copy(update=own))
 
 
-def fetch(task: Task[None], inputs: InputBucket, limits: ImageLimits, clock: Clock = CLOCK) -> Task[bytes]:
-    """Return the task of a delivery with the object of its pack.
+def fetch(
+    task: Task[None], places: Sequence[int], inputs: InputBucket, limits: ImageLimits, clock: Clock = CLOCK
+) -> Task[Iterator[bytes]]:
+    """Return the task of a delivery with the images at some places of its pack, which all have been read.
 
     Raises:
         NotFoundError: the object of its pack is gone.
@@ -112,7 +114,7 @@ def fetch(task: Task[None], inputs: InputBucket, limits: ImageLimits, clock: Clo
     """
     before = clock.monotonic()
     try:
-        data = inputs.requested(task.delivery.request, limits.max_bytes)
+        data = inputs.requested(task.delivery.request, places, limits.max_bytes)
     except ObjectTooLargeError as error:
         raise too_large(error.size, limits) from error
     took = (clock.monotonic() - before) * 1000

@@ -176,10 +176,14 @@ class Bucket:
                 return bytes(answer.bytes())
         raise ObjectTooLargeError(key, size, max_bytes)
 
-    def get_range(self, key: str, start: int, size: int) -> bytes:
-        """Return `size` bytes, at least one, of the object at `key`, from the byte `start` on."""
+    def get_ranges(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> Iterator[bytes]:
+        """Read parts of the object at `key`, from each of `starts` on so many bytes, at least one; then yield them.
+
+        Parts less than 1 MiB apart are read in one call, with what is between them; ten calls at once at most. The
+        parts of one call share its memory.
+        """
         with self._missing(key), _botocore_errors("GetObject"):
-            return bytes(obstore.get_range(self.store, key, start=start, length=size))
+            return map(bytes, obstore.get_ranges(self.store, key, starts=starts, lengths=sizes))
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """Return the object at `key` and its ETag, for `put_over`."""

@@ -100,25 +100,26 @@ class InputBucket(_JobBucket):
         return data
 
     def originals(self, images: Sequence["ImageRecord"], max_bytes: int) -> list[bytes]:
-        """Return images of one pack in one read, which has also what is between them; errors are those of `original`.
+        """Return images of one pack, as `Bucket.get_ranges` reads them; errors are those of `original`.
 
         A part of an object is never larger than its images were when they were accepted.
         """
-        first, sizes = images[0], images[0].sizes
-        if first.is_lone:
-            return [self._bucket.get(first.key, max_bytes)]
-        starts = [member_start(sizes, place_of(image.ref.image_id)) for image in images]
-        parts = [(start, start + image.size) for start, image in zip(starts, images, strict=True)]
-        begin, end = min(starts), max(end for _, end in parts)
-        data = self._bucket.get_range(first.key, begin, end - begin)
-        return [data[start - begin : end - begin] for start, end in parts]
+        places = [place_of(image.ref.image_id) for image in images]
+        return [*self._members(images[0].key, images[0].sizes, places, max_bytes)]
 
-    def requested(self, request: RequestMessage, max_bytes: int) -> bytes:
-        """Return the object of a requested pack; it raises what `original` raises, if that is a lone image.
+    def requested(self, request: RequestMessage, places: Sequence[int], max_bytes: int) -> Iterator[bytes]:
+        """Return the images at some places of a requested pack, which all have been read; otherwise as `originals`.
 
         What has put an object of many images has limited its size.
         """
-        return self._bucket.get(object_key(request), max_bytes if request.is_lone else None)
+        return self._members(object_key(request), request.sizes, places, max_bytes)
+
+    def _members(self, key: str, sizes: Sequence[int], places: Sequence[int], max_bytes: int) -> Iterator[bytes]:
+        if len(sizes) == 1:
+            return iter([self._bucket.get(key, max_bytes) for _ in places])
+        starts = [member_start(sizes, place) for place in places]
+        parts = self._bucket.get_ranges(key, starts, [max(1, sizes[place]) for place in places])
+        return (part[: sizes[place]] for place, part in zip(places, parts, strict=True))
 
     def has_original(self, image: "ImageRecord") -> bool:
         """Return whether an image is stored; the others of its pack are if it is."""

@@ -24,15 +24,5 @@ def object_key(request: RequestMessage) -> str:
 
 
 def member_start(sizes: Sequence[int], place: int) -> int:
-    """Return where the image at a place begins in the object of a pack of images of these sizes."""
-    if len(sizes) == 1:
-        return 0
+    """Return where the image at a place begins in the object of a pack of several images of these sizes."""
     return TAR_BLOCK + sum(TAR_BLOCK + size + -size % TAR_BLOCK for size in sizes[:place])
-
-
-def member(sizes: Sequence[int], data: bytes, place: int) -> bytes:
-    """Return the image at a place of a pack of images of these sizes with the object `data`."""
-    if len(sizes) == 1:
-        return data
-    start = member_start(sizes, place)
-    return data[start : start + sizes[place]]

@@ -12,6 +12,7 @@ from PIL import Image
 from core.ids import ImageRef, new_id
 from core.jobs.items import ACCEPTED, COUNTED, COUNTED_FIGURES, RUN, counts_partition, stated
 from core.jobs.models import Counts, ImageRecord, Job, MinScores, Resend
+from core.jobs.pack_objects import member_start
 from core.jobs.results import JobResults
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, Response, Status
@@ -24,6 +25,14 @@ UNKNOWN_ID = "01KAH8Z9M5J6C0Q2V4T7W1X3YD"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 MODEL = Model(name="demo", digest="sha256:4b1e8899")
+
+
+def member(sizes: Sequence[int], data: bytes, place: int) -> bytes:
+    """Return the image at a place of a pack of images of these sizes with the object `data`."""
+    if len(sizes) == 1:
+        return data
+    start = member_start(sizes, place)
+    return data[start : start + sizes[place]]
 
 
 def client_error(status: int, code: str = "SomeError") -> ClientError:

@@ -15,7 +15,6 @@ from core.jobs.items import PACK, RESULT, partition
 from core.jobs.keys import cancelled_key, output_key, outputs_key
 from core.jobs.lifecycle import Cancellations, OpenJobs
 from core.jobs.models import ImageRecord, Job, JobStatus, Resend
-from core.jobs.pack_objects import member
 from core.jobs.packs import images_in
 from core.jobs.results import unpacked_results
 from core.jobs.shares import ShareStore
@@ -33,6 +32,7 @@ from tests.simulation.data_path.processes import (
     label_of,
     picture,
 )
+from tests.support.jobs import member
 from web_tier.features.notifications.notifier import MAX_ATTEMPTS
 from web_tier.results.query import ImageResult, all_results, is_final
 

@@ -90,9 +90,10 @@ class MemoryBucket(Bucket):
             raise ObjectTooLargeError(key, len(body), max_bytes)
         return bytes(body)
 
-    def get_range(self, key: str, start: int, size: int) -> bytes:
-        """Return a part of an object."""
-        return self.get(key)[start : start + size]
+    def get_ranges(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> Iterator[bytes]:
+        """Yield parts of an object, by one call."""
+        body = self.get(key)
+        return (body[start : start + size] for start, size in zip(starts, sizes, strict=True))
 
     def stream(self, key: str) -> Iterator[bytes]:
         """Yield an object in one part."""

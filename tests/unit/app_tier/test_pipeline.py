@@ -318,5 +318,5 @@ def test_an_object_larger_than_the_limit_is_rejected_as_too_large() -> None:
     one, s3 = delivery(), FakeBucket()
     s3.objects = {key_of(one.request): bytes(2_500_000)}
     with pytest.raises(ImageRejectedError, match=r"2\.5 MB is more than the 2\.0 MB allowed") as refused:
-        fetch(new_task(one), InputBucket(s3), ImageLimits(max_bytes=2_000_000))
+        fetch(new_task(one), [0], InputBucket(s3), ImageLimits(max_bytes=2_000_000))
     assert refused.value.code == "too_large"

@@ -5,7 +5,7 @@ import logging
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -285,6 +285,26 @@ def test_a_pack_of_which_some_images_are_stored_is_answered_with_them(count: int
     assert [each.repeated for each in results] == [True, False, True, False]
     assert len({each.model and each.model.digest for each in results}) == 2
     assert sum(second.engine.batches) == (0 if count else 4)
+
+
+def test_a_request_for_some_images_of_a_pack_reads_those_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, read = Bench(), list[int]()
+    request = bench.submit_pack(picture("red"), b"", picture("blue"), *[picture("green")] * 9)
+    bench.requests.messages.clear()
+    send_requests(bench.requests, [request.asking_for([1, 2])])
+    get_ranges = bench.inputs.get_ranges
+
+    def record(key: str, starts: Sequence[int], sizes: Sequence[int]) -> Iterator[bytes]:
+        read.extend(sizes)
+        return get_ranges(key, starts, sizes)
+
+    monkeypatch.setattr(bench.inputs, "get_ranges", record)
+    assert bench.run()
+    assert [(each.ref, each.label) for each in bench.response(request).results] == [
+        (request.ref_at(1), None),
+        (request.ref_at(2), "blue"),
+    ]
+    assert sum(read) <= request.sizes[2] + 1
 
 
 def test_a_pack_of_which_one_batch_fails_is_left_whole_and_answered_once_later() -> None:

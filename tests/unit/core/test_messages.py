@@ -29,7 +29,6 @@ from core.ids import (
     place_of,
     positioned_id,
 )
-from core.jobs.pack_objects import member
 from core.jobs.packs import pack_object
 from core.messages import (
     MAX_REPORTED_MODELS,
@@ -53,6 +52,7 @@ from core.messages import (
 from services.ec2 import LaunchSpec
 from services.errors import MessageError
 from tests.support.autoscaler import fleet_snapshot
+from tests.support.jobs import member
 
 REF = ImageRef(new_id(), new_id())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

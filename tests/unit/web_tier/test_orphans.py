@@ -16,7 +16,6 @@ from core.jobs.keys import form_key, input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job
-from core.jobs.pack_objects import member
 from core.jobs.store import JobStore
 from core.jobs.sweeps import SweepMarks, SweptError
 from services.errors import FleetsightError
@@ -24,7 +23,7 @@ from services.lease import Tenure
 from services.s3 import UploadForm
 from services.table import CLOUD_ERRORS, TableBusyError
 from tests.support.clocks import PlayedClock
-from tests.support.jobs import NOW, client_error, done, failed, picture, put_results
+from tests.support.jobs import NOW, client_error, done, failed, member, picture, put_results
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue

@@ -18,10 +18,9 @@ from core.ids import PLACES, new_id, place_of
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
-from core.jobs.pack_objects import member
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
-from tests.support.jobs import NOW, client_error, picture
+from tests.support.jobs import NOW, client_error, member, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket
 from tests.support.memory_aws.sqs import MemoryQueue
