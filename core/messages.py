@@ -433,9 +433,9 @@ class Heartbeat(WireModel):
         images: number of images answered so far, without repeated predictions.
         in_hand: number of images received and not answered yet.
         images_per_second: answered since the last heartbeat.
-        models: digests of the bundles that are loaded; not in those of older workers.
+        models: digests of the bundles that are loaded.
         failed_model: digest of the bundle that could not be loaded lately; None if none was.
-        end: how the worker has ended, once its state is `ended`; None in those of older workers.
+        end: how the worker has ended, once its state is `ended`; None until then.
         reason: why it has ended.
         receipts: SQS's receipt handles of the requests that it holds, as many as fit.
     """

@@ -146,6 +146,10 @@ class StateError(Exception):
     """Raised when a state or a file cannot be used as asked; the message names it and says what to do."""
 
 
+class EarlierStateError(StateError):
+    """Raised when a state has a format that an earlier version has written."""
+
+
 class CorruptedStateError(StateError):
     """Raised when a file of a state is damaged; the message names the file and the remedy."""
 
@@ -234,12 +238,13 @@ def check_head(connection: sqlite3.Connection, path: Path) -> int:
 
     Raises:
         StateError: it is of something else, or of another version.
+        EarlierStateError: it is of an earlier version.
         CorruptedStateError: acknowledged commits are missing, or the schema or a resource is damaged.
     """
     if _value_of(connection, "PRAGMA application_id") != APPLICATION_ID:
         raise StateError(f"{path} is not a state of Fleetsight: name another folder. Nothing was changed")
     if (version := _value_of(connection, "PRAGMA user_version")) != FORMAT:
-        raise StateError(
+        raise (EarlierStateError if version < FORMAT else StateError)(
             f"{path} has format {version}, and this version of Fleetsight reads format {FORMAT}: use the version "
             "that wrote it, or another folder"
         )

@@ -270,10 +270,7 @@ class Table:
         return self._reply_if(self.client.put_item, **request) is not None
 
     def put_fenced(self, item: Item, token: int) -> bool:
-        """Put `item` with a fencing `token` unless it was stored with a later one; return whether it is stored.
-
-        An existing item without a token is of an older release.
-        """
+        """Put `item` with a fencing `token` unless it was stored with a later one; return whether it is stored."""
         free = "attribute_not_exists( #token ) OR #token <= :token"
         return self.put_if({**item, "token": token}, free, {"token": token})
 

@@ -19,7 +19,7 @@ from core.sandbox.pool import require_limits
 from core.telemetry import SPANS
 from services.endpoint import APP_ID
 from services.threads import DaemonThread
-from web_tier.http.backend import backend_of
+from web_tier.http.backend import backend_of, require_format
 from web_tier.http.memory import collect_less_often, return_freed_memory
 from web_tier.http.metrics import SharedFiles
 from web_tier.http.middleware import PROXY
@@ -30,6 +30,7 @@ _web, _levels = _config.web, levels_of(_config.logs.level)
 os.environ.setdefault(APP_ID, "fleetsight-web")
 
 require_limits(_config.sandbox.limits)
+require_format(_config)
 
 # A connection is an open file, and the usual limit of 1,024 is for programs that use select.
 _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -311,7 +311,6 @@ class FleetSnapshot(WireModel):
         launch_error: why the last launch failed, in words; None if it succeeded.
         image_seconds: measured time that one worker takes for an image; None if it is not known yet.
         boot_seconds: measured time from a launch to the worker's first heartbeat; None if it is not known yet.
-        failed_boots: `circuit.failed_runs`, for older readers.
         circuit: whether workers end one after another without an answer, and why.
         images_per_second: answers of all workers in the last seconds.
         failed_models: digests of the models that some worker could not load lately and none has loaded.
@@ -347,7 +346,6 @@ class FleetSnapshot(WireModel):
     policy: str | None = None
     limits_order: LimitsOverride | None = None
     configured: WorkerLimits | None = None
-    failed_boots: int = 0
     circuit: FleetCircuit = FleetCircuit()
     images_per_second: float = 0.0
     failed_models: tuple[str, ...] = ()

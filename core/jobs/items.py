@@ -25,6 +25,9 @@ from core.messages import RequestedModel
 from core.model_catalog import JobModel
 from services.table import EXPIRES_AT, Item
 
+FORMAT = 2
+"""Format of a job with its items and objects; jobs of 0.3.0 and earlier state none."""
+
 JOBS, OWNED, OPEN, DELETED, SINGLE = "JOBS", "OWNED#", "OPEN", "DELETED", "SINGLE"
 ACCEPTED, CANCELLED, COUNTED, MERGED, RETRIED = "ACCEPTED", "CANCELLED", "COUNTED", "MERGED", "RETRIED"
 LISTING, COPIED, RESUMED = "SOURCE", "TARGET", "UNLIMITED"
@@ -97,22 +100,18 @@ def open_item(job_id: str, touched_at: datetime) -> Item:
     return {"pk": OPEN, "sk": job_id, "touched_at": touched_at.isoformat()}
 
 
-def job_item(job: Job, partition_key: str = JOBS) -> Item:
-    """Return the item of a job in a partition.
-
-    Its source ends with its pattern: a controller of an older version, which knows no pattern, finds no such folder
-    and takes no image, rather than all.
-    """
-    source = "/".join(filter(None, (job.source, job.source_pattern)))
+def job_item(job: Job) -> Item:
+    """Return the item of a job."""
     min_scores = "" if job.min_scores == MinScores() else min_scores_as_text(job.min_scores)
     return {
-        "pk": partition_key,
+        "pk": JOBS,
         "sk": job.job_id,
+        "format": FORMAT,
         "name": job.name,
         "created_at": job.created_at.isoformat(),
         "keep": int(job.keep),
         **stated({"single": int(job.is_single), REVIEWED: int(job.is_reviewed), "owner": job.owner}),
-        **stated({"source": source, "source_pattern": job.source_pattern, "results": job.results}),
+        **stated({"source": job.source, "source_pattern": job.source_pattern, "results": job.results}),
         **stated({MAX_FAILED: str(job.max_failed_percent or ""), MIN_SCORES: min_scores, FINISH_BY: job.finish_by}),
         **job_model_attributes(job.model),
     }
@@ -166,7 +165,6 @@ def single_job_of(item: Item) -> Job:
 
 def job_of(item: Item) -> Job:
     """Return the job of an item."""
-    pattern = str(item.get("source_pattern", ""))
     return Job(
         job_id=str(item["sk"]),
         name=str(item["name"]),
@@ -175,8 +173,8 @@ def job_of(item: Item) -> Job:
         owner=str(item.get("owner", "")),
         is_single="single" in item,
         is_reviewed=REVIEWED in item,
-        source=str(item.get("source", "")).removesuffix(f"/{pattern}" if pattern else ""),
-        source_pattern=pattern,
+        source=str(item.get("source", "")),
+        source_pattern=str(item.get("source_pattern", "")),
         results=str(item.get("results", "")),
         model=job_model_in(item),
         shares=shares_in(item),

@@ -4,15 +4,14 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 
 | pk               | sk                 | content                                                   | written by |
 | ---------------- | ------------------ | --------------------------------------------------------- | ---------- |
-| `JOBS`           | job id             | name, created_at, keep, owner, single, source,            | web        |
+| `JOBS`           | job id             | format, name, created_at, keep, owner, single, source,    | web        |
 |                  |                    | source_pattern, results, model, digest, place,            |            |
 |                  |                    | max_failed_percent: all jobs;                             |            |
 |                  |                    | `reviewed`: its images may have true labels;              |            |
 |                  |                    | `min_scores`, `finish_by`: as its user wants them;        |            |
 |                  |                    | `only`: labels that can occur, `core/label_sets.py`;      |            |
 |                  |                    | `shares`: who else may read it: feature `sharing`         |            |
-| `OWNED#` owner   | job id             | which jobs a user has; the rest only for processes of the | web        |
-|                  |                    | previous release, others read `JOBS`                      |            |
+| `OWNED#` owner   | job id             | nothing: which jobs a user has                            | web        |
 | `SINGLE`         | `OWNED#` owner, or | job_id, expires_at, and the job: takes the single images  | web        |
 |                  | `JOBS`             | of a user at present                                      |            |
 | `SHARED#` email  | job id             | expires_at: shared with that address: feature `sharing`   | web        |
@@ -157,8 +156,8 @@ class JobStore(JobReader):
     def create(self, *jobs: Job) -> None:
         """Record new jobs."""
         for some in in_batches(jobs, BATCH // 2):
-            places = ((job, place) for job in some for place in dict.fromkeys((JOBS, jobs_partition(job.owner))))
-            self.table.put_all([job_item(job, place) for job, place in places])
+            owned = ({"pk": jobs_partition(job.owner), "sk": job.job_id} for job in some if job.owner)
+            self.table.put_all([*map(job_item, some), *owned])
 
     def job(self, job_id: str) -> Job:
         """Return a job."""
@@ -213,11 +212,7 @@ class JobStore(JobReader):
         self, job: Job, attributes: Item, condition: str = "attribute_exists( #pk )", values: Item | None = None
     ) -> bool:
         """Set attributes of a job if `condition` holds for it; return whether it did."""
-        is_set = self.table.set(JOBS, job.job_id, attributes, condition, values)
-        if is_set and job.owner:
-            # For processes of the previous release, which read a user's list there.
-            self.table.set(jobs_partition(job.owner), job.job_id, attributes, "attribute_exists( #pk )")
-        return is_set
+        return self.table.set(JOBS, job.job_id, attributes, condition, values)
 
     def existing(self, job_ids: Collection[str], owner: str = "") -> set[str]:
         """Return those of `job_ids`, each once, that exist; with `owner`, only jobs of that user."""

@@ -8,11 +8,12 @@ command that is killed, the local cloud that it started.
 import fcntl
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from localcloud.store import DATABASE, PARTIAL, StateError, create, named_errors, synchronize
+from localcloud.store import DATABASE, PARTIAL, StateError, check_head, connect, create, named_errors, synchronize
 
 SESSION_KEYS_FILE: Final = "session-keys"
 """File with the keys of the web tier's sessions."""
@@ -55,14 +56,16 @@ class StateFolder:
         return cls(path)
 
     def prepare(self) -> None:
-        """Create an empty database unless there is one; the caller has the lock.
+        """Create an empty database unless there is one, which is checked; the caller has the lock.
 
         Raises:
-            StateError: the disk is full or fails.
+            StateError: the disk is full or fails, or as `check_head`.
         """
-        with named_errors(self.path):
+        with named_errors(self.database):
             if not self.database.exists():
                 create(self.path)
+            with closing(connect(self.database, mode="ro")) as connection:
+                check_head(connection, self.database)
 
     def acquire(self, seconds: float = 0.0) -> int:
         """Return a file descriptor with the lock; wait up to `seconds` for a process that ends.

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core.jobs.formats import earlier_format
 from localcloud.access_keys import KEY_FILE, AccessKey, adopt_owner_key, owner_key
 from localcloud.state.folder import StateFolder
-from localcloud.store import StateError
+from localcloud.store import EarlierStateError, StateError
 from services.errors import FleetsightError
 
 LOCK_SECONDS: Final = 15.0
@@ -43,6 +44,7 @@ def open_state(path: Path) -> OpenState:
 
     Raises:
         StateFolderError: another process uses the state, it is damaged, or the folder is something else.
+        ConfigError: it has an earlier format.
     """
     try:
         folder = StateFolder.usable(path.absolute())
@@ -53,6 +55,8 @@ def open_state(path: Path) -> OpenState:
             adopt_owner_key(AccessKey.load(folder.path))
         else:
             owner_key().save(folder.path)
+    except EarlierStateError as error:
+        raise earlier_format(path.absolute()) from error
     except StateError as error:
         raise StateFolderError(str(error)) from error
     except OSError as error:

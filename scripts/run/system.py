@@ -19,6 +19,7 @@ import urllib3
 from app_tier.sizing import MODELS_SHARE, HostResources, fitting_workers, this_machine, worker_bytes
 from core.config import AUTO_WORKERS_VARIABLE, PATH_VARIABLE, PREFIX, Config, WorkerSettings, config_path, load_config
 from core.format import file_size, plural
+from core.jobs.formats import refuse_earlier_format
 from core.provision import provision
 from core.sandbox.pool import require_limits
 from fleetsight_client.api import ApiClient
@@ -160,7 +161,7 @@ class System:
         """Start everything and wait until the page answers.
 
         Raises:
-            ConfigError: the configuration is not valid.
+            ConfigError: the configuration is not valid, or the state has an earlier format.
             MissingLimitsError: this system cannot limit processes that open images, and must.
             StartError: the port is in use, its folder cannot be made, or a part does not start in time.
         """
@@ -184,8 +185,10 @@ class System:
         seconds = READY_SECONDS if self.state is None else RESTORE_SECONDS
         self._await(self._cloud_answers, "the local cloud", "cloud", seconds)
         provision(self.clients, self.config)
+        table = Table(self.clients.dynamodb, self.config.names.job_table)
+        refuse_earlier_format(table, None if self.state is None else self.state.folder.path)
         if self.has_provider:
-            self.token = operator_token(Table(self.clients.dynamodb, self.config.names.job_table))
+            self.token = operator_token(table)
             self._start("provider", "-m", "scripts.run.provider", "--port", self.provider_url.rpartition(":")[2])
             self._await(self._provider_answers, "the development provider", "provider")
         where = ("--endpoint", self.endpoint_url, "--state-dir", str(self.state_dir))

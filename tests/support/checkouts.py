@@ -11,7 +11,6 @@ def link_checkout(folder: Path) -> None:
 
     Everything is installed, and other tests use the environment at the same time, which is its .venv.
     """
-    (folder / ".venv").symlink_to(sys.prefix)
     for entry in ROOT.iterdir():
         if entry.name not in {".fleetsight", ".git", ".venv", "scripts"} and not entry.name.endswith("cache"):
             (folder / entry.name).symlink_to(entry)
@@ -19,6 +18,12 @@ def link_checkout(folder: Path) -> None:
     for entry in (ROOT / "scripts").iterdir():
         if entry.name != "setup.sh":
             (folder / "scripts" / entry.name).symlink_to(entry)
+    without_setup(folder)
+
+
+def without_setup(folder: Path) -> None:
+    """Give a checkout this environment, and a `setup.sh` that does nothing."""
+    (folder / ".venv").symlink_to(sys.prefix)
     setup = folder / "scripts" / "setup.sh"
     setup.write_text("#!/bin/sh\n")
     setup.chmod(0o755)

@@ -147,7 +147,6 @@ class SnapshotWriter:
                 policy=settings.policy,
                 limits_order=limits[0],
                 configured=limits[1],
-                failed_boots=observation.metrics.circuit.failed_runs,
                 circuit=observation.metrics.circuit,
                 images_per_second=_two_digits(observation.metrics.images_per_second) or 0.0,
                 failed_models=observation.metrics.failed_models,

@@ -1,7 +1,7 @@
 """`python -m web_tier.controller`: contend for the lease until SIGTERM or SIGINT.
 
 Exit status: 0 after a signal to stop, 1 if a loop has died (the supervisor starts the process again), 2 if the
-configuration is not valid.
+configuration is not valid, or the job table has an earlier format.
 """
 
 import logging
@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from core.config import config_path, load_config
 from core.fleet.store import FleetStore
+from core.jobs.formats import refuse_earlier_format
 from core.logs import configure_logging, set_level
 from core.telemetry import SPANS
 from services.clock import utc_now
@@ -44,6 +45,7 @@ def main() -> int:
         set_level(config.logs.level)
         return_freed_memory()
         lease = controller_lease(config, os.environ.get(SUPERVISOR, ""))
+        refuse_earlier_format(lease.table)
         record_previous_end(FleetStore(lease.table), os.environ.get(PREVIOUS_END, ""), utc_now())
         metrics = ControllerMetrics(lambda: lease.held)
         services = ControllerServices.connect(config, metrics)

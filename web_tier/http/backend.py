@@ -21,6 +21,7 @@ from core.fleet.models import FleetSnapshot
 from core.fleet.store import FleetStore
 from core.format import STALE_SECONDS
 from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.formats import refuse_earlier_format
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.sandbox.process import SandboxError
@@ -253,10 +254,7 @@ class Backend:
             return self._faults
 
     def _found_faults(self) -> dict[str, str]:
-        endpoint = replace(
-            self.config.aws.endpoint(), max_attempts=1, connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS
-        )
-        clients, names = Clients(endpoint), self.config.names
+        clients, names = _checking_clients(self.config), self.config.names
         checks: dict[str, Callable[[], object]] = {
             "input bucket": lambda: clients.s3.head_bucket(Bucket=names.input_bucket),
             # Health checks are frequent, so the process learns soon that the controller no longer reports.
@@ -275,6 +273,24 @@ class Backend:
                 kind = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
                 faults[name] = kind
         return faults
+
+
+def _checking_clients(config: Config) -> Clients:
+    """Return clients that try a call once, for `CHECK_SECONDS`."""
+    endpoint = config.aws.endpoint()
+    return Clients(replace(endpoint, max_attempts=1, connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS))
+
+
+def require_format(config: Config) -> None:
+    """Refuse a job table of an earlier format before the first process is forked; one that does not answer is used.
+
+    Raises:
+        ConfigError: it has an earlier format.
+    """
+    try:
+        refuse_earlier_format(Table(_checking_clients(config).dynamodb, config.names.job_table))
+    except (BotoCoreError, ClientError) as error:
+        _log.warning("the format of the job table is not known: %s", error)
 
 
 def install_backend(app: Flask, backend: Backend) -> None:

@@ -14,12 +14,16 @@ import pytest
 import yaml
 
 from core.fleet.store import FleetStore
+from core.ids import new_id
 from core.jobs.figures import JobFigures
+from core.jobs.items import JOBS
 from core.jobs.models import Counts, MergedFile
 from scripts.run.supervisor import ManagedProcess
+from scripts.run.system import WEB_TIER
 from services.lease import Tenure
 from tests.conftest import ROOT
 from tests.integration.controller.conftest import Scene, SceneMaker, done
+from tests.support.forked import ForkedPython
 from tests.support.forked_system import ForkingSupervisor
 from tests.support.jobs import put_counts, put_results
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
@@ -100,6 +104,25 @@ def test_a_configuration_that_is_not_valid_stops_it_at_start(scene: Scene) -> No
     controller = scene.start_controller()
     assert controller.wait(DEADLINE_SECONDS) == 2
     assert "fleet.max_workers = -1: must be greater than or equal to 0" in json.loads(scene.log())["message"]
+
+
+def test_a_job_table_of_an_earlier_format_ends_controller_and_web_tier_as_a_wrong_configuration_does(
+    scene: Scene,
+) -> None:
+    scene.wiring.store.table.put_all([{"pk": JOBS, "sk": new_id(), "name": "of an earlier release"}])
+
+    def end_of_web_tier() -> tuple[int, str]:
+        log = scene.log_dir / "web.log"
+        web = ForkedPython(("-m", *WEB_TIER), {**os.environ, "FLEETSIGHT_CONFIG": str(scene.config_file)}, log)
+        return web.wait(DEADLINE_SECONDS), log.read_text()
+
+    assert scene.start_controller().wait(DEADLINE_SECONDS) == 2
+    status, words = end_of_web_tier()
+    for said in (json.loads(scene.log())["message"], words):
+        assert "by `./scripts/fleetsight results JOB --out JOB.csv` for each JOB" in said
+    values = yaml.safe_load(scene.config_file.read_text())
+    scene.config_file.write_text(yaml.safe_dump({**values, "fleets": {}}))
+    assert end_of_web_tier()[0] == status
 
 
 def test_without_its_services_it_ends_with_a_reason(tmp_path: Path) -> None:
