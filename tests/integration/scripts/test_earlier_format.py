@@ -17,11 +17,16 @@ from pathlib import Path
 
 import pytest
 
+from core.ids import new_id
 from core.jobs.formats import LAST_RELEASE_BEFORE
+from core.jobs.items import JOBS
 from scripts.demo_model.signs import samples
+from scripts.run.state import open_state
 from scripts.run.system import free_port
+from services.table import Table
 from tests.conftest import ROOT
 from tests.support.checkouts import without_setup
+from tests.support.systems import running_system
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.thorough]
@@ -53,6 +58,21 @@ def started(command: str, folder: Path, environment: dict[str, str]) -> Iterator
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(DEADLINE_SECONDS)
+
+
+def test_a_state_of_this_release_with_a_job_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
+    state = open_state(tmp_path / "state")
+    try:
+        with running_system(tmp_path / "home", state=state) as system:
+            table = Table(system.clients.dynamodb, system.config.names.job_table)
+            table.put_all([{"pk": JOBS, "sk": new_id(), "name": "of a version between the releases"}])
+    finally:
+        os.close(state.lock)
+    command = [sys.executable, "-m", "scripts.run", "--no-batch", "--state", state.folder.path]
+    environment = os.environ | {"FLEETSIGHT_HOME": str(tmp_path), "FLEETSIGHT__WEB__PORT": str(free_port())}
+    refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"fleetsight: the state {state.folder.path} has jobs of an earlier format")
 
 
 def test_the_state_of_a_release_before_packs_is_refused_and_exported_as_the_refusal_says(
