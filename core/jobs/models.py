@@ -99,8 +99,7 @@ class Job:
         source: location in S3 from which the controller takes its images; empty for uploaded ones.
         source_pattern: of the names below `source` that it takes; empty for all.
         results: location in S3 to which the controller copies its results file; empty for none.
-        model: classifies all its images; None for the bundle of the worker's configuration, as in jobs of older
-            versions.
+        model: classifies all its images; None for the bundle of the worker's configuration.
         shares: who else may read it; some may be over.
         max_failed_percent: of its results may be failures before the controller stops it; None for no limit.
         min_scores: below which a label is unsure.

@@ -155,8 +155,7 @@ class JobBody(ApiBody):
     created_at: datetime
     keep: bool = Field(description="Whether the images and the records stay.")
     model: Model | None = Field(
-        description="The bundle that classifies the images; null if it is that of each worker's configuration, as in "
-        "jobs of older versions before their first result."
+        description="The bundle that classifies the images; null if it is that of each worker's configuration."
     )
     max_failed_percent: float | None = Field(description="Limit of its failures; null for none.")
     min_score: float = Field(description="Score from which a label counts; below, the image is `unsure`.")
