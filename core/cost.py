@@ -4,17 +4,19 @@
 share its cost. So a job that has the fleet to itself costs as much as the fleet, including boots, idle time and the
 billed minimum.
 
-**Requests** follow from how the tiers batch them. They are the requests from upload to result, and those of the
-removal at the end, without those of pages, and without those of an idle fleet (`at_rest`).
+**Requests** follow from the packs of images, and from the transactions that accepted and recorded them: the counts of
+a job have both. They are the requests from upload to result, and those of the removal at the end, without those of
+pages, and without those of an idle fleet (`at_rest`).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
-from operator import add
+from operator import add, sub
 
 from core.config import ControllerSettings, PriceSettings
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
-from core.jobs.models import Counts
+from core.jobs.models import Counts, Job, JobStatus
+from core.jobs.packs import pack_count
 
 SECONDS_AN_HOUR = 3_600
 
@@ -65,28 +67,48 @@ class Requests:
         return round(self.s3_put + self.s3_get + self.sqs + self.table_write + self.table_read)
 
 
-IMAGE = Requests(
-    s3_put=2,  # the image, and its prediction
-    s3_get=1,  # the worker reads the image
-    sqs=0.7,  # request and response: each sent, received and deleted in tens, of which some are not full
-    sqs_fair=0.35,  # requests are of their user's group
-    # Its record and its result, each below 1 KB, in transactions; and shares of the job's items in these, for twenty
-    # images each or for a batch of responses.
-    table_write=4.7,
-    # Its record is read once for its result, and again with it, 1,200 bytes together, for the file with all results.
-    table_read=1.4,
-)
-"""Requests of one image that a worker answers; a test counts them in the whole system."""
+def stored(fixed: int = 0, *, items: int = 1, transacted: bool = True, read: int = 1) -> Requests:
+    """Return the requests for items of `fixed` bytes together: they are written, `read` in pages, and deleted.
 
-REMOVAL = Requests(
-    table_write=2,  # its record and its result are deleted
-    table_read=0.3,  # both are read in pages
-)
-"""Requests that remove one image with its job, when the job expires or is deleted; those to S3 are free, but for two
-listings of 1,000 keys."""
+    Of the last KB of an item a half is taken to be used. With no `items` it is a part of others.
+    """
+    units = (fixed / 1_024 + items / 2) * (3 if transacted else 2)
+    return Requests(table_write=units, table_read=read * fixed / 4_096)
 
-WHOLE_IMAGE = IMAGE + REMOVAL
-"""Requests of one image that a worker answers, from its upload to its removal."""
+
+IMAGE = stored(25 + 150, items=0, read=2)
+"""Requests of an image: its part of the items of its pack, a file name of a camera, and a result with five labels.
+
+Both items are read for the file of all results, and for their removal.
+"""
+
+PACK = stored(240 + 480, items=2, read=2) + Requests(
+    s3_put=1,  # its results object
+    s3_get=1,  # a worker reads its object
+    table_read=1,  # its item, before its results are recorded
+)
+"""Requests of a pack that a worker answers, without those for its object and its messages."""
+
+UPLOADED = Requests(s3_put=1)  # the web tier puts it
+PRESIGNED = Requests(s3_put=2, s3_get=1)  # the client puts another one, of which the commit reads the size; the copy
+FROM_SOURCE = Requests(s3_put=1)  # the controller copies it
+"""Requests that store the object of a pack, by the way in which its images come."""
+
+ACCEPTANCE = Requests(
+    table_write=6,  # the job is not being deleted, its mark as open, and the count of its images
+    table_read=3,  # the job, whether it is cancelled, and the count
+)
+"""Requests of a transaction that accepts images."""
+
+UPLOAD, UPLOADED_IMAGE = stored(180, transacted=False), stored(105, items=0, transacted=False)
+"""Requests for the item with which an upload may be repeated, and for an image in it; a page of a source is as large.
+Images that are sent one by one have none."""
+
+RECORDING = Requests(
+    table_write=4,  # the job exists, and the count of its results
+    table_read=1,  # the job
+)
+"""Requests of a transaction that records results."""
 
 JOB = Requests(
     s3_put=5,  # the file of all results, and a listing a day for orphans
@@ -98,37 +120,81 @@ JOB = Requests(
 )
 """Requests of a job in addition to those of its images."""
 
+MAX_MESSAGES = 10
+"""Messages that a call of SQS sends, receives or deletes."""
 
-def requests_of(images: int) -> Requests:
-    """Return the requests of a job of which workers answered `images`, to its removal; none if that is 0."""
-    return WHOLE_IMAGE * images + JOB if images else Requests()
+REQUEST_IMAGES = 50
+"""Images that clients send in one request of the web tier, about."""
+
+
+def requests_of(counts: Counts, job: Job | None = None) -> Requests:
+    """Return the requests of the images of a job that workers answered, until they are removed with it.
+
+    They follow from the images, their packs, and the transactions that accepted them and recorded their results.
+    Without a `job` they are those of uploaded images.
+    """
+    images, packs = answered_images(counts), counts.answered_packs
+    if not images:
+        return Requests()
+    made = IMAGE * images + PACK * packs + ACCEPTANCE * counts.acceptances + RECORDING * counts.revision
+    if job is None or not job.is_single:
+        made += UPLOAD * counts.acceptances + UPLOADED_IMAGE * images
+    made += FROM_SOURCE * packs if job and job.source else UPLOADED * packs
+    made += (PRESIGNED + UPLOADED * -1) * counts.presigned
+    # The request of a pack is sent, received and deleted, and so is its response; all but the first of these calls
+    # have as many messages as have arrived. Requests are in the group of their user.
+    sent, others = max(counts.acceptances, packs / MAX_MESSAGES), max(counts.revision, calls_of(images, packs))
+    return made + Requests(sqs=sent + 5 * others, sqs_fair=sent + 2 * others)
+
+
+def calls_of(images: int, packs: int) -> float:
+    """Return the calls for the messages of packs of `images` together, if many wait.
+
+    A worker has room for ten lone images, or for one large pack.
+    """
+    return min(packs, max(images, packs) / MAX_MESSAGES)
+
+
+def expected_counts(images: int, max_images: int) -> Counts:
+    """Return the counts of a job once `images` are answered that are uploaded at once, in packs of `max_images`."""
+    packs, acceptances = pack_count(images, max_images), -(-images // REQUEST_IMAGES)
+    return Counts(done=images, acceptances=acceptances, answered_packs=packs, revision=round(calls_of(images, packs)))
+
+
+def answered_images(counts: Counts) -> int:
+    """Return how many images of a job workers have answered."""
+    return max(0, counts.done + counts.failed - counts.cancelled)
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Instance-seconds as EC2 bills them, US dollars, and what Spot saved: the On-Demand price minus the dollars."""
+    """What AWS bills.
+
+    Attributes:
+        seconds: instance-seconds.
+        dollars: US dollars for them.
+        saved: what Spot saved: the On-Demand price minus these dollars.
+        requests_dollars: US dollars for requests of images.
+    """
 
     seconds: float = 0.0
     dollars: float = 0.0
     saved: float = 0.0
+    requests_dollars: float = 0.0
 
     def __add__(self, other: "Bill") -> "Bill":
         """Return the sum."""
-        return Bill(self.seconds + other.seconds, self.dollars + other.dollars, self.saved + other.saved)
+        return Bill(*map(add, astuple(self), astuple(other)))
 
     def __sub__(self, other: "Bill") -> "Bill":
         """Return the difference."""
-        return Bill(self.seconds - other.seconds, self.dollars - other.dollars, self.saved - other.saved)
+        return Bill(*map(sub, astuple(self), astuple(other)))
 
 
 def bill_of(billed: BillingPeriod | FleetDay | FleetSnapshot) -> Bill:
-    """Return the cost of the instances in a billing period, on a day, or until a snapshot."""
-    return Bill(billed.billed_seconds, billed.cost, billed.saved)
-
-
-def day_dollars(day: FleetDay, prices: PriceSettings) -> float:
-    """Return the cost of a day (UTC): of its instances, and of the requests of its images."""
-    return day.cost + (WHOLE_IMAGE * day.images).dollars(prices)
+    """Return what was billed in a billing period, on a day, or until a snapshot."""
+    requests_dollars = 0.0 if isinstance(billed, BillingPeriod) else billed.requests_cost
+    return Bill(billed.billed_seconds, billed.cost, billed.saved, requests_dollars)
 
 
 def share_of(run: BillingPeriod, answers: int) -> Bill:
@@ -160,15 +226,15 @@ class JobCost:
     request_dollars: float
 
     @classmethod
-    def from_counts(
-        cls, counts: Counts, runs: Mapping[int, BillingPeriod], prices: PriceSettings
+    def from_status(
+        cls, status: JobStatus, runs: Mapping[int, BillingPeriod], prices: PriceSettings
     ) -> "JobCost | None":
         """Return the cost of a job, or None if it is unknown."""
-        images = max(0, counts.done + counts.failed - counts.cancelled)  # answered by workers
+        images, counts = answered_images(status.counts), status.counts
         bill = instances_bill(counts, runs)
         if bill is None or bool(images) != bool(counts.runs):
             return None  # an answer of an unknown billing period
-        requests = requests_of(images)
+        requests = requests_of(counts, status.job) + JOB if images else Requests()
         return cls(images, bill, requests, requests.dollars(prices))
 
     @property
@@ -180,26 +246,6 @@ class JobCost:
     def dollars_per_thousand(self) -> float | None:
         """The cost of 1,000 images, or None if workers have answered none."""
         return self.dollars / self.images * 1_000 if self.images else None
-
-
-@dataclass(frozen=True, slots=True)
-class ThousandCost:
-    """The average cost of 1,000 images that workers have answered so far, in US dollars."""
-
-    instances_dollars: float
-    requests_dollars: float
-
-    @classmethod
-    def from_snapshot(cls, fleet: FleetSnapshot, prices: PriceSettings) -> "ThousandCost | None":
-        """Return the cost by the fleet's snapshot, or None before the first answer of a worker."""
-        if not fleet.images:
-            return None
-        return cls(fleet.cost / fleet.images * 1_000, (WHOLE_IMAGE * 1_000).dollars(prices))
-
-    @property
-    def dollars(self) -> float:
-        """The cost of instances and requests."""
-        return self.instances_dollars + self.requests_dollars
 
 
 def at_rest(controller: ControllerSettings) -> Requests:

@@ -226,6 +226,7 @@ class FleetDay(WireModel):
         billed_seconds: instance-seconds that were billed on the day.
         cost: cost of the billed seconds in US dollars.
         saved: what Spot saved: the On-Demand price of the billed seconds minus `cost`.
+        requests_cost: cost of the requests of these images in US dollars, as if all were uploaded.
     """
 
     day: date
@@ -233,6 +234,12 @@ class FleetDay(WireModel):
     billed_seconds: float = 0.0
     cost: float = 0.0
     saved: float = 0.0
+    requests_cost: float = 0.0
+
+    @property
+    def dollars(self) -> float:
+        """The cost of instances and requests."""
+        return self.cost + self.requests_cost
 
 
 class CircuitState(StrEnum):
@@ -305,6 +312,7 @@ class FleetSnapshot(WireModel):
         cost: cost of the billed seconds in US dollars, each instance at the price of its type and market.
         saved: what Spot saved: the On-Demand price of the billed seconds minus `cost`.
         images: answered by workers since then.
+        requests_cost: cost of the requests of these images in US dollars, as if all were uploaded.
         run: the current or last billing period; None before the first.
         reason: the last decision in words.
         problem: what operators must know, such as why the last launch failed, in words; None if there is nothing.
@@ -336,6 +344,7 @@ class FleetSnapshot(WireModel):
     cost: float = 0.0
     saved: float = 0.0
     images: int = 0
+    requests_cost: float = 0.0
     run: BillingPeriod | None = None
     reason: str
     problem: str | None = None

@@ -253,6 +253,8 @@ def counts_of(accepted: Item | None, counted: Item | None, retried: Item | None)
         **figures,
         revision=int(item.get("revision", 0)),
         images=int(first.get("images", 0)),
+        acceptances=int(first.get("acceptances", 0)),
+        presigned=int(first.get("presigned", 0)),
         packs=int(first.get("packs", 0)) + int(again.get("packs", 0)),
         retries=int(again.get("images", 0)),
         first_result_at=moment_in(item, "first_at"),

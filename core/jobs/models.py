@@ -272,6 +272,8 @@ class Counts:
         system_retried: images that the system retried: received more than once, or requested again by the controller.
         resends: requests that the controller sent again.
         cancelled: images of `failed` that were not classified because the job was cancelled.
+        acceptances: number of transactions that have accepted images.
+        presigned: packs that came by presigned forms.
         packs: packs that were requested: each once, and again for each attempt of images that were retried.
         retries: requests of images by these retries.
         answered_packs: of `packs`, those with a result of any of their images.
@@ -288,6 +290,8 @@ class Counts:
     system_retried: int = 0
     resends: int = 0
     cancelled: int = 0
+    acceptances: int = 0
+    presigned: int = 0
     packs: int = 0
     retries: int = 0
     answered_packs: int = 0

@@ -20,6 +20,12 @@ from core.messages import RequestedModel
 from services.batches import in_batches
 from services.table import Item
 
+FIRST_SHARE: Final = 8
+"""A pack has at most this part of the images that its job has had, so that the first results are not late."""
+
+LAST_SHARE: Final = 16
+"""A pack has at most this part of the images that its sender still has, so that the last results are not late."""
+
 _MODELS: Final = TypeAdapter(list[tuple[RequestedModel | None, list[int]]])
 
 
@@ -76,6 +82,16 @@ class Pack:
         name, extension, retried_at = self.names[place], self.extensions[place], self.retried_at if attempt else None
         model = self.models.get(place, self.model)
         return ImageRecord(ref, name, extension, self.sizes, self.accepted_at, retried_at, attempt, self.owner, model)
+
+
+def pack_count(images: int, max_images: int) -> int:
+    """Return how many packs, of up to `max_images`, a job has with so many images, which are sent one after another."""
+    packs = so_far = 0
+    while (left := images - so_far) > 0:
+        size = max(1, min(max_images, so_far // FIRST_SHARE, left // LAST_SHARE))
+        alike = max(1, left // max_images - LAST_SHARE) if size == max_images else 1
+        packs, so_far = packs + alike, so_far + alike * size
+    return packs
 
 
 def by_pack(images: Iterable[ImageRecord]) -> list[list[ImageRecord]]:

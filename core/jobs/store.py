@@ -19,7 +19,8 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 | `COUNTS#` job id | `CANCELLED`        | at: when the job was cancelled; a retry deletes it;       | both       |
 |                  |                    | reason: why the controller did so                         |            |
 | `COUNTS#` job id | `UNLIMITED`        | a retry went on after that: its failures have no limit    | web        |
-| `COUNTS#` job id | `ACCEPTED`         | images, packs: how many were accepted;                    | both       |
+| `COUNTS#` job id | `ACCEPTED`         | images, packs, presigned: how many were accepted, by so   | both       |
+|                  |                    | many transactions: acceptances;                           |            |
 |                  |                    | swept_before: `core/jobs/sweeps.py`                       |            |
 | `COUNTS#` job id | `COUNTED`          | done, failed, cancelled, first, last result, runs,        | controller |
 |                  |                    | system_retried, resends, answered_packs,                  |            |
@@ -288,11 +289,13 @@ class JobStore(JobReader):
 
     # Images
 
-    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> list[ImageRecord]:
+    def record_images(
+        self, images: Sequence[ImageRecord], touched_at: datetime, *, presigned: bool = False
+    ) -> list[ImageRecord]:
         """Record and count accepted images, and mark their jobs as open; return those that were not recorded before.
 
         The images of a pack are given together. Up to `MAX_RECORDED` packs of a job are recorded in one transaction,
-        so all of them or none.
+        so all of them or none. `presigned` is whether they came by presigned forms.
 
         Raises:
             SweptError: objects of a transaction may be deleted; its images are not recorded.
@@ -305,11 +308,15 @@ class JobStore(JobReader):
             for job_id, each in by_job.items()
             for some in in_batches([*map(Pack.of, by_pack(each))], MAX_RECORDED)
         )
-        recorded = (pack for job_id, some in batches for pack in self._record_packs(job_id, some, touched_at))
+        recorded = (
+            pack
+            for job_id, some in batches
+            for pack in self._record_packs(job_id, some, touched_at, presigned=presigned)
+        )
         new = {(pack.job_id, pack.pack_id) for pack in recorded}
         return [image for image in images if (image.ref.job_id, pack_of(image.ref.image_id)) in new]
 
-    def _record_packs(self, job_id: str, packs: list[Pack], touched_at: datetime) -> list[Pack]:
+    def _record_packs(self, job_id: str, packs: list[Pack], touched_at: datetime, *, presigned: bool) -> list[Pack]:
         left = packs
         while left:
             first: list[TransactedWrite] = [
@@ -318,7 +325,12 @@ class JobStore(JobReader):
                 Update(
                     counts_partition(job_id),
                     ACCEPTED,
-                    {"images": sum(len(pack.names) for pack in left), "packs": len(left)},
+                    {
+                        "images": sum(len(pack.names) for pack in left),
+                        "packs": len(left),
+                        "acceptances": 1,
+                        **({"presigned": len(left)} if presigned else {}),
+                    },
                     {},
                     condition=IS_YOUNG,
                     values={"put_at": int(min(pack.accepted_at for pack in left).timestamp())},

@@ -131,8 +131,9 @@ def put_counts(store: JobStore, job_id: str, counts: Counts, token: int = 0) -> 
     pk, figures = counts_partition(job_id), {name: getattr(counts, name) for name in COUNTED_FIGURES}
     times = stated({"first_at": counts.first_result_at, "last_at": counts.last_result_at})
     runs = {f"{RUN}{run}": answers for run, answers in counts.runs}
-    counted: Item = {"pk": pk, "sk": COUNTED, **figures, **times, **runs, "token": token}
-    store.table.put_all([counted, {"pk": pk, "sk": ACCEPTED, "images": counts.images, "packs": counts.packs}])
+    counted: Item = {"pk": pk, "sk": COUNTED, **figures, **times, **runs, "revision": counts.revision, "token": token}
+    names = ("images", "packs", "acceptances", "presigned")
+    store.table.put_all([counted, {"pk": pk, "sk": ACCEPTED, **{name: getattr(counts, name) for name in names}}])
 
 
 def count_images(store: JobStore, job_id: str) -> int:

@@ -83,7 +83,7 @@ class Statistics(ResultStatistics):
     def count(self, results: Sequence[ClassificationResult]) -> None:
         self.results += results
 
-    def attribute(self, answers: int) -> int:
+    def attribute(self, answers: int, packs: int = 0) -> int:
         if answers:
             self.answers.append((self.period, answers))
         return self.period

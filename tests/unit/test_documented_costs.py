@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.config import Config
-from core.cost import SECONDS_AN_HOUR, requests_of
+from core.cost import JOB, SECONDS_AN_HOUR, expected_counts, requests_of
 from scripts.aws.deploy.idle_cost import BilledParts, monthly_cost
 from scripts.aws.deploy.settings import load_template, validated_config
 from services.cloudformation import parse_template
@@ -89,9 +89,9 @@ def test_1000_images_cost_their_instances_and_their_requests(
 ) -> None:
     hours = (images / IMAGES_A_SECOND if is_stream else batch_seconds(config, images)) / SECONDS_AN_HOUR
     instance_type, prices = config.fleet.instance_types[0], config.prices
+    requests = (requests_of(expected_counts(images, config.max_pack_images)) + JOB).dollars(prices)
     expected = [
-        (hours * prices.worker_hour(instance_type, spot=spot) + requests_of(images).dollars(prices)) / images * 1_000
-        for spot in (False, True)
+        (hours * prices.worker_hour(instance_type, spot=spot) + requests) / images * 1_000 for spot in (False, True)
     ]
     assert figures(first_cell) == pytest.approx(expected, abs=0.00005)
 

@@ -328,7 +328,7 @@ def job_status(job_id: str) -> Response:
 def _status_response(jobs: UserJobs, job_id: str) -> Response:
     backend, status = current_backend(), jobs.status(job_id)
     model, fleet = backend.models.find(jobs, status), backend.fleet.snapshot()
-    [cost] = job_costs([status.counts], fleet, backend.fleet, backend.config.prices)
+    [cost] = job_costs([status], fleet, backend.fleet, backend.config.prices)
     blocked = blocked_reason(status, fleet, backend.reports.silent_seconds(fleet))
     labels, bucket = current_result_services().possible_labels(status.job), backend.config.names.output_bucket
     return json_response(JobStatusBody.of_status(status, model, labels, bucket, cost, blocked))

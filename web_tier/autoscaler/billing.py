@@ -53,6 +53,7 @@ class CostAttribution:
         day: the present day (UTC), by the ledger.
         quiet_seconds: see `QUIET_SECONDS`; longer where workers are idle for longer.
         images: images answered since the fleet's first launch.
+        requests_dollars: cost of their requests.
         current: the period that is open, or else the last one.
     """
 
@@ -61,6 +62,7 @@ class CostAttribution:
     quiet_seconds: float = QUIET_SECONDS
     clock: Clock = CLOCK
     images: int = field(default=0, init=False)
+    requests_dollars: float = field(default=0.0, init=False)
     current: BillingPeriod | None = field(default=None, init=False)
     _bill: Bill = field(default=Bill(), init=False)
     _began_at: float = field(default=0.0, init=False)
@@ -75,10 +77,14 @@ class CostAttribution:
         if self.before is not None:
             self.day = self.before.today.day if self.before.today else self.day
             self.images, self.current = self.before.images, self.before.run
+            self.requests_dollars = self.before.requests_cost
             self._bill = bill_of(self.before)
 
-    def add_answers(self, images: int) -> int:
-        """Count answers that were recorded just now; return the number of the period that they belong to."""
+    def add_answers(self, images: int, requests_dollars: float = 0.0) -> int:
+        """Count answers that were recorded just now, and the cost of their requests; return the number of the period.
+
+        The period is that to which they belong.
+        """
         with self._lock:
             period = self.current
             is_late = self.clock.monotonic() - self._ended_at > LATE_ANSWER_SECONDS
@@ -86,6 +92,7 @@ class CostAttribution:
                 period = self._begin()
             self.current = period.model_copy(update={"images": period.images + images})
             self.images += images
+            self.requests_dollars += requests_dollars
             return period.number
 
     def update(self, fleet: FleetDescription, bill: Bill, day: date) -> None:
@@ -228,6 +235,7 @@ def _added(day: FleetDay, bill: Bill, images: int) -> FleetDay:
     """Return the figures of a day with more added to them."""
     billed = bill_of(day) + bill
     figures = {"billed_seconds": billed.seconds, "cost": billed.dollars, "saved": billed.saved}
+    figures["requests_cost"] = billed.requests_dollars
     return day.model_copy(update={"images": day.images + images, **figures})
 
 
@@ -367,8 +375,9 @@ class BillingMeter:
 
     @property
     def bill(self) -> Bill:
-        """Instance-seconds and dollars so far."""
-        return self._ended + total(self._billed(each) for each in self._running.values())
+        """What AWS has billed so far."""
+        requests = Bill(requests_dollars=self.attribution.requests_dollars)
+        return self._ended + requests + total(self._billed(each) for each in self._running.values())
 
     def _begun(self, instance: Instance, since: float, began_at: datetime) -> BilledInstance:
         hourly = self._hourly(instance)

@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import accumulate
 
 from core.config import Config
-from core.cost import SECONDS_AN_HOUR, requests_of
+from core.cost import JOB, SECONDS_AN_HOUR, expected_counts, requests_of
 from core.fleet.models import FleetInstances, FleetSnapshot
 from core.fleet.store import FleetState
 from core.format import capitalised, dollars, duration, workers_in_words
@@ -83,7 +83,8 @@ def forecast(images: int, state: FleetState, config: Config, finish_by: datetime
     billed = images * image_seconds + launches * (BILLED_BOOT_SHARE * boot + config.worker.idle_seconds)
     billed = max(billed, launches * config.prices.minimum_billed_seconds)
     hourly = config.prices.worker_hour(settings.instance_types[0], spot=settings.market == "spot")
-    price = billed * hourly / SECONDS_AN_HOUR + requests_of(images).dollars(config.prices)
+    requests = requests_of(expected_counts(images, config.max_pack_images)) + JOB
+    price = billed * hourly / SECONDS_AN_HOUR + requests.dollars(config.prices)
     text = f"{workers_in_words(len(ages)).capitalize()} {'runs' if len(ages) == 1 else 'run'} now"
     text += f", about {launches:,} will start. " if launches else ". "
     text += f"All results within about {rounded_up(seconds)}, for about {dollars(price)}."

@@ -137,6 +137,7 @@ class SnapshotWriter:
                 cost=round(bill.dollars, 8),
                 saved=round(bill.saved, 8),
                 images=attribution.images,
+                requests_cost=round(bill.requests_dollars, 8),
                 run=current,
                 reason=reason,
                 problem=problem,
@@ -173,7 +174,7 @@ class SnapshotWriter:
 def _rounded(day: FleetDay | None) -> FleetDay | None:
     if day is None:
         return None
-    dollars = {"cost": round(day.cost, 8), "saved": round(day.saved, 8)}
+    dollars = {name: round(getattr(day, name), 8) for name in ("cost", "saved", "requests_cost")}
     return day.model_copy(update={"billed_seconds": round(day.billed_seconds, 3), **dollars})
 
 

@@ -65,7 +65,7 @@ def controller_loops(
     meter = BillingMeter(config.prices, before, over=fleet_store.days(), quiet_seconds=quiet_seconds)
 
     table = replace(store.table, pool=services.calls)
-    statistics = ResultStatistics(metrics, meter.attribution)
+    statistics = ResultStatistics(metrics, meter.attribution, config.prices)
     copier = ResultsCopier(services.sources, services.outputs, config.imports.destinations)
     results_files = ResultsFileWriter(store, services.outputs, tenure, copier)
     context = FeatureContext(services, fleet_config, tenure, results_files, results_files.on_finished)

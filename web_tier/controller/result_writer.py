@@ -15,9 +15,11 @@ from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from core.config import PriceSettings
+from core.cost import requests_of
 from core.ids import ImageRef
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.models import ImageRecord, Resend
+from core.jobs.models import Counts, ImageRecord, Resend
 from core.jobs.results import JobResults, best_by_image
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, is_given_up
@@ -63,18 +65,25 @@ class StaleTokenError(FleetsightError):
 
 @dataclass
 class ResultStatistics:
-    """What is counted of recorded results besides the counts of their jobs."""
+    """What is counted of recorded results besides the counts of their jobs.
+
+    Attributes:
+        prices: of requests.
+    """
 
     metrics: ControllerMetrics
     attribution: CostAttribution
+    prices: PriceSettings
 
     def count(self, results: Sequence[ClassificationResult]) -> None:
         """Count results that were recorded just now, without repeats."""
         self.metrics.count_results(results)
 
-    def attribute(self, answers: int) -> int:
-        """Attribute workers' answers to the current billing period; return its number."""
-        return self.attribution.add_answers(answers)
+    def attribute(self, answers: int, packs: int = 0) -> int:
+        """Attribute workers' answers of one transaction to the current billing period; return its number."""
+        # As many transactions have accepted them as record them.
+        counts = Counts(done=answers, acceptances=1, revision=1, answered_packs=packs)
+        return self.attribution.add_answers(answers, requests_of(counts).dollars(self.prices))
 
 
 class LastAnswers:
@@ -277,7 +286,7 @@ class ResultWriter:
         if self.statistics is not None:
             self.statistics.count(group.changed())
             if answers:
-                self.statistics.attribute(len(answers))
+                self.statistics.attribute(len(answers), len(group.packs))
         if answers:
             self.answers.add(group.job_id, (each.image_id for each in answers))
 

@@ -120,7 +120,7 @@ def jobs_page() -> str:
     found = jobs.find(before=before, limit=JOBS_PER_PAGE, name=name or None)
     backend, statuses = current_backend(), _statuses(jobs, [job.job_id for job in found.jobs])
     fleet, cancelled = backend.fleet.snapshot(), request.args.get("cancelled", default=0, type=int)
-    costs = job_costs([status.counts for status in statuses], fleet, backend.fleet, backend.config.prices)
+    costs = job_costs(statuses, fleet, backend.fleet, backend.config.prices)
     silent_seconds = backend.reports.silent_seconds(fleet)
     return render_template(
         "jobs.html",

@@ -349,14 +349,14 @@ def has_cost(counts: Counts) -> bool:
 
 
 def job_costs(
-    counts: Sequence[Counts], fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings
+    statuses: Sequence[JobStatus], fleet: FleetSnapshot | None, store: FleetStore, prices: PriceSettings
 ) -> list[JobCost | None]:
-    """Return the costs of jobs so far by their counts, with one read of earlier billing periods.
+    """Return the costs of jobs so far, with one read of earlier billing periods.
 
     None: a cost is not known, as of jobs before the first billing period.
     """
-    periods = billing_periods({number for each in counts for number, _ in each.runs}, fleet, store)
-    return [JobCost.from_counts(each, periods, prices) for each in counts]
+    periods = billing_periods({number for each in statuses for number, _ in each.counts.runs}, fleet, store)
+    return [JobCost.from_status(each, periods, prices) for each in statuses]
 
 
 def billing_periods(

@@ -92,7 +92,7 @@ class ResultServices:
         backend = self._backend
         fleet = backend.fleet.snapshot()
         prices = backend.config.prices
-        [cost] = job_costs([status.counts], fleet, backend.fleet, prices)
+        [cost] = job_costs([status], fleet, backend.fleet, prices)
         silent_seconds = backend.reports.silent_seconds(fleet)
         progress = JobProgress.from_status(status)
         return progress, ProgressBody.from_progress(

@@ -250,10 +250,10 @@ class ImageIngest:
             return self._unrecorded(records)
         return {}
 
-    def complete(self, records: Sequence[ImageRecord], group: str) -> None:
+    def complete(self, records: Sequence[ImageRecord], group: str, *, presigned: bool = False) -> None:
         """Record and enqueue images that are accepted already; it may be repeated."""
         for batch in pack_batches(records, BATCH_PACKS):
-            self._record(batch)
+            self._record(batch, presigned=presigned)
             self.enqueue(batch, group)
 
     def enqueue(self, records: Sequence[ImageRecord], group: str) -> None:
@@ -315,8 +315,8 @@ class ImageIngest:
             return [unavailable(file.upload.filename) for file in pack]
         return list(images)
 
-    def _record(self, records: Sequence[ImageRecord]) -> None:
-        self._note_accepted(self.store.record_images(records, self.clock.utc_now()))
+    def _record(self, records: Sequence[ImageRecord], *, presigned: bool = False) -> None:
+        self._note_accepted(self.store.record_images(records, self.clock.utc_now(), presigned=presigned))
 
     def _note_accepted(self, new: Sequence[ImageRecord]) -> None:
         self.metrics.accept(len(new), sum(record.size for record in new))

@@ -13,18 +13,13 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 from core.images import ImageFormat
+from core.jobs.packs import FIRST_SHARE, LAST_SHARE
 from web_tier.http.memory import MemoryLimiter
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.turns import TurnExecutor
 
 MAX_PACK_BYTES: Final = 32 * 2**20
 """Maximum bytes of the images of a pack of several."""
-
-FIRST_SHARE: Final = 8
-"""A pack has at most this part of the images that its job has had, so that the first results are not late."""
-
-LAST_SHARE: Final = 16
-"""A pack has at most this part of the images that its sender still has, so that the last results are not late."""
 
 MAX_UNMEASURED: Final = 8
 """Maximum images of a pack while the speed of a worker is not known."""

@@ -43,11 +43,13 @@ class WatchedStore(JobStore):
         self.created.extend(job.job_id for job in jobs)
         super().create(*jobs)
 
-    def record_images(self, images: Sequence[ImageRecord], touched_at: datetime) -> list[ImageRecord]:
+    def record_images(
+        self, images: Sequence[ImageRecord], touched_at: datetime, *, presigned: bool = False
+    ) -> list[ImageRecord]:
         if images:
             self.writes.append(len(images))
         assert self.go.wait(DEADLINE_SECONDS)
-        return super().record_images(images, touched_at)
+        return super().record_images(images, touched_at, presigned=presigned)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The cost of images, and the words for figures, times and counts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,12 +10,12 @@ from hypothesis import strategies as st
 
 from core.config import parse_config
 from core.cost import (
-    WHOLE_IMAGE,
+    JOB,
     Bill,
     JobCost,
     Requests,
-    ThousandCost,
     at_rest,
+    expected_counts,
     instances_bill,
     requests_of,
     total,
@@ -31,12 +32,13 @@ from core.format import (
     rate_words,
 )
 from core.jobs.figures import JobFigures, counts_update
-from core.jobs.models import MAX_RUNS, Counts
+from core.jobs.models import MAX_RUNS, Counts, Job, JobStatus
+from core.jobs.packs import pack_count
 from tests.conftest import shipped_values
-from tests.support.autoscaler import PRICES, fleet_snapshot
+from tests.support.autoscaler import PRICES
 from tests.support.jobs import NOW
 from tests.support.memory_aws.dynamodb import MemoryTable
-from tests.support.memory_aws.ec2 import EPOCH
+from web_tier.uploads.packing import PackSizes
 
 
 def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:
@@ -60,31 +62,70 @@ def test_requests_cost_what_each_service_asks_for_its_units() -> None:
     assert in_groups.dollars(PRICES) == pytest.approx(0.5), "fair queues cost a quarter more"
     assert in_groups.total == 1e6
     assert (asked + asked).dollars(PRICES) == pytest.approx((asked * 2).dollars(PRICES))
-    assert requests_of(0) == Requests(), "a job that no worker has answered"
+    assert requests_of(Counts(images=9, packs=9, acceptances=1)) == Requests(), "a job that no worker has answered"
+
+
+def cost_of(counts: Counts, runs: Mapping[int, BillingPeriod]) -> JobCost | None:
+    return JobCost.from_status(JobStatus(Job("01", "holiday", NOW), counts.images, counts), runs, PRICES)
 
 
 def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> None:
-    counts = Counts(done=150, images=150, runs=((3, 100), (5, 50)))
-    runs = {3: run(3, 100, 120, 0.012), 5: run(5, 50, 60, 0.006)}
-    cost = JobCost.from_counts(counts, runs, PRICES)
+    counts = replace(expected_counts(150, max_images=50), images=150, runs=((3, 100), (5, 50)))
+    cost = cost_of(counts, {3: run(3, 100, 120, 0.012), 5: run(5, 50, 60, 0.006)})
     assert cost is not None
     assert (cost.instances.seconds, cost.instances.dollars) == pytest.approx((180, 0.018))
-    assert cost.dollars == pytest.approx(0.018 + requests_of(150).dollars(PRICES))
+    assert cost.dollars == pytest.approx(0.018 + (requests_of(counts) + JOB).dollars(PRICES))
     assert cost.dollars_per_thousand == pytest.approx(cost.dollars / 0.150)
 
 
 def test_cancelled_images_cost_nothing() -> None:
-    counts = Counts(done=100, failed=50, images=150, cancelled=50, runs=((3, 100),))
-    cost = JobCost.from_counts(counts, {3: run(3, 100, 120, 0.012)}, PRICES)
+    cost = cost_of(Counts(100, 50, 150, cancelled=50, runs=((3, 100),)), {3: run(3, 100, 120, 0.012)})
     assert cost is not None
     assert cost.images == 100
 
 
 def test_an_unknown_cost_is_not_shown_and_that_of_an_unknown_type_not_too_low() -> None:
-    assert JobCost.from_counts(Counts(done=10, images=10), {}, PRICES) is None, "answered before runs were kept"
-    forgotten = Counts(done=10, images=10, runs=((3, 10),))
-    assert JobCost.from_counts(forgotten, {}, PRICES) is None
+    assert cost_of(Counts(10, images=10), {}) is None, "answered before runs were kept"
+    assert cost_of(Counts(10, images=10, runs=((3, 10),)), {}) is None
     assert PRICES.hourly("m5.large") == max(PRICES.instance_hour.values())
+
+
+@pytest.mark.parametrize(
+    ("job", "presigned", "puts"),
+    [
+        (Job("01", "holiday", NOW), 0, 2),
+        (Job("01", "holiday", NOW), 20, 3),
+        (Job("01", "holiday", NOW, source="s3://photos"), 0, 2),
+        (Job("01", "single images", NOW, is_single=True), 0, 2),
+    ],
+    ids=["uploaded", "presigned", "from a source", "one by one"],
+)
+def test_the_puts_of_a_pack_depend_on_the_way_of_its_images_and_not_on_their_number(
+    job: Job, presigned: int, puts: int
+) -> None:
+    for images in (20, 1_000):
+        counts = Counts(images, acceptances=20, presigned=presigned, answered_packs=20, revision=20)
+        assert requests_of(counts, job).s3_put == 20 * puts
+
+
+def test_an_image_that_is_sent_alone_costs_its_own_transactions_and_calls() -> None:
+    """What a million images cost, by the recorded calls of a run."""
+    lone = Counts(1_000, acceptances=1_000, answered_packs=1_000, revision=1_000)
+    job = Job("01", "single images", NOW, is_single=True)
+    assert 1_000 * requests_of(lone, job).dollars(PRICES) == pytest.approx(24.5, rel=0.1)
+    together = expected_counts(1_000, max_images=1)
+    assert 1_000 * requests_of(together).dollars(PRICES) == pytest.approx(15.1, rel=0.03)
+    packed = expected_counts(1_000_000, max_images=50)
+    assert requests_of(packed).dollars(PRICES) < 1.0
+
+
+@given(st.integers(0, 5_000), st.integers(1, 50))
+def test_a_job_has_as_many_packs_as_the_web_tier_makes(images: int, max_images: int) -> None:
+    sizes, so_far, packs = PackSizes(max_images, lambda: 0.01), 0, 0
+    while so_far < images:
+        so_far += sizes.next_size(so_far, images - so_far)
+        packs += 1
+    assert pack_count(images, max_images) == packs
 
 
 def counts_after(answers: Iterable[tuple[int, int]]) -> Counts:
@@ -138,15 +179,6 @@ def test_answers_by_run_survive_the_table_in_any_order(runs: list[tuple[int, int
     counts = counts_after(runs)
     assert [number for number, _ in counts.runs] == sorted({number for number, _ in runs})
     assert sum(answers for _, answers in counts.runs) == counts.done == sum(answers for _, answers in runs)
-
-
-def test_a_thousand_images_of_the_fleet_are_shown_once_some_were_answered() -> None:
-    fleet = fleet_snapshot(EPOCH, billed_seconds=600, cost=0.06, images=2_000)
-    cost = ThousandCost.from_snapshot(fleet, PRICES)
-    assert cost is not None
-    assert cost.instances_dollars == pytest.approx(0.03)
-    assert cost.requests_dollars == pytest.approx((WHOLE_IMAGE * 1_000).dollars(PRICES))
-    assert ThousandCost.from_snapshot(fleet.model_copy(update={"images": 0}), PRICES) is None
 
 
 def test_at_rest_the_controller_polls_once_a_second_or_less_often() -> None:

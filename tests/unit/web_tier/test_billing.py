@@ -198,6 +198,7 @@ class Site:
             billed_seconds=bill.seconds,
             cost=bill.dollars,
             images=self.meter.attribution.images,
+            requests_cost=self.meter.bill.requests_dollars,
             run=self.meter.attribution.current,
         )
 
@@ -252,7 +253,7 @@ def test_periods_never_cost_more_than_the_bill_across_changes_of_the_controller(
         site.workers, site.waiting = workers, waiting
         site.run_for()
         if answers:
-            site.meter.attribution.add_answers(answers)
+            site.meter.attribution.add_answers(answers, 0.001 * answers)
             answered += answers
         site.run_for(seconds)
         if changes:
@@ -266,6 +267,7 @@ def test_periods_never_cost_more_than_the_bill_across_changes_of_the_controller(
         assert sum(run.cost for run in runs) <= bill.dollars + 1e-9
         assert bill.dollars == pytest.approx(bill.seconds / 3600 * HOURLY)
         assert sum(run.images for run in runs) == site.meter.attribution.images == answered
+        assert bill.requests_dollars == pytest.approx(0.001 * answered)
         assert bill.seconds >= 60 * starts - 1e-6
         assert [run.number for run in runs] == list(range(1, len(runs) + 1))
 
@@ -363,12 +365,13 @@ def test_spot_saves_the_on_demand_price_of_its_seconds_also_under_a_new_controll
 
     fleet, meter = fleet_since(moment), meter_after(None)
     meter.update(fleet)
-    meter.attribution.add_answers(9)
+    meter.attribution.add_answers(9, requests_dollars=0.02)
     clock.now += 100
     meter.update(fleet)
     assert meter.bill.saved == pytest.approx(100 * 0.72 / 3_600)
     assert meter.daily.today is not None
     assert meter.daily.today.saved == pytest.approx(meter.bill.saved)
+    assert meter.daily.today.dollars == pytest.approx(meter.bill.dollars + 0.02), "a day has the cost of its requests"
     period = meter.attribution.current
     assert period is not None
     assert period.day == moment.date()

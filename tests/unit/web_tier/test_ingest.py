@@ -60,7 +60,9 @@ class FailingStore(JobStore):
     before: dict[str, Exception] = field(default_factory=dict)
     after: dict[str, Exception] = field(default_factory=dict)
 
-    def record_images(self, images: Sequence[ImageRecord], touched_at: object) -> list[ImageRecord]:
+    def record_images(
+        self, images: Sequence[ImageRecord], touched_at: object, *, presigned: bool = False
+    ) -> list[ImageRecord]:
         return self._around("record_images", lambda: super(FailingStore, self).record_images(images, NOW))
 
     def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:

@@ -7,7 +7,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from core.config import Config
-from core.cost import JobCost, requests_of
+from core.cost import JOB as JOB_REQUESTS
+from core.cost import JobCost, expected_counts, requests_of
 from core.fleet.models import BillingPeriod, CircuitState, FleetCircuit, FleetPause, FleetSnapshot, FleetSpending
 from core.fleet.store import FleetStore
 from core.format import dollars as format_dollars
@@ -60,9 +61,8 @@ def test_a_page_refreshes_for_a_while_after_a_retry() -> None:
 
 
 def cost_of(counts: Counts) -> JobCost:
-    cost = JobCost.from_counts(
-        counts, {1: BillingPeriod(number=1, images=2_000, billed_seconds=240, cost=0.024)}, PRICES
-    )
+    period = BillingPeriod(number=1, images=2_000, billed_seconds=240, cost=0.024)
+    cost = JobCost.from_status(JobStatus(JOB, 2_000, counts), {1: period}, PRICES)
     assert cost is not None
     return cost
 
@@ -73,7 +73,7 @@ def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | 
 
 
 def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
-    counts = Counts(1_000, 0, 2_000, NOW, NOW, runs=((1, 1_000),))
+    counts = replace(expected_counts(1_000, max_images=1), images=2_000, runs=((1, 1_000),))
     assert cost_texts(counts, cost_of(counts)) == (
         "$0.027",
         "$0.027: compute $0.012 + requests $0.015 ($0.027 per 1,000 images)",
@@ -279,9 +279,10 @@ def test_a_job_costs_its_share_of_the_periods_in_which_it_was_answered(
 ) -> None:  # fmt: skip
     images = sum(answers for _, answers in runs)
     add_images(store, job, *(f"{number}.jpg" for number in range(images)))
-    put_counts(store, job.job_id, Counts(images, 0, images, NOW, NOW, runs=runs))
+    counts = replace(expected_counts(images, max_images=1), images=images, first_result_at=NOW, last_result_at=NOW)
+    put_counts(store, job.job_id, replace(counts, runs=runs))
     cost = client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"]
-    requests = requests_of(images).dollars(config.prices)
+    requests = (requests_of(counts) + JOB_REQUESTS).dollars(config.prices)
     assert (cost["billed_seconds"], cost["instances_dollars"]) == pytest.approx((seconds, dollars))
     assert cost["requests_dollars"] == pytest.approx(requests, abs=1e-6)
     assert cost["dollars"] == pytest.approx(dollars + requests, abs=1e-6)

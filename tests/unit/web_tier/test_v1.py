@@ -325,13 +325,13 @@ def test_an_invalid_parameter_is_named(client: FlaskClient, job: Job, query: str
 def test_the_fleet_has_the_cost_of_a_thousand_images(client: FlaskClient, store: JobStore) -> None:
     snapshot = FleetSnapshot(
         at=NOW, running=0, pending=0, visible=0, in_flight=0, min_workers=0, max_workers=5, peak_workers=3,
-        billed_seconds=600, cost=0.02, images=2_000, reason="none",
+        billed_seconds=600, cost=0.02, images=2_000, requests_cost=0.003, reason="none",
     )  # fmt: skip
     FleetStore(store.table).put_snapshot(snapshot)
     body = client.get("/api/v1/fleet").get_json()
     assert (body["billed_seconds"], body["cost"]) == (600, 0.02)
     assert body["instances_dollars_per_1000_images"] == pytest.approx(0.01)
-    assert body["requests_dollars_per_1000_images"] == pytest.approx(0.0151, abs=0.0005)
+    assert body["requests_dollars_per_1000_images"] == pytest.approx(0.0015)
     FleetStore(store.table).put_snapshot(snapshot.model_copy(update={"images": 0}))
     assert client.get("/api/v1/fleet").get_json()["instances_dollars_per_1000_images"] is None
 

@@ -131,9 +131,7 @@ def fleet() -> Response:
         reason = state.problem or "try again in a second"
         raise NotFound(f"the controller has not published a fleet status yet; {reason}")
     snapshot = state.snapshot.model_copy(update={"problem": state.problem})
-    return json_response(
-        FleetStatusBody.from_fleet(snapshot, backend.config.prices, backend.reports.silent_seconds(snapshot))
-    )
+    return json_response(FleetStatusBody.from_fleet(snapshot, backend.reports.silent_seconds(snapshot)))
 
 
 @api.get("/fleet/instances")

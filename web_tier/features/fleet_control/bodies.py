@@ -4,8 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, PriceSettings
-from core.cost import ThousandCost, day_dollars
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS
 from core.fleet.models import MAX_REASON_CHARACTERS, EndedInstance, FleetInstances, FleetSnapshot, WorkerLimits
 
 
@@ -27,18 +26,14 @@ class FleetStatusBody(FleetSnapshot):
     )
 
     @classmethod
-    def from_fleet(cls, fleet: FleetSnapshot, prices: PriceSettings, silent_seconds: float) -> Self:
+    def from_fleet(cls, fleet: FleetSnapshot, silent_seconds: float) -> Self:
         """Return the body of a snapshot."""
         fields = {**dict(fleet), "silent_seconds": round(silent_seconds, 1)}
-        fields["today_dollars"] = fleet.today and round(day_dollars(fleet.today, prices), 6)
-        cost = ThousandCost.from_snapshot(fleet, prices)
-        if cost is None:
-            return cls(**fields)
-        return cls(
-            **fields,
-            instances_dollars_per_1000_images=round(cost.instances_dollars, 6),
-            requests_dollars_per_1000_images=round(cost.requests_dollars, 6),
-        )
+        fields["today_dollars"] = fleet.today and round(fleet.today.dollars, 6)
+        if fleet.images:
+            fields["instances_dollars_per_1000_images"] = round(1_000 * fleet.cost / fleet.images, 6)
+            fields["requests_dollars_per_1000_images"] = round(1_000 * fleet.requests_cost / fleet.images, 6)
+        return cls(**fields)
 
 
 class FleetInstancesBody(FleetInstances):

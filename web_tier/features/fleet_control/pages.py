@@ -11,8 +11,7 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 
-from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config, PriceSettings
-from core.cost import day_dollars
+from core.config import MAX_CAP_DOLLARS, MAX_WORKERS, Config
 from core.fleet.models import (
     Decision,
     EndedInstance,
@@ -115,13 +114,11 @@ class FleetBody(ApiBody):
         above = f" above {limits.min_workers:,}" if limits.min_workers else ""
         snapshot = (state.snapshot or _unreported(limits, now)).model_copy(update={"problem": state.problem})
         return cls(
-            status=FleetStatusBody.from_fleet(snapshot, config.prices, silent_seconds),
+            status=FleetStatusBody.from_fleet(snapshot, silent_seconds),
             workers_of=_workers_of(snapshot, listed),
             idle_end=f"idle ones{above} end after {seconds_in_words(config.worker.idle_seconds)}",
             limits=limits,
-            month=month_dollars(
-                snapshot.today or FleetDay(day=snapshot.at.astimezone(UTC).date()), days, config.prices
-            ),
+            month=month_dollars(snapshot.today or FleetDay(day=snapshot.at.astimezone(UTC).date()), days),
             limits_set=state.limits and f"Limits {limits_words(limits, configured, now)}.",
             sentence=sentence,
             failed_instance=_failed_instance(state),
@@ -158,11 +155,11 @@ def _workers_of(fleet: FleetSnapshot, listed: FleetInstances) -> str:
     return f"{noun} ({', '.join(parts)})" if parts else noun
 
 
-def month_dollars(today: FleetDay, before: Sequence[FleetDay], prices: PriceSettings) -> float:
+def month_dollars(today: FleetDay, before: Sequence[FleetDay]) -> float:
     """Return the cost of the current month (UTC): of `today`, and of the days `before` in the same month."""
     first = today.day.replace(day=1)
     days = [today, *(each for each in before if first <= each.day < today.day)]
-    return sum(day_dollars(each, prices) for each in days)
+    return sum(each.dollars for each in days)
 
 
 @pages.get("/fleet/live", endpoint="fleet_live", is_automatic=True)
