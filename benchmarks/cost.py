@@ -10,12 +10,9 @@ its first and last images, which may go in smaller portions. Polls that find not
 by the clock, such as leases, heartbeats and counts of queues: their rate at rest, times the difference of the
 seconds, is subtracted.
 
-The page is that of users, in Chromium, which also shows the results. `API` sends 50 files a request, as `run.sh`.
+The page is that of users, in Chromium, which shows the first results while it sends. `API` sends 50 files a request, as `run.sh`.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,17 +28,18 @@ import urllib3
 from PIL import Image
 
 from benchmarks.billed_calls import EMPTY, EXTENSION, Billed, Call, Record, recording
-from benchmarks.photos import open_page
+from benchmarks.photos import open_page, send_by_command, send_by_page
 from benchmarks.report import Bar, DocumentPart, Report
-from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running
+from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running, wait_for
 from core.config import PriceSettings
-from core.jobs.lifecycle import DeletedJobs
+from core.ids import FIRST_ID
+from core.jobs.items import counts_partition, partition
 from scripts.demo_model.signs import encode
 from scripts.load.runner import ClassicClient
 from scripts.run.batch import LARGE_BATCH_FILES, UPLOADERS
 from scripts.run.system import ROOT
 from services.batches import in_batches
-from services.table import Table
+from services.table import LAST, Table
 
 MILLION: Final = 1_000_000
 SETTINGS: Final = {
@@ -59,8 +57,8 @@ and are left when portions become smaller again. The larger job has twice as man
 LONE_COUNT: Final = 100
 """The same for images that are sent one by one."""
 
-DRAWN: Final = 20
-"""Different photos of a size."""
+DRAWN: Final = 50
+"""Different photos of a size: as many as a pack has, since results of the same photo would be deflated together."""
 
 MAX_FORMS: Final = 250
 """Files of an offer of presigned forms."""
@@ -195,31 +193,17 @@ class Sender:
     home: Path
 
     def send(self, way: str, files: Sequence[Path]) -> str:
-        """Send the photos, and wait until each has its label; return the id of their job.
-
-        Raises:
-            RuntimeError: a photo has no label.
-        """
+        """Send the photos; return the id of their job."""
         ways: Mapping[str, Callable[[Sequence[Path]], object]] = {
-            "page": self._by_page,
+            "page": lambda chosen: send_by_page(self.bench, self.page, chosen),
             "API": self._by_api,
-            "command": self._by_command,
+            "command": lambda given: send_by_command(self.bench, given, self.home / "client"),
             "presigned": self._by_forms,
             "source in S3": self._from_source,
             "one by one": self._one_by_one,
         }
         ways[way](files)
-        job_id = str(next(self.bench.api.jobs(page=1))["job_id"])
-        status = await_status(self.bench, job_id, lambda found: found["done"] + found["failed"] >= len(files))
-        if status["done"] != len(files):
-            raise RuntimeError(f"{way}: {status['done']} of {len(files)} photos have a label")
-        return job_id
-
-    def _by_page(self, files: Sequence[Path]) -> None:
-        self.page.goto(self.bench.system.url)
-        self.page.locator("#images").set_input_files([str(file) for file in files])
-        self.page.get_by_role("button", name="Classify").click(timeout=1e3 * WAIT_SECONDS)
-        self.page.wait_for_url("**/jobs/*", timeout=1e3 * WAIT_SECONDS)
+        return str(next(self.bench.api.jobs(page=1))["job_id"])
 
     def _by_api(self, files: Sequence[Path]) -> None:
         job_id = self.bench.api.create_job("cost", key=str(uuid4()))
@@ -229,11 +213,6 @@ class Sender:
             self.bench.api.add_images(job_id, part, str(uuid4()), first_position=first)
 
         side_by_side(add, range(0, len(files), LARGE_BATCH_FILES))
-
-    def _by_command(self, files: Sequence[Path]) -> None:
-        command = (sys.executable, "-m", "fleetsight_client", "classify", str(files[0].parent))
-        environment = {**os.environ, "XDG_STATE_HOME": str(self.home / "client")}
-        subprocess.run((*command, "--url", self.bench.system.url), env=environment, check=True, capture_output=True)
 
     def _by_forms(self, files: Sequence[Path]) -> None:
         uploads = f"{self.bench.system.url}/api/v1/jobs/{self.bench.api.create_job('cost')}/uploads"
@@ -284,40 +263,38 @@ def accepted(answer: urllib3.BaseHTTPResponse) -> urllib3.BaseHTTPResponse:
     return answer
 
 
-def await_status(bench: Bench, job_id: str, is_reached: Callable[[Mapping[str, Any]], bool]) -> Mapping[str, Any]:
-    """Return the status of a job as soon as it is as wanted.
+def measured(sender: Sender, record: Record, way: str, files: Sequence[Path]) -> JobCalls:
+    """Send photos in one way, delete their job, and return its calls until nothing of it is left.
 
     Raises:
-        TimeoutError: it is not after `WAIT_SECONDS`.
+        RuntimeError: a photo has no label.
     """
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not is_reached(status := bench.api.status(job_id)):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"job {job_id} is {status} after {WAIT_SECONDS:.0f} s")
-        time.sleep(POLL_SECONDS)
-    return status
-
-
-def measured(sender: Sender, record: Record, way: str, files: Sequence[Path]) -> JobCalls:
-    """Send photos in one way, delete their job, and return its calls until nothing of it is left."""
     bench, started = sender.bench, time.monotonic()
     record.take()
     job_id = sender.send(way, files)
-    has_file = way != "one by one"  # such images belong to no batch
 
-    def is_complete(status: Mapping[str, Any]) -> bool:
-        file = status["results_file"]
-        return status["cost"] is not None and (not has_file or (file is not None and file["current"]))
+    def find_complete() -> Mapping[str, Any] | None:
+        status = bench.api.status(job_id)
+        if status["failed"]:
+            raise RuntimeError(f"{way}: {status['failed']} of {len(files)} photos have no label")
+        # Images that are sent one by one belong to no batch, so they have no file.
+        has_file = way == "one by one" or bool(status["results_file"] and status["results_file"]["current"])
+        return status if status["done"] == len(files) and status["cost"] and has_file else None
 
-    status = await_status(bench, job_id, is_complete)
+    # The price has no reads of pages, so the page is left as soon as it need not send any more.
+    wait_for(lambda: bench.api.status(job_id)["accepted"] >= len(files), f"the images of {job_id}", WAIT_SECONDS)
     sender.page.goto("about:blank")
+    status = wait_for(find_complete, f"the results of job {job_id}", WAIT_SECONDS, POLL_SECONDS)
     bench.api.delete(job_id)
-    deleted = DeletedJobs(Table(bench.system.clients.dynamodb, bench.system.config.names.job_table))
-    deadline = time.monotonic() + WAIT_SECONDS
-    while job_id in {each.job_id for each in deleted.find_all()}:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"job {job_id} is not removed after {WAIT_SECONDS:.0f} s")
-        time.sleep(POLL_SECONDS)
+    table = Table(bench.system.clients.dynamodb, bench.system.config.names.job_table)
+    # Its counts are removed last.
+    partitions = (partition(job_id), counts_partition(job_id))
+    wait_for(
+        lambda: not any(any(table.query(each, FIRST_ID, LAST, limit=1)) for each in partitions),
+        f"the removal of job {job_id}",
+        WAIT_SECONDS,
+        POLL_SECONDS,
+    )
     return JobCalls(record.take(), time.monotonic() - started, status["cost"]["requests_dollars"])
 
 

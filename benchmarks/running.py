@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ulid import ULID
 
@@ -32,6 +32,7 @@ OURS: Final = ("web", "controller", "worker")
 SERVICES: Final = ("cloud", "hypervisor", "controller", "web")
 PATIENCE_SECONDS: Final = 60.0
 ByProcess = dict[str, dict[int, Usage]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,20 @@ class Measured:
         return self.images / self.seconds
 
 
+def wait_for(find: Callable[[], _T | None], what: str, seconds: float = PATIENCE_SECONDS, poll: float = 0.1) -> _T:
+    """Return what `find` returns, as soon as it is true.
+
+    Raises:
+        TimeoutError: it is not after so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := find()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(poll)
+    return found
+
+
 @dataclass
 class Bench:
     """Sends batches through a running system and reads what its processes used."""
@@ -79,14 +94,13 @@ class Bench:
         Raises:
             TimeoutError: it has not after `PATIENCE_SECONDS`.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            states = [instance.state for instance in self.fleet.instances()]
-            if states == ["running"] * count and self._state().snapshot is not None:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the fleet is {states} after {PATIENCE_SECONDS:.0f} s, not {count} running")
-            time.sleep(0.1)
+        wait_for(
+            lambda: (
+                [instance.state for instance in self.fleet.instances()] == ["running"] * count
+                and self._state().snapshot is not None
+            ),
+            f"a fleet of {count} running instances",
+        )
 
     def batch(self, images: ImageSet) -> Measured:
         """Send one batch with the command's own client, and measure it.

@@ -76,13 +76,13 @@ def stored(fixed: int = 0, *, items: int = 1, transacted: bool = True, read: int
     return Requests(table_write=units, table_read=read * fixed / 4_096)
 
 
-IMAGE = stored(25 + 150, items=0, read=2)
+IMAGE = stored(25 + 64, items=0, read=3)
 """Requests of an image: its part of the items of its pack, a file name of a camera, and a result with five labels.
 
-Both items are read for the file of all results, and for their removal.
+Both items are read for the search for lost images, for the file of all results, and for their removal.
 """
 
-PACK = stored(240 + 480, items=2, read=2) + Requests(
+PACK = stored(280 + 650, items=2, read=3) + Requests(
     s3_put=1,  # its results object
     s3_get=1,  # a worker reads its object
     table_read=1,  # its item, before its results are recorded
@@ -123,6 +123,13 @@ JOB = Requests(
 MAX_MESSAGES = 10
 """Messages that a call of SQS sends, receives or deletes."""
 
+CALL = Requests(sqs=1, sqs_fair=1)
+"""A call with messages, which are in the group of their user, as are their answers."""
+
+HOLDING = CALL * 0.05
+"""Requests for the messages that a busy worker holds, by image: while it answers about 80, it names them in a
+heartbeat, which is sent, received and deleted, and hides them for longer."""
+
 REQUEST_IMAGES = 50
 """Images that clients send in one request of the web tier, about."""
 
@@ -141,10 +148,10 @@ def requests_of(counts: Counts, job: Job | None = None) -> Requests:
         made += UPLOAD * counts.acceptances + UPLOADED_IMAGE * images
     made += FROM_SOURCE * packs if job and job.source else UPLOADED * packs
     made += (PRESIGNED + UPLOADED * -1) * counts.presigned
-    # The request of a pack is sent, received and deleted, and so is its response; all but the first of these calls
-    # have as many messages as have arrived. Requests are in the group of their user.
+    # The request of a pack is sent, received and deleted, and so is its response. All but the first of these calls
+    # have as many messages as have arrived.
     sent, others = max(counts.acceptances, packs / MAX_MESSAGES), max(counts.revision, calls_of(images, packs))
-    return made + Requests(sqs=sent + 5 * others, sqs_fair=sent + 2 * others)
+    return made + CALL * (sent + 5 * others) + HOLDING * images
 
 
 def calls_of(images: int, packs: int) -> float:
