@@ -1,11 +1,13 @@
 """Items of jobs in the job table: their keys and attributes; `core/jobs/store.py` lists them."""
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from functools import lru_cache
 from typing import cast
+from zlib import compress, decompress
 
 from core.jobs.models import (
     MAX_RUNS,
@@ -78,6 +80,16 @@ def stated(attributes: Mapping[str, str | int | datetime | None]) -> Item:
         for name, value in attributes.items()
         if value
     }
+
+
+def deflated(text: str) -> str:
+    """Return a text for an attribute with fewer bytes: deflated, in Base64."""
+    return b64encode(compress(text.encode())).decode()
+
+
+def inflated(text: str) -> str:
+    """Return the text of `deflated`."""
+    return decompress(b64decode(text)).decode()
 
 
 def partition(job_id: str) -> str:

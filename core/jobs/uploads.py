@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Self
 
 from core.ids import ImageRef, pack_of
-from core.jobs.items import job_model_attributes, job_model_in, partition
+from core.jobs.items import deflated, inflated, job_model_attributes, job_model_in, partition
 from core.jobs.models import ImageRecord, Job
 from core.model_catalog import JobModel
 from services.table import EXPIRES_AT, IS_NEW, Item, Table
@@ -113,7 +113,7 @@ class FirstUpload:
         if item is None:
             return None
         # A later release may add values at the end.
-        lines = [line[:6] for line in json.loads(str(item["images"]))]
+        lines = [line[:6] for line in json.loads(inflated(str(item["images"])))]
         sizes: dict[str, tuple[int, ...]] = {}
         for _, image_id, _, size, _, _ in sorted(lines, key=itemgetter(1)):
             sizes[pack_of(image_id)] = (*sizes.get(pack_of(image_id), ()), size)
@@ -141,7 +141,7 @@ class FirstUpload:
             "pk": partition(job_id),
             "sk": f"{UPLOAD_KEY}{key}",
             "digest": self.digest,
-            "images": json.dumps(lines, ensure_ascii=False),
+            "images": deflated(json.dumps(lines, ensure_ascii=False)),
         }
         # After a lost reply botocore repeats the call, and the repeat finds the item that the first call has written.
         return table.put_if(item, IS_NEW) or table.get(item["pk"], item["sk"]) == item
