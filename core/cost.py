@@ -100,7 +100,7 @@ ACCEPTANCE = Requests(
 )
 """Requests of a transaction that accepts images."""
 
-UPLOAD, UPLOADED_IMAGE = stored(180, transacted=False), stored(105, items=0, transacted=False)
+UPLOAD, UPLOADED_IMAGE = stored(270, transacted=False), stored(19, items=0, transacted=False)
 """Requests for the item with which an upload may be repeated, and for an image in it; a page of a source is as large.
 Images that are sent one by one have none."""
 
@@ -126,9 +126,9 @@ MAX_MESSAGES = 10
 CALL = Requests(sqs=1, sqs_fair=1)
 """A call with messages, which are in the group of their user, as are their answers."""
 
-HOLDING = CALL * 0.05
-"""Requests for the messages that a busy worker holds, by image: while it answers about 80, it names them in a
-heartbeat, which is sent, received and deleted, and hides them for longer."""
+HOLDING = CALL * 3
+"""Requests for the messages that a worker holds for half a second: it hides them for longer, and names those of some
+time in a heartbeat. It has ten lone images then, or one large pack."""
 
 REQUEST_IMAGES = 50
 """Images that clients send in one request of the web tier, about."""
@@ -148,24 +148,17 @@ def requests_of(counts: Counts, job: Job | None = None) -> Requests:
         made += UPLOAD * counts.acceptances + UPLOADED_IMAGE * images
     made += FROM_SOURCE * packs if job and job.source else UPLOADED * packs
     made += (PRESIGNED + UPLOADED * -1) * counts.presigned
-    # The request of a pack is sent, received and deleted, and so is its response. All but the first of these calls
-    # have as many messages as have arrived.
-    sent, others = max(counts.acceptances, packs / MAX_MESSAGES), max(counts.revision, calls_of(images, packs))
-    return made + CALL * (sent + 5 * others) + HOLDING * images
-
-
-def calls_of(images: int, packs: int) -> float:
-    """Return the calls for the messages of packs of `images` together, if many wait.
-
-    A worker has room for ten lone images, or for one large pack.
-    """
-    return min(packs, max(images, packs) / MAX_MESSAGES)
+    # The request of a pack is sent, received and deleted, and so is its response. A call has the messages of a
+    # transaction, or ten of a larger one.
+    accepted, recorded = (max(each, packs / MAX_MESSAGES) for each in (counts.acceptances, counts.revision))
+    return made + CALL * (accepted + 5 * recorded) + HOLDING * min(packs, images / MAX_MESSAGES)
 
 
 def expected_counts(images: int, max_images: int) -> Counts:
     """Return the counts of a job once `images` are answered that are uploaded at once, in packs of `max_images`."""
     packs, acceptances = pack_count(images, max_images), -(-images // REQUEST_IMAGES)
-    return Counts(done=images, acceptances=acceptances, answered_packs=packs, revision=round(calls_of(images, packs)))
+    recordings = min(packs, -(-images // MAX_MESSAGES))
+    return Counts(done=images, acceptances=acceptances, answered_packs=packs, revision=recordings)
 
 
 def answered_images(counts: Counts) -> int:

@@ -85,7 +85,7 @@ class Pack:
 
 
 def pack_count(images: int, max_images: int) -> int:
-    """Return how many packs, of up to `max_images`, a job has with so many images, which are sent one after another."""
+    """Return how many packs, of up to `max_images`, the images of a job have that are sent one after another."""
     packs = so_far = 0
     while (left := images - so_far) > 0:
         size = max(1, min(max_images, so_far // FIRST_SHARE, left // LAST_SHARE))

@@ -217,7 +217,7 @@ def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUpl
 def test_a_repeated_commit_completes_a_failed_one_and_counts_no_image_twice(
     direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(*_: object) -> None:
+    def dies(*_: object, **__: object) -> None:
         raise TableBusyError("the table is busy")
 
     offer = offered(direct, job, wanted("a.jpg", "b.jpg"))

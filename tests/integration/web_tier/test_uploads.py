@@ -252,7 +252,7 @@ def ids(outcomes: list[Any]) -> list[str]:
 def test_a_repeat_completes_a_request_whose_process_died(
     ingest: ImageIngest, job: Job, store: JobStore, queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(*_: object) -> None:
+    def dies(*_: object, **__: object) -> None:
         raise TableBusyError("the table is busy")
 
     with monkeypatch.context() as patch:
