@@ -10,7 +10,8 @@ its first and last images, which may go in smaller portions. Polls that find not
 by the clock, such as leases, heartbeats and counts of queues: their rate at rest, times the difference of the
 seconds, is subtracted.
 
-The page is that of users, in Chromium, which shows the first results while it sends. `API` sends 50 files a request, as `run.sh`.
+The page is that of users, in Chromium, which shows the first results while it sends. `API` sends 50 files a request,
+as `run.sh`.
 """
 
 import tempfile

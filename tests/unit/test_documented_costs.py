@@ -1,11 +1,13 @@
 """The costs on the page about AWS follow from the prices of `config.yaml`, the template and the policy of a stack."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from core.config import Config
 from core.cost import JOB, SECONDS_AN_HOUR, expected_counts, requests_of
+from core.jobs.models import Counts, Job
 from scripts.aws.deploy.idle_cost import BilledParts, monthly_cost
 from scripts.aws.deploy.settings import load_template, validated_config
 from services.cloudformation import parse_template
@@ -15,7 +17,7 @@ from tests.support.stack_template import of_this_stack
 from web_tier.autoscaler.observe import Demand, FleetMetrics, Observation
 from web_tier.autoscaler.policies import POLICIES
 
-PAGE = (ROOT / "docs" / "aws.md").read_text(encoding="utf-8")
+PAGE, FLEET_PAGE = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("aws", "fleet"))
 
 IMAGES_A_SECOND = 90
 """Of a worker, as the page assumes: ResNet-18 and photos of 100 KB on two cores."""
@@ -26,8 +28,8 @@ SNAPSHOTS_GB = 16
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    """The configuration of a stack."""
-    return validated_config({})
+    """The configuration of a stack, with packs of 50."""
+    return validated_config({"packs.max_images": "50"})
 
 
 def figures(first_cell: str) -> list[float]:
@@ -94,6 +96,25 @@ def test_1000_images_cost_their_instances_and_their_requests(
         (hours * prices.worker_hour(instance_type, spot=spot) + requests) / images * 1_000 for spot in (False, True)
     ]
     assert figures(first_cell) == pytest.approx(expected, abs=0.00005)
+
+
+@pytest.mark.parametrize(
+    ("images", "is_single", "words"),
+    [
+        (1_000_000, False, "for 1,000 images of up to 0.6 MB"),
+        (100, False, "for 1,000 images in jobs of 100"),
+        (1_000_000, True, "for 1,000."),
+    ],
+)
+def test_requests_cost_what_the_page_about_the_fleet_says(
+    config: Config, images: int, is_single: bool, words: str
+) -> None:
+    counts, job = expected_counts(images, config.max_pack_images), None
+    if is_single:
+        counts = Counts(done=images, acceptances=images, answered_packs=images, revision=images)
+        job = Job("01", "single images", datetime.now(UTC), is_single=True)
+    dollars = (requests_of(counts, job) + JOB).dollars(config.prices) / images * 1_000
+    assert f"${dollars:.4f} {words}" in " ".join(FLEET_PAGE.split())
 
 
 def test_the_settings_behind_the_costs_are_those_of_the_stack(config: Config) -> None:

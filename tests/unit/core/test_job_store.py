@@ -114,6 +114,17 @@ def test_images_are_recorded_and_counted_once_by_any_number_of_processes(store: 
     assert sum(recorded) == store.status(job.job_id).accepted == count_images(store, job.job_id) == len(images)
 
 
+def test_the_counts_say_how_many_transactions_accepted_images_and_which_packs_came_by_forms(
+    store: JobStore, job: Job
+) -> None:
+    store.record_images([record(job.job_id) for _ in range(MAX_RECORDED + 1)], NOW)
+    by_form = [record(job.job_id)]
+    for _ in range(2):
+        store.record_images(by_form, NOW, presigned=True)
+    counts = store.status(job.job_id).counts
+    assert (counts.packs, counts.acceptances, counts.presigned) == (MAX_RECORDED + 2, 3, 1)
+
+
 def test_images_of_a_job_that_is_being_deleted_are_neither_recorded_nor_counted(store: JobStore, job: Job) -> None:
     DeletedJobs(store.table).delete(job)
     with pytest.raises(NotFoundError, match="there is no job"):

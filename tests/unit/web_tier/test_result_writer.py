@@ -13,14 +13,16 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.cost import requests_of
 from core.ids import ImageRef, new_id
 from core.jobs.figures import JobFigures
 from core.jobs.keys import input_key, output_key
 from core.jobs.lifecycle import OpenJobs
-from core.jobs.models import ImageRecord, Job, Resend
+from core.jobs.models import Counts, ImageRecord, Job, Resend
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, crashed_worker, failed
 from services.lease import Tenure
+from tests.support.autoscaler import PRICES
 from tests.support.jobs import client_error, statuses_of
 from tests.support.memory_aws.calls import refusal, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable, cancellation
@@ -38,7 +40,9 @@ from tests.support.result_path import (
     not_done,
     stored_jobs,
 )
-from web_tier.controller.result_writer import StaleTokenError
+from web_tier.autoscaler.billing import CostAttribution
+from web_tier.autoscaler.metrics import ControllerMetrics
+from web_tier.controller.result_writer import ResultStatistics, StaleTokenError
 
 GIVEN_UP = "GIVEN UP"
 """Partition in which a test records images that are given up."""
@@ -66,6 +70,15 @@ def test_each_answer_is_counted_once_in_the_run_in_which_it_was_given() -> None:
     successor.results.record([done(REFS[2]), not_done(REFS[3]), done(ImageRef(JOBS[0], new_id()))])
     assert later.answers == [(4, 1)]
     assert JobFigures(store.table).counts(JOBS[0]).runs == ((1, 5), (4, 1))
+
+
+def test_the_fleet_adds_up_what_the_requests_of_each_transaction_cost() -> None:
+    attribution = CostAttribution(None, EPOCH.date())
+    path = ResultPath(stored_jobs(), statistics=ResultStatistics(ControllerMetrics(), attribution, PRICES))
+    path.results.record([done(REFS[0]), done(REFS[1])])
+    path.results.record([done(REFS[0]), done(REFS[2])])
+    expected = [Counts(done=each, acceptances=1, revision=1, answered_packs=each) for each in (2, 1)]
+    assert attribution.requests_dollars == pytest.approx(sum(requests_of(each).dollars(PRICES) for each in expected))
 
 
 def test_what_belongs_to_nothing_is_dropped_and_its_neighbours_are_kept(caplog: pytest.LogCaptureFixture) -> None:
