@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -29,14 +29,14 @@ import urllib3
 from PIL import Image
 
 from benchmarks.billed_calls import EMPTY, EXTENSION, Billed, Call, Record, recording
-from benchmarks.photos import open_page, send_by_command, send_by_page
+from benchmarks.end_to_end import classify_singles
+from benchmarks.photos import open_page, photo_files, send_by_command, send_by_page
 from benchmarks.report import Bar, DocumentPart, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running, wait_for
 from core.config import PriceSettings
 from core.ids import FIRST_ID
 from core.jobs.items import counts_partition, partition
 from scripts.demo_model.signs import encode
-from scripts.load.runner import ClassicClient
 from scripts.run.batch import LARGE_BATCH_FILES, UPLOADERS
 from scripts.run.system import ROOT
 from services.batches import in_batches
@@ -149,35 +149,32 @@ def run(quick: bool) -> Report:
             bench.wait_for_workers(WORKERS)
             bench.system.clients.s3.create_bucket(Bucket=SOURCE_BUCKET)
             sender = Sender(bench, page, home)
-            measured(sender, record, "API", photos(home / "warm-up", 0.1, 50))
+            measured(sender, record, "API", photo_files(home / "warm-up", photos_of(0.1), 50))
             time.sleep(REST_SECONDS)
             by_clock = {call: billed * (1 / REST_SECONDS) for call, billed in record.take().items()}
             costs: Costs = {}
             for size in QUICK_SIZES if quick else COUNTS:
                 for way in QUICK_WAYS if quick else WAYS:
                     images = LONE_COUNT if way == "one by one" else COUNTS[size]
+                    folders = {count: home / f"{way}-{size:g}-{count}" for count in (images, 2 * images)}
                     smaller, larger = (
-                        measured(sender, record, way, photos(home / f"{way}-{size:g}-{count}", size, count))
-                        for count in (images, 2 * images)
+                        measured(sender, record, way, photo_files(folder, photos_of(size), count))
+                        for count, folder in folders.items()
                     )
                     costs[way, size] = ImageCost.of_difference(smaller, larger, images, by_clock)
             return cost_report(costs, by_clock, bench.system.config.prices)
 
 
-def photos(folder: Path, megabytes: float, count: int) -> list[Path]:
-    """Return files of about so many megabytes: JPEGs of noise, of which some have the same content."""
-    folder.mkdir()
-    noise, files = np.random.default_rng(count), list[Path]()
-    sample = encode(Image.fromarray(noise.integers(0, 256, (256, 256, 3), np.uint8)), "JPEG", 90)
-    side = round(256 * (megabytes * 1e6 / len(sample)) ** 0.5)
-    for number in range(count):
-        files.append(folder / f"IMG_{number:05}.jpg")
-        if number < DRAWN:
-            drawn = Image.fromarray(noise.integers(0, 256, (side, side, 3), np.uint8))
-            files[-1].write_bytes(encode(drawn, "JPEG", 90))
-        else:
-            files[-1].hardlink_to(files[number % DRAWN])
-    return files
+@lru_cache(1)
+def photos_of(megabytes: float) -> list[bytes]:
+    """Return different photos of about so many megabytes: JPEGs of noise."""
+    noise = np.random.default_rng(1)
+
+    def drawn(side: int) -> bytes:
+        return encode(Image.fromarray(noise.integers(0, 256, (side, side, 3), np.uint8)), "JPEG", 90)
+
+    side = round(256 * (megabytes * 1e6 / len(drawn(256))) ** 0.5)
+    return [drawn(side) for _ in range(DRAWN)]
 
 
 @dataclass(frozen=True)
@@ -201,7 +198,7 @@ class Sender:
             "command": lambda given: send_by_command(self.bench, given, self.home / "client"),
             "presigned": self._by_forms,
             "source in S3": self._from_source,
-            "one by one": self._one_by_one,
+            "one by one": lambda given: classify_singles(self.bench, given, len(given)),
         }
         ways[way](files)
         return str(next(self.bench.api.jobs(page=1))["job_id"])
@@ -233,11 +230,6 @@ class Sender:
             files,
         )
         self.bench.api.create_job("cost", source=f"s3://{SOURCE_BUCKET}/{folder}")
-
-    def _one_by_one(self, files: Sequence[Path]) -> None:
-        client = ClassicClient(self.bench.system.url, WAIT_SECONDS)
-        for file in files:
-            accepted(client.post(file.name, file.read_bytes()))
 
 
 def side_by_side(action: Callable[[Any], object], values: Iterable[Any]) -> None:

@@ -95,12 +95,19 @@ def run(quick: bool) -> Report:
 
 
 def _drawn(kind: Kind, folder: Path, photos: int) -> ImageSet:
+    return ImageSet(kind.name, photo_files(folder, [photo(kind, seed) for seed in range(DRAWN)], photos), {})
+
+
+def photo_files(folder: Path, contents: Sequence[bytes], count: int) -> list[Path]:
+    """Return so many files of a new folder, which have these contents in turn."""
     folder.mkdir()
-    contents = [photo(kind, seed) for seed in range(DRAWN)]
-    files = [folder / f"IMG_{number:05}.jpg" for number in range(photos)]
+    files = [folder / f"IMG_{number:05}.jpg" for number in range(count)]
     for number, file in enumerate(files):
-        file.write_bytes(contents[number % DRAWN])
-    return ImageSet(kind.name, files, {})
+        if number < len(contents):
+            file.write_bytes(contents[number])
+        else:
+            file.hardlink_to(files[number % len(contents)])
+    return files
 
 
 def photo(kind: Kind, seed: int) -> bytes:
