@@ -34,13 +34,12 @@ from benchmarks.photos import open_page, photo_files, send_by_command, send_by_p
 from benchmarks.report import Bar, DocumentPart, Report
 from benchmarks.running import ALWAYS_WARM, WORKERS, Bench, running, wait_for
 from core.config import PriceSettings
-from core.ids import FIRST_ID
-from core.jobs.items import counts_partition, partition
+from core.jobs.figures import JobFigures
 from scripts.demo_model.signs import encode
 from scripts.run.batch import LARGE_BATCH_FILES, UPLOADERS
 from scripts.run.system import ROOT
 from services.batches import in_batches
-from services.table import LAST, Table
+from services.table import Table
 
 MILLION: Final = 1_000_000
 SETTINGS: Final = {
@@ -279,15 +278,9 @@ def measured(sender: Sender, record: Record, way: str, files: Sequence[Path]) ->
     sender.page.goto("about:blank")
     status = wait_for(find_complete, f"the results of job {job_id}", WAIT_SECONDS, POLL_SECONDS)
     bench.api.delete(job_id)
-    table = Table(bench.system.clients.dynamodb, bench.system.config.names.job_table)
     # Its counts are removed last.
-    partitions = (partition(job_id), counts_partition(job_id))
-    wait_for(
-        lambda: not any(any(table.query(each, FIRST_ID, LAST, limit=1)) for each in partitions),
-        f"the removal of job {job_id}",
-        WAIT_SECONDS,
-        POLL_SECONDS,
-    )
+    figures = JobFigures(Table(bench.system.clients.dynamodb, bench.system.config.names.job_table))
+    wait_for(lambda: not figures.counts(job_id).images, f"the removal of job {job_id}", WAIT_SECONDS, POLL_SECONDS)
     return JobCalls(record.take(), time.monotonic() - started, status["cost"]["requests_dollars"])
 
 

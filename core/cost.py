@@ -143,14 +143,15 @@ def requests_of(counts: Counts, job: Job | None = None) -> Requests:
     images, packs = answered_images(counts), counts.answered_packs
     if not images:
         return Requests()
-    made = IMAGE * images + PACK * packs + ACCEPTANCE * counts.acceptances + RECORDING * counts.revision
+    answered_share = packs / max(1, packs, counts.packs)
+    acceptances, presigned = answered_share * counts.acceptances, answered_share * counts.presigned
+    made = IMAGE * images + PACK * packs + ACCEPTANCE * acceptances + RECORDING * counts.revision
     if job is None or not job.is_single:
-        made += UPLOAD * counts.acceptances + UPLOADED_IMAGE * images
-    made += FROM_SOURCE * packs if job and job.source else UPLOADED * packs
-    made += (PRESIGNED + UPLOADED * -1) * counts.presigned
+        made += UPLOAD * acceptances + UPLOADED_IMAGE * images
+    made += FROM_SOURCE * packs if job and job.source else UPLOADED * (packs - presigned) + PRESIGNED * presigned
     # The request of a pack is sent, received and deleted, and so is its response. A call has the messages of a
     # transaction, or ten of a larger one.
-    accepted, recorded = (max(each, packs / MAX_MESSAGES) for each in (counts.acceptances, counts.revision))
+    accepted, recorded = (max(each, packs / MAX_MESSAGES) for each in (acceptances, counts.revision))
     return made + CALL * (accepted + 5 * recorded) + HOLDING * min(packs, images / MAX_MESSAGES)
 
 

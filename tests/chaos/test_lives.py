@@ -13,13 +13,12 @@ from benchmarks.billed_calls import EMPTY, EXTENSION, Record, recording
 from core.config import PATH_VARIABLE
 from core.cost import JOB, Requests, requests_of
 from core.fleet.store import FleetStore
-from core.ids import FIRST_ID
-from core.jobs.items import counts_partition
+from core.jobs.figures import JobFigures
 from core.jobs.store import JobStore
 from fleetsight_client.api import ApiClient
 from localcloud.clients import ControlClient
 from services.ec2 import Fleet
-from services.table import LAST, Table
+from services.table import Table
 from tests.chaos.conftest import RunningSystem, run_system, signs
 from tests.conftest import shipped_values
 from tests.support.systems import running_system
@@ -115,7 +114,8 @@ def test_a_job_alone_costs_the_fleets_bill_and_asks_for_what_the_model_says(
 def check_costs(running: RunningSystem, record: Record) -> None:
     """Classify a batch by a system that has done nothing else; compare the bill and the calls with the model."""
     files, _ = signs(IMAGES, seed=71)
-    table, made = Table(running.system.clients.dynamodb, running.system.config.names.job_table), Requests()
+    store = JobStore(Table(running.system.clients.dynamodb, running.system.config.names.job_table))
+    made = Requests()
 
     def requests_so_far() -> Requests:
         nonlocal made
@@ -128,7 +128,7 @@ def check_costs(running: RunningSystem, record: Record) -> None:
     job_id = running.api.create_job("alone")
     running.wait_for_results(job_id, len(running.upload(job_id, files).accepted))
     # Nothing is put or read twice, but for a call that was repeated; the file of all results comes later.
-    status = JobStore(table).status(job_id)
+    status = store.status(job_id)
     expected, puts_and_gets = requests_of(status.counts, status.job), requests_so_far()
     assert (puts_and_gets.s3_put, puts_and_gets.s3_get) == pytest.approx(
         (expected.s3_put, expected.s3_get + JOB.s3_get), rel=0.02, abs=2
@@ -137,7 +137,7 @@ def check_costs(running: RunningSystem, record: Record) -> None:
     wait_until(lambda: not running.workers() and (running.api.fleet() or {})["running"] == 0, "the fleet has ended")
     fleet, cost = running.api.fleet(), running.api.status(job_id)["cost"]
     running.api.delete(job_id)
-    wait_until(lambda: not any(table.query(counts_partition(job_id), FIRST_ID, LAST)), "the job is removed")
+    wait_until(lambda: not JobFigures(store.table).counts(job_id).images, "the job is removed")
     # Where work is slow, batches of messages and of results are small, and each of these is counted. Full batches are
     # one call (tests/unit/app_tier/test_pipeline.py, tests/unit/web_tier/test_collector.py).
     made, expected, prices = requests_so_far(), expected + JOB, running.system.config.prices

@@ -108,6 +108,12 @@ def test_the_puts_of_a_pack_depend_on_the_way_of_its_images_and_not_on_their_num
         assert requests_of(counts, job).s3_put == 20 * puts
 
 
+def test_a_job_costs_nothing_for_packs_that_are_not_answered_yet() -> None:
+    whole = Counts(600, images=600, packs=20, acceptances=12, presigned=8, answered_packs=20, revision=20)
+    half = replace(whole, done=300, answered_packs=10, revision=10)
+    assert requests_of(half).dollars(PRICES) == pytest.approx(requests_of(whole).dollars(PRICES) / 2)
+
+
 def test_an_image_that_is_sent_alone_costs_its_own_transactions_and_calls() -> None:
     """What a million images cost, by the recorded calls of a run."""
     lone = Counts(1_000, acceptances=1_000, answered_packs=1_000, revision=1_000)
