@@ -54,8 +54,9 @@ COUNTS: Final = {0.1: 1_300, 1.0: 800, 3.0: 260}
 """Images of the smaller job by megabytes of a photo: as many as are accepted until a portion is as large as it gets,
 and are left when portions become smaller again. The larger job has twice as many."""
 
-LONE_COUNT: Final = 100
-"""The same for images that are sent one by one."""
+LONE_COUNT: Final = 200
+"""The same for images that are sent one by one. The first of the larger job may be put twice: into the deleted job of
+the others, too."""
 
 DRAWN: Final = 50
 """Different photos of a size: as many as a pack has, since results of the same photo would be deflated together."""
