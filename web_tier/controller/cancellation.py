@@ -27,6 +27,7 @@ from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.lease import Tenure
 from web_tier.controller.reconciler import ResultRecovery, isolated
+from web_tier.results.query import is_final
 from web_tier.uploads.cancellation import align_tombstone, mark_cancelled
 
 _log = logging.getLogger(__name__)
@@ -102,18 +103,20 @@ class JobCanceller:
         """Return whether a job in which nothing is missing can be closed.
 
         To be called when it could be, minutes after it was used last: workers have finished what they had received.
-        A label that replaced a failure is recorded, and the job stays open for its results file. A tombstone without
-        a mark is deleted.
+        A label that replaced a failure, of any cause but the image itself, is recorded, and the job stays open for
+        its results file. A tombstone without a mark is deleted.
         """
         if not Cancellations(self.store.table).find([job_id]):
             align_tombstone(self.store, self.inputs, job_id, is_cancelled=False)
         refs = list[ImageRef]()
-        if JobFigures(self.store.table).counts(job_id).cancelled:
-            refs = [ImageRef(job_id, image_id) for image_id, each in self.store.summaries(job_id) if each.cancelled]
+        if JobFigures(self.store.table).counts(job_id).failed:
+            summaries = self.store.summaries(job_id)
+            refs = [ImageRef(job_id, image_id) for image_id, each in summaries if each.status == "failed"]
         for page in in_batches(refs, PAGE):
             if not self.tenure.active():
                 return False
-            found = self.pool.map(self.recovery.find, by_pack(self.store.images_of(page).values()))
+            failed = [ref for ref, result in self.store.results_of(page).items() if not is_final(result)]
+            found = self.pool.map(self.recovery.find, by_pack(self.store.images_of(failed).values()))
             if late := [result for results in found for result in results if result.status == "done"]:
                 OpenJobs(self.store.table).reopen(job_id, self.clock.utc_now())
                 self.recovery.results.record(late)
