@@ -147,6 +147,10 @@ class ModelOpener:
         if bundle.digest not in self._tried:
             self.isolated().try_load(bundle)
             self._tried[bundle.digest] = True
+        return self.load(bundle)
+
+    def load(self, bundle: Bundle) -> LoadedModel:
+        """Return the bundle with an engine of this process that has classified a grey image."""
         worker, sizing = self._config.worker, self.sizing
         engine = open_engine(worker.engine, bundle, sizing.engine_threads, streams=sizing.streams)
         model = LoadedModel(bundle, engine, self._batch_size(bundle))
