@@ -15,10 +15,18 @@ from tests.simulation.data_path.machine import play
 from tests.simulation.data_path.world import WORKERS, World
 from web_tier.controller.cleanup import EXPIRY_SECONDS, LINGER_SECONDS
 
-HISTORIES = 60
-"""For each seed."""
+HISTORIES = 100
+"""For each seed: 1,200 in all."""
 SEEDS = (0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 12)))
-LEAST = {"faults": 400, "kills": 80, "images": 100, "freezes": 20, "cancelled": 5}
+LEAST = {
+    "faults": 1_000,
+    "kills": 200,
+    "images": 400,
+    "freezes": 40,
+    "cancelled": 20,
+    "poisoned": 10,
+    "children": 200,
+}
 """What the histories of a seed have of each, or they prove little."""
 SEEDS_OF_REDRIVES = range(10)
 """With most of these seeds redrives have their turns between each other's reads and writes."""
@@ -57,6 +65,18 @@ def test_a_good_day_ends_as_it_should_with_one_message_for_each_pack(fifo: bool)
         "label-2",
     ]
     assert sum(world.requests.sent.values()) == len({pack_of(ref.image_id) for ref in refs})
+
+
+def test_fifty_images_are_one_object_one_message_and_one_object_of_results() -> None:
+    def act(world: World) -> None:
+        world.clients.callers.clear()  # the job has no quota
+        world.clients.so_far = 400
+        world.clients.upload(world.clients.jobs[0], [(index, "good") for index in range(50)], "plain")
+        world.run(60, 6)
+        assert (len(world.inputs.objects), world.requests.sent.total()) == (1, 1)
+        assert [key.endswith(".jsonl") for key in world.outputs.objects] == [True, True], "and the results file"
+
+    assert len(settled(False, act).checks.done_labels) == 50
 
 
 def redrive_at_once(world: World) -> None:

@@ -108,7 +108,7 @@ def test_a_change_that_ends_at_any_write_leaves_page_list_file_and_copy_alike(wh
         world = World(1, fifo=False)
         world.clients.new_job(keep=True, results=PLACES[1])
         prepare(world, world.clients.jobs[0])
-        world.faults.writes_left[kind] = writes
+        world.faults.at_write = (kind, world.faults.writes[kind] + writes, "killed after")
         kills = world.kills
         change(world, world.clients.jobs[0])
         world.run(60, 30)

@@ -50,6 +50,8 @@ class Billing:
         ]
         fleet = Observation(QueueCounts(len(self.world.requests.messages), 0, 0), 0, tuple(workers))
         self._meter.update(fleet)
+        self.world.unseen_seconds += sum(self.world.scheduler.now - at for at in self.world.ended_at)
+        self.world.ended_at.clear()
         spending = self._meter.spending(fleet, SETTINGS)
         self.world.is_capped = spending is not None and spending.reached is not None
         limits = WorkerLimits.configured(SETTINGS)

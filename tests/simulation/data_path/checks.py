@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from app_tier.pipeline import MAX_TRIES, UNRECORDED_RECEIVES
+from app_tier.network_process import CHILDREN
+from app_tier.pipeline import MAX_TRIES
 from core.fleet.store import FleetStore
 from core.ids import ImageRef, pack_of, place_of
 from core.jobs.buckets import UNKEPT
@@ -25,6 +26,7 @@ from services.clock import MAX_ERROR_SECONDS
 from services.table import Item
 from tests.simulation.data_path.clients import Clients, File
 from tests.simulation.data_path.processes import (
+    BROKEN_MODEL,
     GONE_MODEL,
     IMAGES_PER_DAY,
     SOURCE,
@@ -33,24 +35,22 @@ from tests.simulation.data_path.processes import (
     picture,
 )
 from tests.support.jobs import member
+from web_tier.autoscaler.outstanding import OutstandingPacks
 from web_tier.features.notifications.notifier import MAX_ATTEMPTS
-from web_tier.results.query import ImageResult, all_results, is_final
+from web_tier.results.query import ImageResult, all_results, is_final, is_settled
 
 if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
 
-MAX_OVERBILLED_SECONDS: Final = 20 * 86_400.0
-"""By so much may the meter be wrong: it sees the end of a worker only in the next round, which may be hours later."""
+MAX_OVERBILLED_SECONDS: Final = 86_400.0
+"""By so much may the meter be wrong besides, in a history with wrong clocks."""
 
 MAX_LISTED: Final = 1_000
 MAX_MESSAGES: Final = 3
 """Request messages of one image, besides its retries."""
 
-MIN_LOST_DELIVERIES: Final = UNRECORDED_RECEIVES + MAX_TRIES
-"""An innocent image may fail only if so many of its deliveries were lost, with their workers or on their way."""
-
-MIN_DEATHS: Final = 2
-"""An image that ends its worker may fail only if it did so this often."""
+MAX_POISONED: Final = 2
+"""Workers that an image may end which spares the machine, for each of its attempts."""
 
 
 class BrokenError(AssertionError):
@@ -98,17 +98,32 @@ class Checks:
         It is raised later: the product's loops catch what their calls raise.
         """
         for file in self.clients.files.values():
-            ref = file.acknowledged
-            if ref is None or ref.job_id in self.clients.deleted or self._may_have_expired(ref.job_id):
-                continue
-            pack, result = self._item(ref, PACK), self._result(ref)
-            image = None if pack is None else images_in(pack).get(ref.image_id)
-            if image is None or image.key in self.world.inputs.objects:
-                continue
-            # With a pack an image goes that has failed for good, too.
-            is_over = result is not None and (result.status == "done" or (is_final(result) and not image.is_lone))
-            if not is_over:
+            if file.acknowledged is not None and self._lacks_object(file.acknowledged):
                 self.deleted_early.append(file.name)
+
+    def check_accepted(self, file: File, ref: ImageRef) -> None:
+        """A reply names an image that is recorded and stored, and the same one as any earlier reply for the file."""
+        if file.acknowledged not in {None, ref}:
+            raise BrokenError(f"{file.name} was {file.acknowledged}, and is {ref}")
+        is_there = ref.job_id not in self.clients.deleted and not self._may_have_expired(ref.job_id)
+        if is_there and self._image(ref) is None:
+            raise BrokenError(f"{file.name} is accepted and not recorded")
+        if self._lacks_object(ref):
+            raise BrokenError(f"{file.name} is accepted and not stored")
+
+    def _image(self, ref: ImageRef) -> ImageRecord | None:
+        pack = self._item(ref, PACK)
+        return None if pack is None else images_in(pack).get(ref.image_id)
+
+    def _lacks_object(self, ref: ImageRef) -> bool:
+        """Return whether an image has no object and may still get a label."""
+        if ref.job_id in self.clients.deleted or self._may_have_expired(ref.job_id):
+            return False
+        image, result = self._image(ref), self._result(ref)
+        if image is None or image.key in self.world.inputs.objects:
+            return False
+        # With a pack an image goes that has failed for good, too.
+        return result is None or not (result.status == "done" or (is_final(result) and not image.is_lone))
 
     def _item(self, ref: ImageRef, kind: str) -> Item | None:
         return self.world.table.items.get((partition(ref.job_id), f"{kind}{pack_of(ref.image_id)}"))
@@ -146,8 +161,9 @@ class Checks:
         day = snapshot.today.day if snapshot.today else None
         if day != self.world.now().date():
             raise BrokenError(f"the day of the ledger is {day}, it is {self.world.now().date()}")
-        if snapshot.billed_seconds > self.world.billed_seconds + MAX_OVERBILLED_SECONDS:
-            raise BrokenError(f"{snapshot.billed_seconds} s are billed, workers ran {self.world.billed_seconds} s")
+        ran = self.world.billed_seconds + self.world.unseen_seconds
+        if snapshot.billed_seconds > ran + MAX_OVERBILLED_SECONDS:
+            raise BrokenError(f"{snapshot.billed_seconds} s are billed, workers ran {ran} s")
         if snapshot.is_capped:
             raise BrokenError(f"nothing is launched: {snapshot.spending}")
 
@@ -172,13 +188,17 @@ class Checks:
                 self._check_merged(status, job, results)
 
     def check_orphans(self) -> None:
-        """No object of an image stays in the input bucket without an item."""
-        items = self.world.table.items
+        """No object stays in the input bucket without an item, or of a pack that is settled and not kept."""
+        store = JobStore(self.world.table)
         for key in self.world.inputs.objects:
             job_id, _, name = key.partition("/")
-            image_id = name.partition(".")[0]
-            if key != cancelled_key(job_id) and (f"JOB#{job_id}", f"PACK#{pack_of(image_id)}") not in items:
+            ref = ImageRef(job_id, name.partition(".")[0])
+            if key == cancelled_key(job_id):
+                continue
+            if (image := self._image(ref)) is None:
                 raise BrokenError(f"no item names {key}")
+            if not store.job(job_id).keep and is_settled(image, store.results_of(image.pack_refs)):
+                raise BrokenError(f"{key} is not kept, and stays")
 
     def check_rest(self) -> None:
         store = JobStore(self.world.table)
@@ -251,6 +271,8 @@ class Checks:
             raise BrokenError(f"{name} was classified by {by}, its job wants {job.model}")
         if job.keep and file.acknowledged:
             self._check_kept(file, item.record)
+        if self.world.poisoned[ref.image_id] > MAX_POISONED * (1 + item.record.attempt):
+            raise BrokenError(f"{name} ended {self.world.poisoned[ref.image_id]} workers")
         self._check_messages(ref, name)
         self._check_dead_letter(ref, item, letters)
         self._check_resend(ref, name, item.resend)
@@ -269,6 +291,7 @@ class Checks:
         names = {item.record.filename.removeprefix("!/") for item in results.values()}
         keys = [key.split("/") for _, key in self.world.sources.objects]
         first = {parts[1] for parts in keys if parts[0] == job.name and len(parts) == 2}
+        first -= {file.name for file in self.clients.files.values() if file.is_troubled}
         if listing.state == "complete" and first - names:
             raise BrokenError(f"{job.name}: not imported: {first - names}")
         if listing.state != "complete" and job.job_id not in self.clients.cancelled:
@@ -282,15 +305,17 @@ class Checks:
 
     def _check_result(self, file: File, image: ImageRecord, response: ClassificationResult, model: str) -> None:
         index, kind = file.content
-        if response.status == "done" and (kind == "broken" or response.label != label_of(index)):
+        is_label = kind not in {"broken", "poison", "hang"} and response.label == label_of(index)
+        if response.status == "done" and not is_label and not file.is_troubled:
             raise BrokenError(f"wrong: {file.name} ({kind} {index}) is {response.label}")
         if response.status == "failed":
             code = response.error.code if response.error else ""
             deaths = self.world.deaths[response.image_id]
-            least = MIN_DEATHS if kind == "heavy" else MIN_LOST_DELIVERIES
+            is_crash = self.world.children[response.image_id] >= CHILDREN or deaths >= MAX_TRIES
             is_justified = (
-                (code == "crashed_worker" and deaths >= least)
+                (code == "crashed_worker" and is_crash)
                 or (code == "model_gone" and model == GONE_MODEL)
+                or (code == "model_failed" and model == BROKEN_MODEL)
                 or (code, kind) == ("undecodable", "broken")
                 or (code == "cancelled" and response.job_id in self.clients.cancelled)
             )
@@ -419,6 +444,8 @@ class Checks:
             counts = getattr(self.world, name).counts()
             if counts.visible or counts.in_flight or counts.delayed:
                 raise BrokenError(f"left in {name}: {counts}")
+        if wanted := OutstandingPacks(self.world.table).images_of(self.world.requests.counts()).total:
+            raise BrokenError(f"workers are wanted for {wanted} images without a message")
 
 
 @lru_cache(4_096)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ulid import ULID
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tests.simulation.data_path.world import World
 
 Content = tuple[int, Kind]
+Trouble = Literal["changed", "gone", "refused", "archived"]
 
 OWNERS: Final = ("", "ann")
 SHARE_SECONDS: Final = 30 * 86_400
@@ -49,6 +50,7 @@ class File:
         acknowledged: its image, once the system said that it is accepted.
         rejected: whether the system said that it is not accepted, not only that it may have been stored.
         sent: whether it was sent once, perhaps without an answer.
+        is_troubled: whether its object in a bucket of its owner was changed, removed or refused.
     """
 
     job_id: str
@@ -57,6 +59,7 @@ class File:
     acknowledged: ImageRef | None = None
     rejected: bool = False
     sent: bool = False
+    is_troubled: bool = False
 
 
 @dataclass
@@ -73,6 +76,7 @@ class Clients:
         forms: by which files were sent into the bucket, each with the time at which it expires.
         callers: who adds images to a job, if the quota applies to it.
         discarded: the attempt at which the dead letter of an image was discarded.
+        so_far: how many images a job has had as an upload sees it; None: few or many.
     """
 
     world: "World"
@@ -87,7 +91,9 @@ class Clients:
     discarded: dict[ImageRef, int] = field(default_factory=dict)
     forms: list[tuple[File, UploadForm, float]] = field(default_factory=list)
     callers: dict[str, str] = field(default_factory=dict)
+    so_far: int | None = None
     operations: int = 0
+    _last_upload: Callable[[Web], None] | None = None
 
     def new_job(self, *, keep: bool, is_limited: bool = True, results: str | None = None) -> None:
         """Make a job, for a client with a quota of its own or without one."""
@@ -131,6 +137,26 @@ class Clients:
             self.world.sources.objects[SOURCE, f"{folder}/{file.name}"] = picture(*content)
         self._operate(lambda web: ListingStore(web.store).create_job(job, "", web.now()))
 
+    def trouble_source(self, number: int, how: Trouble) -> None:
+        """Change, remove or refuse an object of which the last job is made."""
+        if not self.imported:
+            return
+        job, sources = self.imported[-1], self.world.sources
+        files = [file for file in self.files.values() if (SOURCE, f"{job.name}/{file.name}") in sources.objects]
+        if not files:
+            return
+        file = files[number % len(files)]
+        file.is_troubled, place = True, (SOURCE, f"{job.name}/{file.name}")
+        match how:
+            case "changed":
+                sources.objects[place] = picture(5, "good")
+            case "gone":
+                del sources.objects[place]
+            case "refused":
+                sources.unreadable.add(place)
+            case "archived":
+                sources.archived.add(place)
+
     def change_source(self) -> None:
         """Put another object before all those that the last job is made of."""
         if self.imported:
@@ -166,7 +192,13 @@ class Clients:
                 for file in files:
                     file.rejected = True
 
+        self._last_upload = operation
         self._operate(operation)
+
+    def repeat_upload(self) -> None:
+        """Send the last upload again, which had a key or forms."""
+        if self._last_upload is not None:
+            self._operate(self._last_upload)
 
     def retry(self, job: Job) -> None:
         """Ask for the failed images of a job again."""
@@ -316,7 +348,7 @@ class Clients:
 
     def _so_far(self) -> int:
         """Return how many images a job has had: packs are small, or of as many images as they may have."""
-        return self.world.random.choice((0, 100))
+        return self.world.random.choice((0, 400)) if self.so_far is None else self.so_far
 
     def _send_once(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
         quota = self._quota(web, job)
@@ -367,6 +399,7 @@ class Clients:
         for file, outcome in zip(files, outcomes, strict=True):
             file.rejected = isinstance(outcome, RejectedUpload) and outcome.message != UNCERTAIN
             if isinstance(outcome, ImageRecord):
+                self.world.checks.check_accepted(file, outcome.ref)
                 file.acknowledged = outcome.ref
                 # A repeat is acknowledged late, and makes the job no younger.
                 added = (ULID.from_str(outcome.ref.image_id).datetime - EPOCH).total_seconds()

@@ -1,5 +1,6 @@
 """What may befall a call of a service, before its effect, after it, or instead of it."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -39,7 +40,8 @@ class Faults:
         missing: queues that do not exist until so many seconds.
         denied: services that workers may not use.
         armed: what befalls the next call of a kind of process, by an operation (or any, if empty).
-        writes_left: after so many more writes a process of a kind is killed.
+        writes: how many writes processes of a kind have begun.
+        at_write: a kind of process, the number of a write of such processes, and what befalls it.
         met: how many calls met a fault, and how many of these froze their process. A batch may be processed in part.
     """
 
@@ -48,13 +50,13 @@ class Faults:
     kill: Callable[[Any], None]
     freeze: Callable[[Any], None]
     reply: Callable[[Process], None]
-    note_lost_reply: Callable[[str, Any], None]
     share: float = 0.0
     outages: dict[str, float] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
     armed: list[tuple[str, str, Fault]] = field(default_factory=list)
-    writes_left: dict[str, int] = field(default_factory=dict)
+    writes: Counter[str] = field(default_factory=Counter)
+    at_write: tuple[str, int, Fault] | None = None
     met: int = 0
     _is_partial: bool = False
 
@@ -79,7 +81,6 @@ class Faults:
         fault = self._draw(process, service, operation)
         if fault is None:
             result = effect()
-            self._count_write(process, service, operation)
             self.reply(process)
             return result
         self.met += 1
@@ -91,20 +92,10 @@ class Faults:
             self._is_partial = False
         if fault == "frozen before":
             return result
-        self.note_lost_reply(f"{service}.{operation}", result)
         if fault == "repeated":
             return effect()
         self._befall_after(process, fault)
         return result
-
-    def _count_write(self, process: Process, service: str, operation: str) -> None:
-        """Kill a process after the last write that it may make."""
-        left = self.writes_left.get(process.kind, 0)
-        if left and operation not in READS and service != "lease":
-            self.writes_left[process.kind] = left - 1
-            if left == 1:
-                self.kill(process)
-                raise KilledError
 
     def _befall_before(self, process: Process, fault: Fault) -> None:
         """Do what befalls a call before its effect, or instead of it."""
@@ -147,6 +138,10 @@ class Faults:
         if process.was_away and process.kind == "controller":
             # After its last write it checks whether the job still exists. No protocol survives its death in between.
             return None
+        if operation not in READS and service != "lease":
+            self.writes[process.kind] += 1
+            if self.at_write and self.at_write[:2] == (process.kind, self.writes[process.kind]):
+                return self.at_write[2]
         if (fault := self._lasting(process, service)) is not None:
             return fault
         for index, (armed_kind, where, fault) in enumerate(self.armed):

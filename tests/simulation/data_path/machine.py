@@ -2,13 +2,13 @@
 
 from collections import Counter
 from functools import partial
-from typing import ClassVar, Final
+from typing import ClassVar, Final, get_args
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from core.jobs.models import Job
-from tests.simulation.data_path.clients import Content
+from tests.simulation.data_path.clients import Content, Trouble
 from tests.simulation.data_path.faults import ALL, FREEZES, Fault, Freeze
 from tests.simulation.data_path.processes import MODELS
 from tests.simulation.data_path.world import World
@@ -45,7 +45,7 @@ OPERATIONS: Final = (
     "responses.receive",
     "responses.delete",
     "sources.list",
-    "hooks.post",
+    "messages.send",
 )
 CALLS: Final = tuple(
     (kind, where)
@@ -57,7 +57,7 @@ CALLS: Final = tuple(
         ("worker", ("requests.receive", "inputs.get", "outputs.put", "responses.send", "requests.delete")),
         ("controller", ("", "table.TransactWriteItems", "table.PutItem", "table.DeleteItem", "outputs.put")),
         ("controller", ("requests.send", "responses.receive", "responses.delete")),
-        ("controller", ("sources.list", "inputs.put", "hooks.post")),
+        ("controller", ("sources.list", "inputs.put", "messages.send")),
     )
     for where in operations
 )
@@ -67,10 +67,13 @@ MAX_JOBS: Final = 3
 ORDERS: Final = ("redrive", "redrive twice", "redrive all", "discard")
 
 contents = st.lists(
-    st.tuples(st.integers(0, 5), st.sampled_from(("good", "good", "good", "broken", "heavy"))), min_size=1, max_size=4
+    st.tuples(st.integers(0, 5), st.sampled_from((*["good"] * 7, "broken", "heavy", "poison", "hang", "slow"))),
+    min_size=1,
+    max_size=6,
 )
 spans = st.sampled_from(((2, 2), (10, 4), (60, 4), (150, 5), (700, 6), (3_700, 8)))
 jobs = st.integers(0, 9)
+troubles = st.none() | st.sampled_from(get_args(Trouble))
 rarely = st.sampled_from((*[False] * 31, True))
 ways = st.sampled_from(("plain", "keyed", "direct", "single"))
 skews = st.sampled_from((0.0, *(sign * days * 86_400 for sign in (-1, 1) for days in (0.0005, 0.2, 8, 400))))
@@ -83,10 +86,16 @@ class History(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(seed=st.integers(0, 2**32), fifo=st.booleans(), busy=rarely, keep=st.booleans())
-    def begin(self, seed: int, fifo: bool, busy: bool, keep: bool) -> None:
-        """A system without images; some never rest."""
-        self.world = World(seed, fifo=fifo, busy=busy)
+    @initialize(
+        seed=st.integers(0, 2**32),
+        fifo=st.booleans(),
+        busy=rarely,
+        keep=st.booleans(),
+        most=st.sampled_from((1, 4, 50)),
+    )
+    def begin(self, seed: int, fifo: bool, busy: bool, keep: bool, most: int) -> None:
+        """A system without images, with packs of up to so many; some never rest."""
+        self.world = World(seed, fifo=fifo, busy=busy, max_images=most)
         self.world.clients.new_job(keep=keep)
 
     @rule(job=jobs, contents=contents, span=spans)
@@ -111,6 +120,12 @@ class History(RuleBasedStateMachine):
     def a_form_is_used_again(self, number: int, content: Content | None, span: tuple[int, int]) -> None:
         """A browser or a proxy sends a form twice, or a client sends another picture by it."""
         self.world.clients.use_form_again(number, content)
+        self.world.run(*span)
+
+    @rule(span=spans)
+    def a_client_repeats_its_upload(self, span: tuple[int, int]) -> None:
+        """A client sends its last upload again, though it may have been answered."""
+        self.world.clients.repeat_upload()
         self.world.run(*span)
 
     @rule(job=jobs, span=spans, room=st.booleans())
@@ -160,15 +175,17 @@ class History(RuleBasedStateMachine):
         self.world.clients.new_job(keep=keep)
 
     @precondition(lambda self: len(self.world.clients.existing_jobs()) < MAX_JOBS)
-    @rule(contents=contents, keep=st.booleans(), span=spans, changes=st.booleans())
+    @rule(contents=contents, keep=st.booleans(), span=spans, changes=st.booleans(), trouble=troubles)
     def a_client_makes_a_job_from_s3(
-        self, contents: list[Content], keep: bool, span: tuple[int, int], changes: bool
+        self, contents: list[Content], keep: bool, span: tuple[int, int], changes: bool, trouble: Trouble | None
     ) -> None:
         """A job takes its images from a bucket, which may change meanwhile."""
         self.world.clients.import_job(contents, keep=keep)
         self.world.run(*span)
         if changes:
             self.world.clients.change_source()
+        if trouble is not None:
+            self.world.clients.trouble_source(len(contents), trouble)
 
     @rule(job=jobs, what=st.sampled_from(("border", "truth", "share")), number=st.integers(1, 3), span=spans)
     def a_client_changes_a_job(self, job: int, what: str, number: int, span: tuple[int, int]) -> None:
@@ -328,6 +345,12 @@ class History(RuleBasedStateMachine):
             worker.is_broken = True
         self.world.run(*span)
 
+    @rule(span=spans)
+    def workers_drain(self, span: tuple[int, int]) -> None:
+        """All workers end in good order."""
+        self.world.drain()
+        self.world.run(*span)
+
     @rule(clock=st.sampled_from(("web", "controller")), seconds=skews, span=spans)
     def a_clock_jumps(self, clock: str, seconds: float, span: tuple[int, int]) -> None:
         """From now on a clock is wrong, by seconds or by a year, or right again."""
@@ -348,6 +371,8 @@ class History(RuleBasedStateMachine):
             redriven=self.world.clients.redriven.total(),
             freezes=self.world.freezes,
             cancelled=len(self.world.clients.cancelled),
+            poisoned=self.world.poisoned.total(),
+            children=self.world.children.total(),
             **self.world.used_as_it_expires,
         )
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial, reduce
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from PIL import Image
 
 from app_tier.bundle import Bundle
 from app_tier.classify import Classifier
+from app_tier.decode import Pixels
 from app_tier.engines import LoadedModel, Possible, of_possible
 from app_tier.lifecycle import Lifetime
 from app_tier.models import LoadedModels, ModelOpener, ModelPlace
+from app_tier.network_process import IsolatedNetworks, NetworkEndedError
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receiver import Receiver
 from app_tier.recovery import FailureBackoff as WorkerBackoff
@@ -32,8 +35,9 @@ from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.store import JobStore
-from core.messages import ImageContent
+from core.messages import ImageContent, Prediction
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
+from core.sandbox.process import PoolUnavailableError
 from services.errors import FleetsightError
 from services.lease import Lease, Tenure
 from services.s3 import UploadForm
@@ -79,7 +83,7 @@ LEASE_ROUNDS: Final = 3
 SIZING = Sizing(
     streams=1,
     engine_threads=1,
-    batch_size=1,
+    batch_size=2,
     decode_threads=1,
     fetch_threads=1,
     publish_threads=1,
@@ -88,8 +92,14 @@ SIZING = Sizing(
 )
 
 
-MAX_PACK_IMAGES: Final = 3
-"""Images of a pack: a few, since each upload has a few files."""
+IMAGE_SECONDS: Final = 0.04
+"""Time that a worker takes for an image, by which the web tier limits packs: to 50 images."""
+
+SLOW_SECONDS: Final = 40.0
+"""Time that a slow picture takes."""
+
+BROKEN_MODEL: Final = "model-broken"
+"""A model of the catalogue that ends each process that loads it."""
 
 GONE_MODEL: Final = "model-gone"
 """A model of the catalogue with a bundle that was removed."""
@@ -140,7 +150,7 @@ class Web:
             inspect=inspect,
             clock=clock,
             pool=cast(Any, InlineExecutor()),
-            sizes=PackSizes(MAX_PACK_IMAGES, lambda: 0.1),
+            sizes=PackSizes(world.max_images, lambda: IMAGE_SECONDS),
         )
         self.quotas = Quotas(world.table, import_config().limits, clock)
         self.single = SingleImages(self.intake, clock)
@@ -223,7 +233,8 @@ class Controller:
         results_files.on_finished.append(notifier.observe_finished)
         pool = cast(Any, InlineExecutor())
         canceller = path.canceller(clock=clock, pool=pool)
-        ingest = ImageIngest(LIMITS, inputs, store, requests, inspect, clock=clock, pool=pool)
+        sizes = PackSizes(world.max_images, lambda: IMAGE_SECONDS)
+        ingest = ImageIngest(LIMITS, inputs, store, requests, inspect, clock=clock, pool=pool, sizes=sizes)
         importer = SourceImporter(
             world.sources,
             ingest,
@@ -313,7 +324,10 @@ def _most(_low: Number, high: Number) -> Number:
 
 
 class Engine:
-    """Answers with the label of the picture; a broken one fails, a poison picture ends its process."""
+    """Answers with the label of the picture; a broken one fails.
+
+    A poison picture ends its process, and one that hangs is waited for until the worker ends.
+    """
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
@@ -322,17 +336,68 @@ class Engine:
         """Return probabilities, one row an image."""
         if self._worker.is_broken:
             raise RuntimeError("the engine is broken")
-        indices = np.rint(batch[:, 0, 0, 0] * 255).astype(int)
+        indices, kinds = np.rint(batch[:, :2, 0, 0] * 255).astype(int).T
+        for number, kind in enumerate(kinds):
+            if kind < len(KINDS):
+                self._meet(number, KINDS[kind])
         rows = np.zeros((len(indices), len(LABELS)), np.float32)
         rows[np.arange(len(indices)), indices % len(LABELS)] = 1.0
         return of_possible(rows, possible)
+
+    def _meet(self, number: int, kind: "Kind") -> None:
+        """Do what a picture makes of this process, the one with a number in the batch."""
+        worker, scheduler = self._worker, self._worker.world.scheduler
+        match kind:
+            case "slow":
+                scheduler.sleep(SLOW_SECONDS)
+            case "poison":
+                worker.world.poisoned[worker.images[number]] += 1
+                worker.die()
+            case "hang":
+                while not worker.lifetime.over:
+                    scheduler.sleep(SLOW_SECONDS)
+                worker.end()
+                raise KilledError
+
+
+class ChildEngine(Engine):
+    """The engine of a child process; a worker sees when it ends or hangs."""
+
+    def __init__(self, worker: "Worker", bundle: Bundle) -> None:
+        super().__init__(worker)
+        self._is_ending = bundle.manifest.name == BROKEN_MODEL
+
+    def infer(self, batch: NDArray[np.float32], possible: Possible | None = None) -> NDArray[np.float32]:
+        """Return probabilities, one row an image."""
+        if self._is_ending:
+            raise NetworkEndedError("the model ended its process")
+        return super().infer(batch, possible)
+
+    def _meet(self, number: int, kind: "Kind") -> None:
+        if kind in {"poison", "hang"}:
+            self._worker.world.children[self._worker.images[number]] += 1
+            raise NetworkEndedError("the picture ended its process")
+        super()._meet(number, kind)
+
+
+@dataclass(frozen=True)
+class WatchedClassifier(Classifier):
+    """Notes in its worker which images it classifies."""
+
+    of: "Worker"
+
+    def classify(self, tasks: Sequence[Task[Pixels]]) -> list[Task[Prediction]]:
+        """Return each task with its prediction."""
+        self.of.images = [task.ref.image_id for task in tasks]
+        return super().classify(tasks)
 
 
 class Opener(ModelOpener):
     """Opens the bundle with the name that is the place; each worker has room for one."""
 
     def __init__(self, worker: "Worker") -> None:
-        self._worker, self.sizing = worker, SIZING
+        super().__init__(import_config(), SIZING)
+        self._worker = worker
 
     def own(self, digest: str) -> ModelPlace:
         """Return the place of the model that the worker began with."""
@@ -345,9 +410,15 @@ class Opener(ModelOpener):
         bundle: Bundle = self._worker.world.faults.hook("models")("get", lambda: bundle_of(wanted.place))
         return bundle
 
-    def open(self, bundle: Bundle) -> LoadedModel:
+    def load(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with the worker's engine."""
+        if bundle.manifest.name == BROKEN_MODEL:
+            self._worker.die()
         return LoadedModel(bundle, Engine(self._worker), SIZING.batch_size)
+
+    def isolated(self) -> IsolatedNetworks:
+        """Return what runs networks in children."""
+        return PlayedNetworks(self._worker.start_child)
 
     def memory_bytes(self, _bundle: Bundle) -> int:
         """Return all that a worker has: to load one model, it releases the other."""
@@ -360,6 +431,7 @@ class Worker:
     def __init__(self, world: "World", process: Process) -> None:
         self.world, self.process = world, process
         self.is_broken = False
+        self.images: list[str] = []
         self.launched_at = world.now()
         scheduler, clock = world.scheduler, world.clock_of(process)
         requests = world.requests.queue(scheduler.sleep)
@@ -382,7 +454,7 @@ class Worker:
         recovery = StepRecovery(self.in_flight, self.extender, self.lifetime, self.backoff, clock, _most)
         opener = Opener(self)
         models = LoadedModels(
-            opener.open(bundle_of(world.model)),
+            opener.load(bundle_of(world.model)),
             opener,
             recovery,
             start_thread=lambda load: load(),
@@ -390,12 +462,12 @@ class Worker:
         self.pipeline = Pipeline(
             SIZING,
             services,
-            Classifier(process.name, 3),
+            WatchedClassifier(process.name, 3, self),
             models,
             LIMITS,
             recovery,
             decoder=self._square,
-            isolated=PlayedNetworks(lambda _: Engine(self)),
+            isolated=opener.isolated(),
         )
         act_while_full(self.pipeline._to_decode, lambda: self._process(self.pipeline._stages[2:]))
         self.receiver = Receiver(
@@ -415,6 +487,10 @@ class Worker:
             if room := self.in_flight.wait_for_room(BATCH, 0):
                 self.receiver._receive_once(room)
             self.world.scheduler.sleep(1.0)
+        self.end()
+
+    def end(self) -> None:
+        """Give back what is in hand, and end."""
         self.extender.give_back(self.in_flight.everything())
         self.world.worker_ended(self.process)
 
@@ -438,9 +514,19 @@ class Worker:
         if kind == "broken":
             raise ValueError("damaged")
         if kind == "heavy" and not self.world.has_room:
-            self.world.kill(self.process)
-            raise KilledError
-        return bytes((index, 0, 0)) + CONTENT
+            self.die()
+        return bytes((index, KINDS.index(kind), 0)) + CONTENT
+
+    def start_child(self, bundle: Bundle) -> Engine:
+        """Return the engine of a child."""
+        if not self.world.has_children:
+            raise PoolUnavailableError("there is no memory for another network")
+        return ChildEngine(self, bundle)
+
+    def die(self) -> NoReturn:
+        """End at once."""
+        self.world.kill(self.process)
+        raise KilledError
 
 
 def bundle_of(model: str) -> Bundle:
@@ -458,7 +544,7 @@ def bundle_of(model: str) -> Bundle:
 
 
 _BUNDLES: dict[str, Bundle] = {}
-MODELS: Final = ("model-a", "model-b", GONE_MODEL)
+MODELS: Final = ("model-a", "model-b", GONE_MODEL, BROKEN_MODEL)
 
 
 def first_catalog() -> ModelCatalog:
@@ -472,8 +558,11 @@ def first_catalog() -> ModelCatalog:
 CONTENT: Final = ImageContent(thumbnail=b"\xff\xd8\xff").to_json().encode()
 """What every decoder finds: a thumbnail that begins like a JPEG."""
 
-Kind = Literal["good", "broken", "heavy"]
-"""`good` has a label, `broken` cannot be decoded, `heavy` ends its worker as long as workers have little memory."""
+Kind = Literal["good", "broken", "heavy", "poison", "hang", "slow"]
+"""`good` and `slow` have a label, `broken` cannot be decoded, `heavy` ends its worker as long as workers have little
+memory, `poison` ends the process of the network, and in `hang` the network does not end."""
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 LABELS: Final = tuple(f"label-{number}" for number in range(5))
 _TRUTH: dict[bytes, tuple[int, Kind]] = {}
@@ -483,7 +572,7 @@ _TRUTH: dict[bytes, tuple[int, Kind]] = {}
 def picture(index: int, kind: Kind) -> bytes:
     """Return a PNG of one pixel."""
     buffer = BytesIO()
-    Image.new("RGB", (1, 1), (index, ("good", "broken", "heavy").index(kind), 0)).save(buffer, "PNG")
+    Image.new("RGB", (1, 1), (index, KINDS.index(kind), 0)).save(buffer, "PNG")
     data = buffer.getvalue()
     _TRUTH[sha256(data).digest()] = (index, kind)
     return data

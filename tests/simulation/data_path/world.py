@@ -14,7 +14,6 @@ from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job
 from core.jobs.store import JobStore
-from core.messages import RequestMessage
 from services.clock import CHECK_SECONDS, Clock
 from tests.simulation.data_path.billing import BILLING_SECONDS
 from tests.simulation.data_path.checks import BrokenError, Checks
@@ -91,16 +90,21 @@ class World:
     Args:
         fifo: whether the queues are FIFO queues.
         busy: whether images still arrive all the time, once every fault is over, before the system may come to rest.
+        max_images: maximum images of a pack.
         seed: of all that is random.
+
+    Attributes:
+        deaths: how often an image was in a worker that ended or stood still.
+        poisoned: how many workers ended at an image, without the machine.
+        children: how many children ended at an image, or did not answer.
+        unseen_seconds: time between the ends of workers and the rounds of the meter that saw them.
     """
 
-    def __init__(self, seed: int, *, fifo: bool, busy: bool = False) -> None:
-        self.is_busy = busy
+    def __init__(self, seed: int, *, fifo: bool, busy: bool = False, max_images: int = 50) -> None:
+        self.is_busy, self.max_images = busy, max_images
         self.random = Random(seed)
         self.scheduler = Scheduler(Random(seed + 1))
-        self.faults = Faults(
-            self.scheduler, Random(seed + 2), self.kill, self.freeze, self._reply, self._note_lost_reply
-        )
+        self.faults = Faults(self.scheduler, Random(seed + 2), self.kill, self.freeze, self._reply)
         self.table = MemoryTable(self.faults.hook("table"), self.faults.leave, self.scheduler.sleep, "jobs")
         self.inputs = MemoryBucket(self._call_inputs, leave=self.faults.leave, now=self.now)
         self.outputs = MemoryBucket(self.faults.hook("outputs"), leave=self.faults.leave)
@@ -114,12 +118,17 @@ class World:
         )
         self.responses = MemorySQS(clock, fifo, random, self.faults.hook("responses"), leave=leave)
         self.model, self.has_room, self.paused, self.has_consumer = "model-a", False, False, True
+        self.has_children = True
+        self.web_timeout_seconds = WEB_TIMEOUT_SECONDS
         self.skew_seconds: defaultdict[str, float] = defaultdict(float)
         self._clocks: dict[Process | None, ProcessClock] = {}
         self._confirmed: dict[Process, float] = {}
         self.is_capped = False
-        self.billed_seconds = 0.0
+        self.billed_seconds = self.unseen_seconds = 0.0
+        self.ended_at: list[float] = []
         self.deaths: Counter[str] = Counter()
+        self.poisoned: Counter[str] = Counter()
+        self.children: Counter[str] = Counter()
         self.given_back: Counter[str] = Counter()
         self.resent: Counter[str] = Counter()
         self.late: Counter[str] = Counter()
@@ -192,15 +201,10 @@ class World:
         self.kills += 1
         if (worker := self.workers.pop(process, None)) is not None:
             self.deaths.update(ref.image_id for each in worker.in_flight.everything() for ref in each.request.refs)
+            self.ended_at.append(self.scheduler.now)
         self.controllers.pop(process, None)
         self.web_processes = [web for web in self.web_processes if web.process is not process]
         self.scheduler.kill(process)
-
-    def _note_lost_reply(self, call: str, result: Any) -> None:
-        """Count a receive of each message in a reply that was lost."""
-        if call == "requests.receive":
-            requests = [RequestMessage.from_json(message["Body"]) for message in result.get("Messages", [])]
-            self.deaths.update(ref.image_id for request in requests for ref in request.refs)
 
     def freeze(self, process: Process) -> None:
         """Stop a process, as SIGSTOP does; another takes its place."""
@@ -211,16 +215,16 @@ class World:
         self.frozen[process] = self.scheduler.now
         self.web_processes = [web for web in self.web_processes if web.process is not process]
 
-    def thaw(self) -> None:
-        """Resume the frozen processes."""
-        for process, since in self.frozen.items():
+    def thaw(self, count: int | None = None) -> None:
+        """Resume the frozen processes, or so many that were frozen first."""
+        for process in list(self.frozen)[:count]:
             process.frozen = False
-            process.was_away |= self.scheduler.now - since >= LINGER_SECONDS
-        self.frozen.clear()
+            process.was_away |= self.scheduler.now - self.frozen.pop(process) >= LINGER_SECONDS
 
     def worker_ended(self, process: Process) -> None:
         """Know that a worker ended in good order."""
-        self.workers.pop(process, None)
+        if self.workers.pop(process, None) is not None:
+            self.ended_at.append(self.scheduler.now)
 
     def controller_ended(self, process: Process) -> None:
         """Know that a controller ended, since it lost the lease."""
@@ -244,8 +248,13 @@ class World:
     def pause(self, *, on: bool) -> None:
         """Pause the fleet: workers end in good order, and none begins."""
         self.paused = on
-        for worker in self.workers.values() if on else ():
-            worker.lifetime.end("paused")
+        if on:
+            self.drain()
+
+    def drain(self) -> None:
+        """Let all workers end in good order."""
+        for worker in self.workers.values():
+            worker.lifetime.end("drained")
 
     def run_without_consumer(self, seconds: float, rounds: int) -> None:
         """Kill the controller, and let time pass before another one begins."""
@@ -291,7 +300,7 @@ class World:
     def _fill(self) -> None:
         """Start the processes that there should be; gunicorn kills a web process that stands still."""
         for process, since in list(self.frozen.items()):
-            if process.kind == "web" and self.scheduler.now - since > WEB_TIMEOUT_SECONDS:
+            if process.kind == "web" and self.scheduler.now - since > self.web_timeout_seconds:
                 del self.frozen[process]
                 self.kill(process)
         while len(self.web_processes) < 2:
@@ -318,6 +327,7 @@ class World:
         self.faults.missing.clear()
         self.faults.denied.clear()
         self.faults.armed.clear()
+        self.faults.at_write, self.has_children = None, True
         self.skew_seconds.clear()
         self._set_habits(Habits())
         self.thaw()

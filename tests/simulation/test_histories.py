@@ -1,0 +1,22 @@
+"""The named histories of packs, played by the product with a fault at each of their writes."""
+
+import pytest
+
+from tests.simulation.data_path.histories import HISTORIES, play_history
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_no_fault_at_any_write_of_a_history_breaks_a_promise(name: str) -> None:
+    play_history(HISTORIES[name], max_images=50, faults=1)
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+def test_no_history_breaks_a_promise_with_packs_of_one(name: str) -> None:
+    play_history(HISTORIES[name], max_images=1, faults=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("max_images", [1, 3, 50])
+@pytest.mark.parametrize("name", HISTORIES)
+def test_no_kind_of_fault_at_any_write_breaks_a_promise(name: str, max_images: int) -> None:
+    play_history(HISTORIES[name], max_images, faults=4)
