@@ -133,7 +133,13 @@ class Checks:
         return None if item is None else _results_in(str(item.get("results", ""))).get(ref.image_id)
 
     def check_visible(self) -> None:
-        """A label that was visible stays, and stays the same; no image was deleted that could still get one."""
+        """A label that was visible stays, and stays the same; no image was deleted that could still get one.
+
+        Without a message no worker is wanted.
+        """
+        messages = self.world.requests.counts()
+        if not messages.total and OutstandingPacks(self.world.table).images_of(messages).total:
+            raise BrokenError("workers are wanted without a message")
         if self.deleted_early:
             raise BrokenError(f"{self.deleted_early} were deleted before their labels were stored")
         for file in self.clients.files.values():
@@ -197,10 +203,13 @@ class Checks:
                 continue
             if (image := self._image(ref)) is None:
                 raise BrokenError(f"no item names {key}")
-            if not store.job(job_id).keep and is_settled(image, store.results_of(image.pack_refs)):
+            job = store.jobs_of([job_id]).get(job_id)  # it may have expired just now
+            if job and not job.keep and is_settled(image, store.results_of(image.pack_refs)):
                 raise BrokenError(f"{key} is not kept, and stays")
 
     def check_rest(self) -> None:
+        if self.world.poisoned[BROKEN_MODEL]:
+            raise BrokenError("a model ended workers")
         store = JobStore(self.world.table)
         opened = {job.job_id for job in OpenJobs(store.table).find_all()}
         for job in self.clients.jobs:
@@ -444,8 +453,6 @@ class Checks:
             counts = getattr(self.world, name).counts()
             if counts.visible or counts.in_flight or counts.delayed:
                 raise BrokenError(f"left in {name}: {counts}")
-        if wanted := OutstandingPacks(self.world.table).images_of(self.world.requests.counts()).total:
-            raise BrokenError(f"workers are wanted for {wanted} images without a message")
 
 
 @lru_cache(4_096)

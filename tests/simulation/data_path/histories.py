@@ -173,20 +173,37 @@ def a_label_is_stored_after_its_job_was_cancelled(world: World) -> None:
 
 @history()
 def a_later_attempt_meets_the_label_of_an_earlier_one(world: World) -> None:
-    """Two attempts of an image are stored in any order, by workers that stand still before they store."""
+    """A label of the first attempt is stored while a controller stands still before it fails the second one."""
     world.faults.armed.append(("worker", "outputs.put", "frozen before"))
-    upload(world, "good", "heavy", "good")
-    world.has_room = True
+    upload(world, "good", "good")
     world.run(10, 5)
     world.clients.cancel(world.clients.jobs[-1])
-    world.run(20, 4)
-    world.faults.armed.append(("worker", "outputs.put", "frozen before"))
+    world.run(10, 5)
+    world.pause(on=True)
     world.clients.retry(world.clients.jobs[-1])
-    world.run(20, 4)
-    world.has_room = False
+    world.run(4, 2)
+    world.faults.armed.append(("controller", "outputs.put", "frozen before"))
+    world.has_consumer = False
+    world.clients.cancel(world.clients.jobs[-1])
+    world.run(10, 5)
     world.thaw(1)
-    world.run(20, 4)
+    world.run(10, 5)
+    world.has_consumer = True
+    world.run(20, 5)
     world.thaw()
+
+
+@history(kinds=("worker",), faults=("frozen before",))
+def a_line_is_stored_while_another_worker_merges(world: World) -> None:
+    """A worker has read the results object, and stands still before it stores what it merged; then it dies."""
+    upload(world, "slow", "good", "slow", "good")
+    world.run(3, 3)
+    for process in world.processes("worker"):
+        world.kill(process)
+    world.run(250, 25)
+    world.faults.armed.append(("worker", "outputs.put", "killed after"))
+    world.thaw()
+    world.run(10, 5)
 
 
 @history(kinds=("web", "worker", "controller"), faults=UNKNOWN)
@@ -217,16 +234,18 @@ def a_model_ends_its_loader_beside_good_packs(world: World) -> None:
         upload(world, "good", "good")
         world.clients.upload(good, pictures("good", "poison", "good"), "plain")
         world.run(20, 4)
-    assert not world.deaths.total() - sum(world.poisoned.values()) * 3, "a model ended workers"
 
 
 @history(kinds=("worker",))
 def workers_drain_in_each_step(world: World) -> None:
-    """Workers drain again and again, and die; then the client retries its images with another model."""
-    upload(world, "slow", "poison", "slow", "good")
-    for _ in range(5):
-        world.run(42, 3)
+    """Workers drain again and again while S3 is away, and die; then images are retried with another model."""
+    upload(world, "poison", "slow", "good")
+    world.run(5, 5)
+    for _ in range(4):
+        world.faults.outages["inputs"] = world.scheduler.now + 50.0
+        world.run(50, 10)
         world.drain()
+        world.run(10, 5)
     for process in world.processes("worker"):
         world.kill(process)
     world.run(100, 4)
@@ -245,6 +264,7 @@ def rights_are_refused_for_hours(world: World) -> None:
         world.faults.denied.add(service)
         world.run(5 * HOUR, 150)
         world.faults.denied.clear()
+    assert set(world.dead_letters.sent) == {"no request"}, "what was given back became a dead letter"
 
 
 @history()

@@ -413,6 +413,7 @@ class Opener(ModelOpener):
     def load(self, bundle: Bundle) -> LoadedModel:
         """Return the bundle with the worker's engine."""
         if bundle.manifest.name == BROKEN_MODEL:
+            self._worker.world.poisoned[BROKEN_MODEL] += 1
             self._worker.die()
         return LoadedModel(bundle, Engine(self._worker), SIZING.batch_size)
 
@@ -534,7 +535,7 @@ def bundle_of(model: str) -> Bundle:
     if model not in _BUNDLES:
         manifest = Manifest(
             name=model,
-            architecture="model",
+            architecture=f"network of {model}",  # a digest of its own
             files={"model.xml": "0" * 64, "model.bin": "0" * 64},
             preprocess=Preprocess(resize=1, crop=1, mean=(0, 0, 0), std=(1, 1, 1)),
             labels=LABELS,

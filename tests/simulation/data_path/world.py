@@ -95,7 +95,7 @@ class World:
 
     Attributes:
         deaths: how often an image was in a worker that ended or stood still.
-        poisoned: how many workers ended at an image, without the machine.
+        poisoned: how many workers ended at an image, without the machine, or as they loaded a model.
         children: how many children ended at an image, or did not answer.
         unseen_seconds: time between the ends of workers and the rounds of the meter that saw them.
     """
