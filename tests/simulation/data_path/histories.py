@@ -89,6 +89,7 @@ def a_web_process_stands_still_until_its_objects_are_swept(world: World) -> None
 @history()
 def a_web_process_dies_in_a_closed_job(world: World) -> None:
     """A web process dies between its objects and its transaction, long after the job was closed."""
+    new_job(world, keep=True)
     upload(world, "good")
     world.run(200, 8)
     world.run(72 * HOUR, 6)
