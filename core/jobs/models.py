@@ -1,6 +1,6 @@
 """Values of jobs and their images; `core/jobs/store.py` stores them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -170,9 +170,20 @@ class ImageRecord:
     def of(
         cls, job: Job, image_id: str, filename: str, format_: ImageFormat, size: int, accepted_at: datetime
     ) -> Self:
-        """Return the record of an image that a job gets."""
-        ref, extension = ImageRef(job.job_id, image_id), format_.extension
-        return cls(ref, filename, extension, (size,), accepted_at, owner=job.owner, model=job.requested_model)
+        """Return the record of a lone image that a job gets."""
+        return cls.of_pack(job, image_id, [(filename, format_.extension, size)], accepted_at)[0]
+
+    @classmethod
+    def of_pack(
+        cls, job: Job, pack_id: str, files: Sequence[tuple[str, str, int]], accepted_at: datetime
+    ) -> list[Self]:
+        """Return the records of the images of a pack that a job gets: filename, extension and size of each."""
+        sizes, model = tuple(size for _, _, size in files), job.requested_model
+        refs = (ImageRef(job.job_id, image_id_at(pack_id, place)) for place in range(len(files)))
+        return [
+            cls(ref, filename, extension, sizes, accepted_at, owner=job.owner, model=model)
+            for ref, (filename, extension, _) in zip(refs, files, strict=True)
+        ]
 
     @property
     def pack_id(self) -> str:

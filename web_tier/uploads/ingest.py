@@ -34,7 +34,7 @@ from functools import cache, partial
 
 from werkzeug.exceptions import RequestTimeout
 
-from core.ids import ImageRef, image_id_at, new_id, positioned_id
+from core.ids import ImageRef, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
@@ -56,7 +56,7 @@ from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import IntakeMetrics
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.packing import PackSizes, UploadedFile, UploadPacker
+from web_tier.uploads.packing import PackDivider, PackSizes, UploadedFile, UploadPacker
 from web_tier.uploads.turns import TurnExecutor
 
 CONCURRENCY = 16
@@ -167,8 +167,7 @@ class ImageIngest:
             self.memory,
             partial(self._inspect, job),
             partial(self._put, job),
-            self.sizes,
-            so_far,
+            PackDivider(self.sizes, so_far),
         )
         with self._lock:
             self._packers.append(packer)
@@ -297,14 +296,8 @@ class ImageIngest:
 
     def _put(self, job: Job, pack: Sequence[UploadedFile[UploadResult]]) -> list[UploadResult]:
         """Store the object of a pack; return the future records of its images, or their rejections."""
-        pack_id, sizes, now = pack[0].image_id, tuple(file.upload.size for file in pack), self.clock.utc_now()
-        refs = [ImageRef(job.job_id, image_id_at(pack_id, place)) for place in range(len(pack))]
-        images = [
-            ImageRecord(
-                ref, file.upload.filename, file.extension, sizes, now, owner=job.owner, model=job.requested_model
-            )
-            for ref, file in zip(refs, pack, strict=True)
-        ]
+        pack_id, files = pack[0].image_id, [(each.upload.filename, each.extension, each.upload.size) for each in pack]
+        images = ImageRecord.of_pack(job, pack_id, files, self.clock.utc_now())
         try:
             self.bucket.put(images[0], pack_object(_taken(pack), len(pack)), is_kept=job.keep)
         except CLOUD_ERRORS:

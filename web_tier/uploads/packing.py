@@ -27,6 +27,7 @@ MAX_UNMEASURED: Final = 8
 WORK_SECONDS: Final = 2.0
 """Maximum work of one worker for a pack."""
 
+File = TypeVar("File")
 Result = TypeVar("Result")
 
 
@@ -56,6 +57,50 @@ class PackSizes:
         return max(1, min(size, MAX_UNMEASURED if seconds is None else int(WORK_SECONDS / seconds)))
 
 
+@dataclass
+class PackDivider(Generic[File]):
+    """Divides the files of an upload into packs, in their order.
+
+    An image with a position is in a pack only beside those at the positions before it, so that its id names its
+    position.
+
+    Attributes:
+        so_far: a lower bound of the images that the job has had.
+    """
+
+    sizes: PackSizes
+    so_far: int = 0
+    _open: list[File] = field(default_factory=list)
+    """The files of the pack that may get more."""
+    _open_size: int = 1
+    """Maximum files of the open pack."""
+    _open_bytes: int = 0
+    _next_position: int | None = None
+
+    def add(self, file: File, size: int, position: int | None, left: int | None) -> list[list[File]]:
+        """Add a file to a pack; return the packs that get no more files.
+
+        `left` is as for `PackSizes.next_size`.
+        """
+        packs = list[list[File]]()
+        if self._open and (position != self._next_position or self._open_bytes + size > MAX_PACK_BYTES):
+            packs.append(self.take_open())
+        if not self._open:
+            self._open_size, self._open_bytes = self.sizes.next_size(max(self.so_far, position or 0), left), 0
+        self._open.append(file)
+        self._open_bytes += size
+        self._next_position = None if position is None else position + 1
+        self.so_far += 1
+        if len(self._open) == self._open_size:
+            packs.append(self.take_open())
+        return packs
+
+    def take_open(self) -> list[File]:
+        """Return the files of the pack that could get more; the next file begins another one."""
+        pack, self._open = self._open, []
+        return pack
+
+
 @dataclass(slots=True, eq=False)
 class UploadedFile(Generic[Result]):
     """A file of an upload.
@@ -81,15 +126,11 @@ class UploadedFile(Generic[Result]):
 class UploadPacker(Generic[Result]):
     """Inspects the files of one upload as they arrive, and stores packs of its images, in the order of the files.
 
-    An image with a position is in a pack only beside those at the positions before it, so that its id names its
-    position.
-
     Attributes:
         owner: whose files these are: users take turns.
         memory: has the data of a file from its arrival until it is stored or rejected.
         inspect: returns the format of an image, or the rejection of a file.
         store: stores a pack of these images, drops their data, and returns the result of each.
-        so_far: a lower bound of the images that the job has had before.
     """
 
     owner: str
@@ -97,15 +138,10 @@ class UploadPacker(Generic[Result]):
     memory: MemoryLimiter
     inspect: Callable[[Upload], ImageFormat | Result]
     store: Callable[[Sequence[UploadedFile[Result]]], Sequence[Result]]
-    sizes: PackSizes
-    so_far: int = 0
+    divider: PackDivider[UploadedFile[Result]]
     _files: list[UploadedFile[Result]] = field(default_factory=list)
     _packed: int = 0
     """How many of the files are rejected or in a pack."""
-    _open: list[UploadedFile[Result]] = field(default_factory=list)
-    """The images of the pack that may get more."""
-    _open_size: int = 1
-    """Maximum images of the open pack."""
     _calls: list[Future[None]] = field(default_factory=list)
     _is_over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -122,8 +158,8 @@ class UploadPacker(Generic[Result]):
     def close_pack(self) -> None:
         """Store the open pack, which gets no more images."""
         with self._lock:
-            if self._open and not self._is_over:
-                self._submit(partial(self._store, self._take_open()))
+            if not self._is_over and (pack := self.divider.take_open()):
+                self._submit(partial(self._store, pack))
 
     def finish(self) -> list[Result]:
         """Store the last pack; return the result of each file, in order."""
@@ -142,7 +178,7 @@ class UploadPacker(Generic[Result]):
             self._is_over = True
         for call in self._calls:
             call.exception()
-        for file in [*self._open, *self._files[self._packed :]]:
+        for file in [*self.divider.take_open(), *self._files[self._packed :]]:
             self._release(file)
 
     def _submit(self, call: Callable[[], None]) -> None:
@@ -177,26 +213,9 @@ class UploadPacker(Generic[Result]):
             if not file.extension:
                 self._release(file)
                 continue
-            if self._open and not self._fits(file.upload):
-                packs.append(self._take_open())
-            if not self._open:
-                so_far = max(self.so_far, file.upload.position or 0)
-                self._open_size = self.sizes.next_size(so_far, file.upload.left)
-            self._open.append(file)
-            self.so_far += 1
-            if len(self._open) == self._open_size:
-                packs.append(self._take_open())
+            upload = file.upload
+            packs += self.divider.add(file, upload.size, upload.position, upload.left)
         return packs
-
-    def _take_open(self) -> list[UploadedFile[Result]]:
-        pack, self._open = self._open, []
-        return pack
-
-    def _fits(self, upload: Upload) -> bool:
-        first = self._open[0].upload.position
-        place = None if first is None else first + len(self._open)
-        size = upload.size + sum(file.upload.size for file in self._open)
-        return upload.position == place and size <= MAX_PACK_BYTES
 
     def _store(self, pack: Sequence[UploadedFile[Result]]) -> None:
         size = sum(len(file.upload.data) for file in pack)
