@@ -20,6 +20,7 @@ from app_tier.storage import CancelledJobs, answered_before, delete, fetch, resp
 from app_tier.task import Task, refuse
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.pack_objects import member
 from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, crashed_worker
 from core.sandbox.process import CrashedError
 from core.telemetry import SPANS
@@ -221,7 +222,7 @@ class Pipeline:
 
         The object may be gone since an earlier delivery was answered.
         """
-        places = self._in_flight.open_places(task.delivery)
+        request, places = task.delivery.request, self._in_flight.open_places(task.delivery)
         try:
             pack = fetch(task, places, self._services.inputs, self._limits)
         except NotFoundError:
@@ -229,8 +230,13 @@ class Pipeline:
             if self._in_flight.open_places(task.delivery):
                 raise
             return
-        for place, image in zip(places, pack.payload, strict=True):
-            yield pack.image(place, image)
+        for place, part in zip(places, pack.payload, strict=True):
+            try:
+                image = member(request.sizes, part, place)
+            except ImageRejectedError as error:
+                self._refuse(pack.image(place, None), Failure(code=error.code, message=error.message))
+            else:
+                yield pack.image(place, image)
 
     def _decode(self, tasks: Tasks[bytes]) -> None:
         (task,) = tasks

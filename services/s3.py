@@ -421,8 +421,8 @@ class UploadForm:
 class Forms:
     """Signs POST forms for one bucket, with which a client puts one object into it; signing calls no service.
 
-    The signed policy fixes the key, the content type, the tags and the largest size until it expires; S3 rejects any
-    other request (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html).
+    The signed policy fixes the key, the content type, the tags and the sizes until it expires; S3 rejects any other
+    request (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html).
     """
 
     client: "S3Client"
@@ -438,7 +438,7 @@ class Forms:
         key: str,
         content_type: str,
         *,
-        max_bytes: int,
+        sizes: range,
         seconds: int,
         tags: Mapping[str, str] | None = None,
     ) -> UploadForm:
@@ -447,7 +447,7 @@ class Forms:
         Args:
             key: of the object; sending the form again replaces the object.
             content_type: that the form has to name.
-            max_bytes: its largest size; the smallest is one byte.
+            sizes: that the object may have, in bytes.
             seconds: the form's lifetime; it ends with the lifetime of the credentials, if that is shorter.
             tags: that the form has to give the object; without them it can give it none.
 
@@ -465,7 +465,7 @@ class Forms:
             self.bucket,
             key,
             Fields=fixed,
-            Conditions=[*conditions, ["content-length-range", 1, max_bytes]],
+            Conditions=[*conditions, ["content-length-range", sizes[0], sizes[-1]]],
             ExpiresIn=seconds,
         )
         return UploadForm(signed["url"], signed["fields"])

@@ -3,8 +3,8 @@
 | bucket | key                   | content                                                         | written by  |
 | ------ | --------------------- | --------------------------------------------------------------- | ----------- |
 | input  | `JOB/IMAGE.EXT`       | an image as its user sent it                                    | web, copies |
-| input  | `JOB/PACK.tar`        | the images of a pack of several (`core/jobs/pack_objects.py`)   | web         |
-| input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put; no image is read from there      | clients     |
+| input  | `JOB/PACK.tar`        | the images of a pack of several (`core/jobs/pack_objects.py`)   | web, copies |
+| input  | `JOB/forms/IMAGE.EXT` | what a presigned form has put: an image or, as `PACK.tar`, many | clients     |
 | input  | `JOB/cancelled`       | tombstone of a cancelled job                                    | both        |
 | output | `JOB/IMAGE.json`      | the prediction of a lone image, with its thumbnail              | both        |
 | output | `JOB/PACK.jsonl`      | the predictions of a pack of many, a line each, `to_line`       | both        |
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Self
 from core.ids import ImageRef, is_id, pack_of, place_of
 from core.images import thumbnail_type
 from core.jobs.keys import cancelled_key, form_key, merged_key, output_key, outputs_key, tries_key
-from core.jobs.pack_objects import member_start, object_key
+from core.jobs.pack_objects import content, member_part, object_bytes, object_key
 from core.messages import ClassificationResult, Prediction, RequestMessage
 from services.clients import Clients
 from services.errors import FleetsightError, MessageError, NotFoundError
@@ -37,8 +37,6 @@ if TYPE_CHECKING:  # a worker starts without them
 
 JSON_LINES: Final = "application/x-ndjson"
 """Content type of JSON Lines (https://github.com/ndjson/ndjson-spec), as which results files are stored."""
-
-TAR_TYPE: Final = "application/x-tar"
 
 MAX_WRITES: Final = 10
 """Maximum conditional writes of one object; a refused one means that another one was stored meanwhile."""
@@ -81,7 +79,7 @@ class InputBucket(_JobBucket):
 
     def put(self, image: "ImageRecord", data: bytes | bytearray, *, is_kept: bool) -> None:
         """Store the object of a pack, of which `image` is one."""
-        self._bucket.put(image.key, data, image.content_type if image.is_lone else TAR_TYPE, _tags(is_kept))
+        self._bucket.put(image.key, data, image.object_type, _tags(is_kept))
 
     def copy_source(
         self, sources: SourceBuckets, bucket: str, key: str, image: "ImageRecord", *, is_kept: bool
@@ -104,22 +102,22 @@ class InputBucket(_JobBucket):
 
         A part of an object is never larger than its images were when they were accepted.
         """
-        places = [place_of(image.ref.image_id) for image in images]
-        return [*self._members(images[0].key, images[0].sizes, places, max_bytes)]
+        key, sizes, places = images[0].key, images[0].sizes, [place_of(image.ref.image_id) for image in images]
+        parts = self._parts(key, sizes, places, max_bytes)
+        return [content(sizes, part, place) for place, part in zip(places, parts, strict=True)]
 
     def requested(self, request: RequestMessage, places: Sequence[int], max_bytes: int) -> Iterator[bytes]:
-        """Return the images at some places of a requested pack, which all have been read; otherwise as `originals`.
+        """Read images of a requested pack, then yield the `part` of each that `member` needs; errors as `originals`.
 
         What has put an object of many images has limited its size.
         """
-        return self._members(object_key(request), request.sizes, places, max_bytes)
+        return self._parts(object_key(request), request.sizes, places, max_bytes)
 
-    def _members(self, key: str, sizes: Sequence[int], places: Sequence[int], max_bytes: int) -> Iterator[bytes]:
+    def _parts(self, key: str, sizes: Sequence[int], places: Sequence[int], max_bytes: int) -> Iterator[bytes]:
         if len(sizes) == 1:
             return iter([self._bucket.get(key, max_bytes) for _ in places])
-        starts = [member_start(sizes, place) for place in places]
-        parts = self._bucket.get_ranges(key, starts, [max(1, sizes[place]) for place in places])
-        return (part[: sizes[place]] for place, part in zip(places, parts, strict=True))
+        parts = [member_part(sizes, place) for place in places]
+        return self._bucket.get_ranges(key, [start for start, _ in parts], [length for _, length in parts])
 
     def has_original(self, image: "ImageRecord") -> bool:
         """Return whether an image is stored; the others of its pack are if it is."""
@@ -150,17 +148,21 @@ class InputBucket(_JobBucket):
     # Presigned forms
 
     def form(self, forms: Forms, image: "ImageRecord", seconds: int) -> UploadForm:
-        """Return the form with which a client puts an image of up to its declared size, valid for `seconds`."""
-        return forms.form(_form_key(image), image.content_type, max_bytes=image.size, seconds=seconds, tags=UNKEPT)
+        """Return the form with which a client puts the object of a pack, of which `image` is one.
+
+        It is valid for `seconds`.
+        """
+        sizes = object_bytes(image.sizes)
+        return forms.form(_form_key(image), image.object_type, sizes=sizes, seconds=seconds, tags=UNKEPT)
 
     def head(self, image: "ImageRecord", *, of_form: bool = False) -> StoredObject | None:
-        """Return the metadata of an image, or of what its form has put; None if there is no object."""
+        """Return the metadata of the object of a pack, or of what its form has put; None if there is no object."""
         return self._bucket.head(_form_key(image) if of_form else image.key)
 
     def copy_form(self, copies: SourceBuckets, image: "ImageRecord", sent: StoredObject, *, is_kept: bool) -> bool:
-        """Copy what the form of an image has put to be the image.
+        """Copy what the form of a pack has put to be the object of the pack.
 
-        Returns False if it is not what was `sent` any more, or if the image exists.
+        Returns False if it is not what was `sent` any more, or if the object exists.
         """
         key, tags = _form_key(image), _tags(is_kept)
         try:
@@ -350,7 +352,7 @@ def _may_replace(new: Prediction, stored: Prediction | None) -> bool:
 
 
 def _form_key(image: "ImageRecord") -> str:
-    return form_key(image.ref, image.extension)
+    return form_key(image.ref.job_id, image.pack_id, image.object_extension)
 
 
 def _tags(is_kept: bool) -> dict[str, str] | None:

@@ -18,9 +18,9 @@ def pack_key(job_id: str, pack_id: str, extension: str) -> str:
     return input_key(ImageRef(job_id, pack_id), extension)
 
 
-def form_key(ref: ImageRef, extension: str) -> str:
-    """Return the key at which the presigned form of an image puts its object; no image is read from there."""
-    return f"{ref.job_id}/forms/{ref.image_id}.{extension}"
+def form_key(job_id: str, pack_id: str, extension: str) -> str:
+    """Return the key at which a presigned form puts the object of a pack; no image is read from there."""
+    return f"{job_id}/forms/{pack_id}.{extension}"
 
 
 def output_key(ref: ImageRef) -> str:

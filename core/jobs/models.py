@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 from core.ids import ImageRef, image_id_at, pack_of, place_of
 from core.images import FORMATS, ImageFormat
 from core.jobs.keys import pack_key
-from core.jobs.pack_objects import TAR
+from core.jobs.pack_objects import TAR, TAR_TYPE
 from core.messages import RequestedModel, Status
 from core.model_catalog import JobModel
 from core.tracing import current_traceparent
@@ -220,6 +220,11 @@ class ImageRecord:
     def content_type(self) -> str:
         """The media type of its format."""
         return _TYPE_OF[self.extension]
+
+    @property
+    def object_type(self) -> str:
+        """The media type of the object of its pack."""
+        return self.content_type if self.is_lone else TAR_TYPE
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from core.ids import ImageRef, image_id_at, place_of
 from core.jobs.items import PACK, moment_in, partition, requested_model_attributes, requested_model_in, stated
 from core.jobs.models import ImageRecord
-from core.jobs.pack_objects import TAR_BLOCK
+from core.jobs.pack_objects import TAR_BLOCK, member_name
 from core.messages import RequestedModel
 from services.batches import in_batches
 from services.table import Item
@@ -161,7 +161,7 @@ def pack_object(images: Iterable[tuple[str, bytes]], count: int) -> bytes | byte
     for place, (extension, data) in enumerate(images):
         if count == 1:
             return data
-        tar += _header(f"{place:02}.{extension}", len(data))
+        tar += _header(member_name(place, extension), len(data))
         tar += data
         tar += bytes(-len(data) % TAR_BLOCK)
     tar += bytes(2 * TAR_BLOCK)

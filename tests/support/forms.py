@@ -1,6 +1,9 @@
 """A client of presigned uploads: forms that the web tier signs, with which files go straight to the bucket."""
 
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
 
 import requests
 
@@ -17,9 +20,28 @@ def upload_by_forms(api: ApiClient, job_id: str, files: Mapping[str, tuple[bytes
     contents = [data for data, _ in files.values()]
     for each in offer["uploads"]:
         form = each["upload"]
-        _post(form["url"], data=form["fields"], files={"file": contents[each["index"]]})
+        _post(form["url"], data=form["fields"], files={"file": content_of(each, contents)})
     committed = _post(f"{uploads}/{offer['upload_id']}/commit", headers=headers).json()
     return [(image["image_id"], image["filename"]) for image in committed["accepted"]]
+
+
+def content_of(offered: Mapping[str, Any], contents: Sequence[bytes]) -> bytes:
+    """Return what a form of the API takes: one of the `contents`, or a tar of several."""
+    images = offered["images"]
+    if len(images) == 1:
+        return contents[images[0]["index"]]
+    return tar_of({each["member"]: contents[each["index"]] for each in images})
+
+
+def tar_of(members: Mapping[str, bytes]) -> bytes:
+    """Return a tar as Python makes it."""
+    made = BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    return made.getvalue()
 
 
 def _post(url: str, **options: object) -> requests.Response:

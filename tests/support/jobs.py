@@ -10,9 +10,9 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from core.ids import ImageRef, new_id
+from core.jobs import pack_objects
 from core.jobs.items import ACCEPTED, COUNTED, COUNTED_FIGURES, RUN, counts_partition, stated
 from core.jobs.models import Counts, ImageRecord, Job, MinScores, Resend
-from core.jobs.pack_objects import member_start
 from core.jobs.results import JobResults
 from core.jobs.store import JobStore
 from core.messages import ClassificationResult, Failure, LabelScore, Model, Response, Status
@@ -29,10 +29,8 @@ MODEL = Model(name="demo", digest="sha256:4b1e8899")
 
 def member(sizes: Sequence[int], data: bytes, place: int) -> bytes:
     """Return the image at a place of a pack of images of these sizes with the object `data`."""
-    if len(sizes) == 1:
-        return data
-    start = member_start(sizes, place)
-    return data[start : start + sizes[place]]
+    start, length = (0, len(data)) if len(sizes) == 1 else pack_objects.member_part(sizes, place)
+    return pack_objects.member(sizes, data[start : start + length], place)
 
 
 def client_error(status: int, code: str = "SomeError") -> ClientError:

@@ -1,8 +1,10 @@
 """Presigned uploads: forms are offered for declared files, and the images that arrive are accepted once; row 41."""
 
+import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from io import BytesIO
 from threading import Barrier
 
 import pytest
@@ -13,7 +15,8 @@ from core.images import FORMATS
 from core.jobs.buckets import UNKEPT, InputBucket
 from core.jobs.keys import form_key, input_key
 from core.jobs.lifecycle import OpenJobs
-from core.jobs.models import Job
+from core.jobs.models import ImageRecord, Job
+from core.jobs.packs import pack_object
 from core.jobs.store import JobStore
 from core.jobs.uploads import MAX_FILES
 from core.messages import RequestMessage
@@ -29,6 +32,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.http.backend import Backend
 from web_tier.uploads.idempotency import ReusedKeyError
 from web_tier.uploads.ingest import RejectedUpload, UploadResult
+from web_tier.uploads.packing import PackSizes
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 
 PICTURE = picture()
@@ -40,25 +44,39 @@ def wanted(*names: str, size: int = len(PICTURE), content_type: str = "image/jpe
 
 @pytest.fixture
 def direct(config: Config, provisioned: Clients, store: JobStore, queue: MemoryQueue) -> PresignedUploads:
-    return Backend(config, store, request_queue=queue).direct
+    return with_packs_of(3, Backend(config, store, request_queue=queue).direct)
 
 
 @pytest.fixture
 def other_process(config: Config, provisioned: Clients, store: JobStore, queue: MemoryQueue) -> PresignedUploads:
-    return Backend(config, store, request_queue=queue).direct
+    return with_packs_of(2, Backend(config, store, request_queue=queue).direct)
 
 
-def offered(direct: PresignedUploads, job: Job, files: Sequence[FileSpec], key: str | None = None) -> PresignedOffer:
-    offer, refused = direct.offer(job, files, key)
+def with_packs_of(images: int, direct: PresignedUploads) -> PresignedUploads:
+    return replace(direct, ingest=replace(direct.ingest, sizes=PackSizes(images, lambda: 0.01)))
+
+
+def offered(
+    direct: PresignedUploads, job: Job, files: Sequence[FileSpec], key: str | None = None, so_far: int = 0
+) -> PresignedOffer:
+    offer, refused = direct.offer(job, files, key, so_far=so_far)
     assert offer is not None
     assert refused == {}
     return offer
 
 
-def send(offer: PresignedOffer, *indexes: int, content: bytes = PICTURE) -> None:
-    for index in indexes:
-        form = offer.forms[index]
-        answer = requests.post(form.url, data=form.fields, files={"file": ("a.jpg", content)}, timeout=120)
+def images_of(offer: PresignedOffer) -> dict[int, ImageRecord]:
+    return {index: image for _, images in offer.packs for index, image in images.items()}
+
+
+def send(offer: PresignedOffer, *numbers: int, content: bytes = PICTURE, is_padded: bool = False) -> None:
+    """Send forms, with the same content for each image."""
+    for form, images in (offer.packs[number] for number in numbers):
+        members = [(image.extension, content) for image in images.values()]
+        body = bytes(pack_object(members, len(members)))
+        if is_padded:
+            body = body.ljust(len(body) + -len(body) % 10_240, b"\0")
+        answer = requests.post(form.url, data=form.fields, files={"file": ("a.jpg", body)}, timeout=120)
         assert answer.status_code == 204, answer.text
 
 
@@ -97,10 +115,61 @@ def test_the_extension_of_the_key_follows_the_content_type(
     direct: PresignedUploads, job: Job, content_type: str, extension: str
 ) -> None:
     offer = offered(direct, job, wanted("a.exe", content_type=content_type))
-    image = offer.images[0]
-    assert image.key == input_key(image.ref, extension)
-    assert offer.forms[0].fields["key"] == form_key(image.ref, extension)
-    assert offer.forms[0].fields["Content-Type"] == content_type.strip().lower()
+    [(form, images)] = offer.packs
+    ref = images[0].ref
+    assert images[0].key == input_key(ref, extension)
+    assert form.fields["key"] == form_key(ref.job_id, ref.image_id, extension)
+    assert form.fields["Content-Type"] == content_type.strip().lower()
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_a_form_takes_a_tar_of_a_pack_which_has_one_object_and_one_request(
+    direct: PresignedUploads,
+    job: Job,
+    input_bucket: Bucket,
+    store: JobStore,
+    queue: MemoryQueue,
+    *,
+    is_padded: bool,
+) -> None:
+    files = wanted("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    files[1] = replace(files[1], content_type="image/png")
+    offer = offered(direct, job, files, so_far=100)
+    assert [[*images] for _, images in offer.packs] == [[0, 1, 2], [3]]
+    assert codes(direct.commit(job, offer.upload_id)) == dict.fromkeys(range(4), "missing")
+    send(offer, 0, is_padded=is_padded)
+    for _ in range(2):
+        outcomes = direct.commit(job, offer.upload_id)
+        assert codes(outcomes) == {0: "accepted", 1: "accepted", 2: "accepted", 3: "missing"}
+    pack_id = images_of(offer)[0].pack_id
+    key = f"{job.job_id}/{pack_id}.tar"
+    assert keys_in(input_bucket, job.job_id) == [key]
+    with tarfile.open(fileobj=BytesIO(input_bucket.get(key))) as tar:
+        assert tar.getnames() == ["00.jpg", "01.png", "02.jpg"]
+    assert InputBucket(input_bucket).originals([*store.images(job.job_id)], 10**6) == [PICTURE] * 3
+    [request] = [RequestMessage.from_json(body) for body in queue.bodies]
+    assert (request.pack_id, request.extension, request.sizes) == (pack_id, "tar", (len(PICTURE),) * 3)
+    send(offer, 1)
+    assert set(codes(direct.commit(job, offer.upload_id)).values()) == {"accepted"}
+    assert (len(keys_in(input_bucket, job.job_id)), store.status(job.job_id).accepted) == (2, 4)
+
+
+def test_packs_are_small_at_both_ends_of_a_job_and_follow_positions(direct: PresignedUploads, job: Job) -> None:
+    def packs(files: Sequence[FileSpec], so_far: int) -> list[list[int]]:
+        return [[*images] for _, images in offered(direct, job, files, so_far=so_far).packs]
+
+    files = wanted(*"abcdef")
+    assert packs(files, 0) == [[0], [1], [2], [3], [4], [5]]
+    assert packs(files, 16) == [[0, 1], [2, 3], [4, 5]]
+    assert packs([replace(each, left=33 - index) for index, each in enumerate(files)], 100) == [
+        [0, 1],
+        *[[2], [3], [4], [5]],
+    ]
+    positions = (100, 101, 102, 103, 200, 201)
+    assert packs([replace(file, position=at) for file, at in zip(files, positions, strict=True)], 0) == [
+        [0, 1, 2], [3], [4, 5],
+    ]  # fmt: skip
+    assert packs([replace(each, size=20 * 2**20) for each in files[:2]], 100) == [[0], [1]]
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -109,7 +178,7 @@ def test_row_65_a_form_that_is_sent_again_after_the_commit_changes_nothing(
 ) -> None:
     job = replace(job, keep=keep)
     offer = offered(direct, job, wanted("a.jpg"))
-    sent_at, key = offer.forms[0].fields["key"], offer.images[0].key
+    sent_at, key = offer.packs[0][0].fields["key"], images_of(offer)[0].key
 
     def tags(at: str) -> dict[str, str]:
         found = provisioned.s3.get_object_tagging(Bucket=config.names.input_bucket, Key=at)["TagSet"]
@@ -137,7 +206,7 @@ def test_as_many_long_names_as_a_request_may_have_can_be_remembered(
 def test_what_has_arrived_becomes_images_of_the_job_and_the_rest_may_come_later(
     direct: PresignedUploads, job: Job, store: JobStore, queue: MemoryQueue
 ) -> None:
-    offer = offered(direct, job, wanted("a.jpg", "b.jpg", "c.jpg", size=5_000_000))
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg", "c.jpg"))
     assert store.status(job.job_id).state == "empty"
     send(offer, 0, 2)
     assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted", 1: "missing", 2: "accepted"}
@@ -174,14 +243,18 @@ def test_an_accepted_image_stays_accepted_when_its_object_has_gone(
     offer = offered(direct, job, wanted("a.jpg"))
     send(offer, 0)
     direct.commit(job, offer.upload_id)
-    input_bucket.delete(offer.images[0].key)
+    input_bucket.delete(images_of(offer)[0].key)
     assert codes(direct.commit(job, offer.upload_id)) == {0: "accepted"}
     assert len(queue.bodies) == 1
 
 
 @pytest.mark.parametrize(
     ("content", "content_type", "code"),
-    [(b"x" * 11, "image/jpeg", "too_large"), (b"x", "text/html", "other_type"), (b"", "image/jpeg", "empty")],
+    [
+        (b"x" * 11, "image/jpeg", "other_size"),
+        (b"x" * 10, "text/html", "other_type"),
+        (b"", "image/jpeg", "other_size"),
+    ],
 )
 def test_what_arrived_in_another_form_than_was_declared_is_not_accepted(
     direct: PresignedUploads,
@@ -193,22 +266,22 @@ def test_what_arrived_in_another_form_than_was_declared_is_not_accepted(
     code: str,
 ) -> None:
     offer = offered(direct, job, wanted("a.jpg", size=10))
-    input_bucket.put(offer.forms[0].fields["key"], content, content_type)
+    input_bucket.put(offer.packs[0][0].fields["key"], content, content_type)
     assert codes(direct.commit(job, offer.upload_id)) == {0: code}
     assert (count_images(store, job.job_id), store.status(job.job_id).accepted) == (0, 0)
 
 
 def test_an_image_is_unavailable_if_the_bucket_fails_for_it(direct: PresignedUploads, job: Job) -> None:
-    offer = offered(direct, job, wanted("a.jpg", "b.jpg"))
+    offer = offered(direct, job, wanted("a.jpg", "b.jpg", size=1))
 
     class Ailing(MemoryBucket):
         def head(self, key: str) -> StoredObject | None:
-            if offer.images[0].ref.image_id in key:
+            if images_of(offer)[0].ref.image_id in key:
                 raise client_error(503, "SlowDown")
             return super().head(key)
 
     bucket = Ailing()
-    bucket.put(offer.forms[1].fields["key"], b"1", "image/jpeg")
+    bucket.put(offer.packs[1][0].fields["key"], b"1", "image/jpeg")
     ingest = replace(direct.ingest, bucket=InputBucket(bucket))
     ailing = replace(direct, ingest=ingest, copies=MemorySource())
     assert codes(ailing.commit(job, offer.upload_id)) == {0: "unavailable", 1: "accepted"}
@@ -235,12 +308,13 @@ def test_a_repeated_commit_completes_a_failed_one_and_counts_no_image_twice(
 def test_a_repeated_request_is_offered_the_same_images(
     direct: PresignedUploads, other_process: PresignedUploads, job: Job
 ) -> None:
-    files = [*wanted("a.jpg"), *wanted("b.png", content_type="image/png")]
-    first, again = offered(direct, job, files, "key"), offered(other_process, job, files, "key")
-    assert (first.upload_id, first.images) == (again.upload_id, again.images)
+    files = [*wanted("a.jpg", "b.jpg", "c.jpg"), *wanted("d.png", content_type="image/png")]
+    first = offered(direct, job, files, "key", so_far=100)
+    again = offered(other_process, job, files, "key", so_far=100)
+    assert (first.upload_id, images_of(first)) == (again.upload_id, images_of(again))
     send(first, 0)
     send(again, 0)
-    assert codes(direct.commit(job, first.upload_id)) == {0: "accepted", 1: "missing"}
+    assert [*codes(direct.commit(job, first.upload_id)).values()] == [*["accepted"] * 3, "missing"]
     assert offered(direct, job, files, "another").upload_id != first.upload_id
 
 

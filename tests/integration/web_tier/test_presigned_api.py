@@ -16,8 +16,12 @@ from core.ids import new_id
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from localcloud.s3.posts import Form, RefusedError, check_policy
+from services.clients import Clients
 from services.s3 import Bucket
+from tests.conftest import ConfigMaker
+from tests.support.forms import content_of
 from tests.support.jobs import count_images, picture
+from web_tier.app import create_app
 
 PICTURE = picture()
 FILE = {"name": "a.jpg", "bytes": len(PICTURE), "content_type": "image/jpeg"}
@@ -39,18 +43,54 @@ def post(form: dict[str, Any], content: bytes = PICTURE) -> None:
 
 def test_forms_are_requested_sent_and_committed(client: FlaskClient, job: Job, store: JobStore) -> None:
     offer = body(request_forms(client, job, FILE, {**FILE, "content_type": "text/plain"}, {**FILE, "name": "b.jpg"}))
-    assert [(each["index"], each["filename"]) for each in offer["uploads"]] == [(0, "a.jpg"), (2, "b.jpg")]
+    [first], [second] = (each["images"] for each in offer["uploads"])
+    assert [(each["index"], each["filename"], each["member"]) for each in (first, second)] == [
+        (0, "a.jpg", None), (2, "b.jpg", None),
+    ]  # fmt: skip
     assert [(each["index"], each["code"]) for each in offer["rejected"]] == [(1, "format_not_allowed")]
     post(offer["uploads"][1]["upload"])
     outcome = body(client.post(offer["links"]["commit"]))
-    assert [(each["index"], each["image_id"]) for each in outcome["accepted"]] == [
-        (2, offer["uploads"][1]["image_id"])
-    ]
+    assert [(each["index"], each["image_id"]) for each in outcome["accepted"]] == [(2, second["image_id"])]
     assert [(each["index"], each["code"]) for each in outcome["rejected"]] == [(0, "missing")]
     assert store.status(job.job_id).accepted == 1
     post(offer["uploads"][0]["upload"])
     assert len(body(client.post(offer["links"]["commit"]))["accepted"]) == 2
     assert body(client.get(offer["links"]["job"]))["accepted"] == 2
+
+
+def test_a_form_for_several_images_takes_their_tar_and_no_other_size(
+    provisioned: Clients, make_config: ConfigMaker, store: JobStore, job: Job
+) -> None:
+    client = create_app(make_config(packs={"max_images": 50}), store=store).test_client()
+    others = [{**FILE, "position": 800 + number} for number in range(4)]
+    offer = body(request_forms(client, job, {**FILE, "content_type": "text/plain"}, *others))
+    [upload] = offer["uploads"]
+    assert [(each["index"], each["member"]) for each in upload["images"]] == [
+        (number, f"{number - 1:02}.jpg") for number in range(1, 5)
+    ]
+    whole = content_of(upload, [b"", *[PICTURE] * 4])
+    for content in (whole + b"\0", whole[:2_000]):
+        refused = requests.post(
+            upload["upload"]["url"], data=upload["upload"]["fields"], files={"file": content}, timeout=120
+        )
+        assert refused.status_code == 400
+    post(upload["upload"], whole)
+    accepted = body(client.post(offer["links"]["commit"]))["accepted"]
+    assert [each["image_id"] for each in accepted] == [each["image_id"] for each in upload["images"]]
+    assert [each.size for each in store.images(job.job_id)] == [len(PICTURE)] * 4
+
+
+def test_the_packs_of_a_request_are_small_if_little_remains(
+    provisioned: Clients, make_config: ConfigMaker, store: JobStore, job: Job
+) -> None:
+    client = create_app(make_config(packs={"max_images": 50}), store=store).test_client()
+
+    def forms(**rest: int) -> int:
+        files = [{**FILE, "position": 800 + number} for number in range(8)]
+        answer = client.post(f"/api/v1/jobs/{job.job_id}/uploads", json={"files": files, **rest})
+        return len(body(answer)["uploads"])
+
+    assert [forms(), forms(remaining=1_000), forms(remaining=0)] == [1, 1, 8]
 
 
 def test_an_offer_or_commit_without_an_accepted_file_gets_422_with_reasons(client: FlaskClient, job: Job) -> None:
@@ -110,7 +150,7 @@ def test_the_policy_expires_as_configured_and_as_returned(client: FlaskClient, c
     assert timedelta(0) <= ends - datetime.fromisoformat(handed.offer["expires_at"]) < timedelta(seconds=60)
 
 
-def test_a_form_sent_later_elsewhere_larger_empty_or_untagged_violates_the_policy(
+def test_a_form_sent_later_elsewhere_of_another_size_or_untagged_violates_the_policy(
     client: FlaskClient, config: Config
 ) -> None:
     sent, now = offer_form(client).sent(config.names.input_bucket), datetime.now(UTC)
@@ -121,7 +161,7 @@ def test_a_form_sent_later_elsewhere_larger_empty_or_untagged_violates_the_polic
         (replace(sent, fields=untagged), now),
         (replace(sent, bucket=config.names.output_bucket), now),
         (replace(sent, size=sent.size + 1), now),
-        (replace(sent, size=0), now),
+        (replace(sent, size=sent.size - 1), now),
     ):
         with pytest.raises(RefusedError):
             check_policy(form, at)

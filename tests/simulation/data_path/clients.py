@@ -13,7 +13,7 @@ from core.jobs.items import PACK
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job, MinScores, Share, TrueLabel
-from core.jobs.packs import images_in
+from core.jobs.packs import images_in, pack_object
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore, JobModel, ModelCatalog
@@ -89,7 +89,7 @@ class Clients:
     retries: Counter[ImageRef] = field(default_factory=Counter)
     redriven: Counter[ImageRef] = field(default_factory=Counter)
     discarded: dict[ImageRef, int] = field(default_factory=dict)
-    forms: list[tuple[File, UploadForm, float]] = field(default_factory=list)
+    forms: list[tuple[Sequence[File], UploadForm, float]] = field(default_factory=list)
     callers: dict[str, str] = field(default_factory=dict)
     so_far: int | None = None
     operations: int = 0
@@ -356,11 +356,12 @@ class Clients:
 
     def _send_directly(self, web: Web, job: Job, files: Sequence[File], key: str) -> None:
         wanted = [FileSpec(file.name, len(picture(*file.content)), "image/png") for file in files]
-        offer, _ = web.direct.offer(job, wanted, key, self._quota(web, job))
+        offer, _ = web.direct.offer(job, wanted, key, self._quota(web, job), self._so_far())
         assert offer is not None
-        for index, form in offer.forms.items():
-            self.forms.append((files[index], form, self.world.scheduler.now + FORM_SECONDS))
-            self._use_form(form, files[index].content)
+        for form, images in offer.packs:
+            taken = [files[index] for index in images]
+            self.forms.append((taken, form, self.world.scheduler.now + FORM_SECONDS))
+            self._use_form(form, [file.content for file in taken])
         found = web.direct.commit(job, offer.upload_id)
         self._answered(files, [found[index] for index in range(len(files))])
 
@@ -380,17 +381,18 @@ class Clients:
     def _quota(self, web: Web, job: Job) -> QuotaScope:
         return QuotaScope(web.quotas, self.callers[job.job_id]) if job.job_id in self.callers else UNLIMITED
 
-    def _use_form(self, form: UploadForm, content: Content) -> None:
+    def _use_form(self, form: UploadForm, contents: Sequence[Content]) -> None:
         tags = {name: value for name, value in form.fields.items() if name in UNKEPT}
-        self.world.inputs.put(form.fields["key"], picture(*content), form.fields["Content-Type"], tags)
+        body = pack_object((("png", picture(*content)) for content in contents), len(contents))
+        self.world.inputs.put(form.fields["key"], bytes(body), form.fields["Content-Type"], tags)
 
     def use_form_again(self, number: int, content: Content | None) -> None:
-        """Send an image again by the form by which it was accepted, or another one, while the form is valid."""
+        """Send images again by the form by which they were accepted, or another one, while the form is valid."""
         now = self.world.scheduler.now
-        valid = [(file, form) for file, form, until in self.forms if file.acknowledged and now < until]
+        valid = [(files, form) for files, form, until in self.forms if files[0].acknowledged and now < until]
         if valid:
-            file, form = valid[number % len(valid)]
-            self._use_form(form, content or file.content)
+            files, form = valid[number % len(valid)]
+            self._use_form(form, [content or file.content for file in files])
 
     def _uploads(self, files: Sequence[File]) -> list[Upload]:
         return [Upload(file.name, data := picture(*file.content), len(data)) for file in files]

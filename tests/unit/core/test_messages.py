@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 import pytest
 from hypothesis import example, given
@@ -29,6 +29,8 @@ from core.ids import (
     place_of,
     positioned_id,
 )
+from core.images import ImageRejectedError
+from core.jobs.pack_objects import member_start, object_bytes
 from core.jobs.packs import pack_object
 from core.messages import (
     MAX_REPORTED_MODELS,
@@ -52,6 +54,7 @@ from core.messages import (
 from services.ec2 import LaunchSpec
 from services.errors import MessageError
 from tests.support.autoscaler import fleet_snapshot
+from tests.support.forms import tar_of
 from tests.support.jobs import member
 
 REF = ImageRef(new_id(), new_id())
@@ -399,6 +402,70 @@ def test_tar_and_a_worker_read_each_image_of_a_pack_from_its_object(
         with tarfile.open(fileobj=BytesIO(data), mode="r:") as tar:
             read = {each.name: cast(IO[bytes], tar.extractfile(each)).read() for each in tar}
         assert read == {f"{place:02}.{extension}": content for place, (extension, content) in enumerate(images)}
+
+
+MEMBERS: Final = {"00.jpg": b"first" * 200, "01.png": b"second", "02.jpg": b"third"}
+SIZES: Final = tuple(map(len, MEMBERS.values()))
+
+
+def image_at(data: bytes, place: int) -> bytes | str:
+    try:
+        return member(SIZES, data, place)
+    except ImageRejectedError as error:
+        return error.code
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, "target" if kind == tarfile.SYMTYPE else ""
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_the_tar_of_a_client_may_end_as_programs_end_it(is_padded: bool) -> None:
+    data = tar_of(MEMBERS) if is_padded else bytes(pack_object([(n[3:], b) for n, b in MEMBERS.items()], 3))
+    assert len(data) == object_bytes(SIZES)[-1 if is_padded else 0]
+    assert [image_at(data, place) for place in range(3)] == [*MEMBERS.values()]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        header("02.jpg", SIZES[1]),
+        header("01.exe", SIZES[1]),
+        header("../01.png", SIZES[1]),
+        header("01.png", SIZES[1] + 1),
+        header("01.png", SIZES[1], tarfile.SYMTYPE),
+        header("01.png", SIZES[1], tarfile.XHDTYPE),
+        header("01.png", SIZES[1]).replace(b"ustar", b"USTAR"),
+        b"\xff" * 512,
+        bytes(512),
+    ],
+)
+def test_an_image_that_has_another_header_in_the_tar_of_a_client_fails_alone(other: bytes) -> None:
+    data, at = tar_of(MEMBERS), member_start(SIZES, 1)
+    changed = data[: at - 512] + other + data[at:]
+    assert [image_at(changed, place) for place in range(3)] == [
+        MEMBERS["00.jpg"], "undecodable", MEMBERS["02.jpg"],
+    ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_239), st.sampled_from((0, 47, 48, 49, 53, 255))), max_size=4))
+def test_a_tar_of_which_each_image_is_valid_has_these_members_and_no_others(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(tar_of(MEMBERS))
+    for at, value in changes:
+        data[at] = value
+    images = [image_at(bytes(data), place) for place in range(3)]
+    if "undecodable" not in images:
+        with tarfile.open(fileobj=BytesIO(data), mode="r:") as tar:
+            assert [cast(IO[bytes], tar.extractfile(each)).read() for each in tar] == images
+            assert tar.getnames() == [*MEMBERS]
+
+
+def test_a_tar_with_a_further_member_is_refused_at_its_last_image() -> None:
+    data = tar_of({**MEMBERS, "../x": b""})
+    assert len(data) in object_bytes(SIZES)
+    assert [image_at(data, place) for place in range(3)] == [MEMBERS["00.jpg"], MEMBERS["01.png"], "undecodable"]
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def form(
     tags: dict[str, str] | None = None,
 ) -> UploadForm:
     forms = Forms.for_bucket(Clients(Endpoint(region, url)), bucket)
-    return forms.form("job/image.png", "image/png", max_bytes=48_213, seconds=600, tags=tags)
+    return forms.form("job/image.png", "image/png", sizes=range(100, 48_214), seconds=600, tags=tags)
 
 
 def policy(made: UploadForm) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def test_the_policy_fixes_bucket_key_type_size_and_tags_and_allows_nothing_else(
     signed = [name for name in made.fields if name.startswith("x-amz-") and name != "x-amz-signature"]
     said = ["key", "Content-Type", "Content-Disposition", *(["tagging"] if tags else []), *signed]
     wanted: list[Any] = [{name: made.fields[name]} for name in said]
-    wanted += [{"bucket": "photos"}, ["content-length-range", 1, 48_213]]
+    wanted += [{"bucket": "photos"}, ["content-length-range", 100, 48_213]]
     assert sorted(map(str, policy(made)["conditions"])) == sorted(map(str, wanted))
     assert set(made.fields) == {*said, "policy", "x-amz-signature"}
     assert made.fields.get("x-amz-security-token", "") == token

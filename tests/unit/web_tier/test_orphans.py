@@ -12,10 +12,11 @@ from werkzeug.exceptions import RequestTimeout
 from core.ids import ImageRef, image_id_at, new_id, place_of
 from core.images import FORMATS, ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.keys import form_key, input_key
+from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job
+from core.jobs.packs import pack_object
 from core.jobs.store import JobStore
 from core.jobs.sweeps import SweepMarks, SweptError
 from services.errors import FleetsightError
@@ -45,10 +46,11 @@ T = TypeVar("T")
 Way = Literal["plain", "keyed", "single", "forms"]
 
 SENT_MANY = (*PICTURES, b"no image", *PICTURES, PICTURES[0])
-SENT: dict[Way, tuple[bytes, ...]] = {"plain": SENT_MANY, "keyed": SENT_MANY, "single": PICTURES, "forms": PICTURES}
+BY_FORM = tuple(each.ljust(2_000) for each in (*PICTURES, PICTURES[0]))
+SENT: dict[Way, tuple[bytes, ...]] = {"plain": SENT_MANY, "keyed": SENT_MANY, "single": PICTURES, "forms": BY_FORM}
 """The files of an upload."""
 
-IMAGES = {way: sum(each in PICTURES for each in files) for way, files in SENT.items()}
+IMAGES = {way: sum(each != b"no image" for each in files) for way, files in SENT.items()}
 
 MAX_CALLS = 40
 """More than any upload here makes."""
@@ -121,7 +123,9 @@ class Process:
             self.direct.commit(job, offer.upload_id)
 
     def offer(self, job: Job) -> PresignedOffer:
-        offer, _ = self.direct.offer(job, [FileSpec("a.jpg", 10**6, "image/jpeg")] * 2)
+        """Ask for forms: one for a pack of two images, and one for a lone image."""
+        files = [FileSpec("a.jpg", len(each), "image/jpeg") for each in BY_FORM]
+        offer, _ = self.direct.offer(job, files, so_far=100)
         assert offer is not None
         return offer
 
@@ -172,10 +176,12 @@ class Site:
         finally:
             process.end()
 
-    def send(self, offer: PresignedOffer, *indexes: int, version: int = 0) -> None:
-        """Send forms, with the content of another image in another version."""
-        for index in indexes:
-            self.bucket.put(offer.forms[index].fields["key"], PICTURES[index - version], "image/jpeg")
+    def send(self, offer: PresignedOffer, *numbers: int, version: int = 0) -> None:
+        """Send forms, with the content of other images in another version."""
+        for form, images in (offer.packs[number] for number in numbers):
+            contents = [("jpg", BY_FORM[index - version]) for index in images]
+            kind = next(iter(images.values())).object_type
+            self.bucket.put(form.fields["key"], bytes(pack_object(contents, len(contents))), kind)
 
     def wait(self, time: timedelta) -> None:
         """Let the controller work for so long; no object goes that is younger than a day."""
@@ -335,7 +341,7 @@ def test_a_commit_that_finds_the_copy_of_another_one_accepts_it_unless_it_is_swe
         site.send(offer, 0, 1)
         with site.process("TransactWriteItems") as process:
             process.direct.commit(job, offer.upload_id)
-        copies = {image.key for image in offer.images.values()}
+        copies = {image.key for _, images in offer.packs for image in images.values()}
         assert copies < set(site.bucket.objects)
         site.wait(DAY - timedelta(hours=1))
 
@@ -455,7 +461,7 @@ def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
         ) -> None:
             site.send(offer, 0, 1, version=1)
             with site.process() as process:
-                assert accepted(process.direct.commit(job, offer.upload_id)) == [True, True]
+                assert accepted(process.direct.commit(job, offer.upload_id)) == [True] * 3
             sent |= {image.key: site.bucket.objects[image.key] for image in site.images()}
             if is_classified:
                 put_results(site.store, *[done(image) for image in site.images()])
@@ -466,14 +472,13 @@ def test_row_65_two_commits_and_a_form_that_is_sent_again_make_each_image_once(
 
         site.send(offer, 0, 1)
         with site.process(at, other) as process:
-            assert accepted(process.direct.commit(job, offer.upload_id)) == [True, True]
+            assert accepted(process.direct.commit(job, offer.upload_id)) == [True] * 3
         if process.calls < at:
             return
         site.send(offer, 0)
-        assert len(site.images()) == 2
+        assert len(site.images()) == 3
         if keep or not is_classified:
             assert {image.key: site.bucket.objects[image.key] for image in site.images()} == sent
-            assert [image.size for image in site.images()] == [len(sent[image.key]) for image in site.images()]
         site.wait(MAX_STAY)
         assert sorted(site.bucket.objects) == (sorted(sent) if keep or not is_classified else [])
 
@@ -500,13 +505,13 @@ def test_a_commit_within_a_day_accepts_what_was_sent_and_a_later_one_finds_nothi
         offer = process.offer(job)
         site.send(offer, 0)
         site.wait(DAY - timedelta(hours=1))
-        assert accepted(process.direct.commit(job, offer.upload_id)) == [True, False]
+        assert accepted(process.direct.commit(job, offer.upload_id)) == [True, True, False]
         site.send(offer, 1)
-        assert form_key(offer.images[1].ref, "jpg") in site.bucket.objects
+        assert offer.packs[1][0].fields["key"] in site.bucket.objects
         site.wait(MAX_STAY)
-        assert accepted(process.direct.commit(job, offer.upload_id)) == [True, False]
+        assert accepted(process.direct.commit(job, offer.upload_id)) == [True, True, False]
     site.check_clean()
-    assert len(site.images()) == 1
+    assert len(site.images()) == 2
 
 
 def test_a_folder_of_several_pages_is_swept_whole() -> None:
