@@ -20,7 +20,7 @@ from services.clients import Clients
 from services.s3 import Bucket
 from tests.conftest import ConfigMaker
 from tests.support.forms import content_of
-from tests.support.jobs import count_images, picture
+from tests.support.jobs import add_images, count_images, picture
 from web_tier.app import create_app
 
 PICTURE = picture()
@@ -80,16 +80,17 @@ def test_a_form_for_several_images_takes_their_tar_and_no_other_size(
     assert [each.size for each in store.images(job.job_id)] == [len(PICTURE)] * 4
 
 
-def test_the_packs_of_a_request_are_small_if_little_remains(
+def test_packs_are_as_large_as_what_the_job_has_and_what_remains_allow(
     provisioned: Clients, make_config: ConfigMaker, store: JobStore, job: Job
 ) -> None:
     client = create_app(make_config(packs={"max_images": 50}), store=store).test_client()
 
     def forms(**rest: int) -> int:
-        files = [{**FILE, "position": 800 + number} for number in range(8)]
-        answer = client.post(f"/api/v1/jobs/{job.job_id}/uploads", json={"files": files, **rest})
+        answer = client.post(f"/api/v1/jobs/{job.job_id}/uploads", json={"files": [FILE] * 8, **rest})
         return len(body(answer)["uploads"])
 
+    assert forms() == 8
+    add_images(store, job, *[f"{number}.jpg" for number in range(64)])
     assert [forms(), forms(remaining=1_000), forms(remaining=0)] == [1, 1, 8]
 
 
