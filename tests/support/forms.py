@@ -28,9 +28,8 @@ def upload_by_forms(api: ApiClient, job_id: str, files: Mapping[str, tuple[bytes
 def content_of(offered: Mapping[str, Any], contents: Sequence[bytes]) -> bytes:
     """Return what a form of the API takes: one of the `contents`, or a tar of several."""
     images = offered["images"]
-    if len(images) == 1:
-        return contents[images[0]["index"]]
-    return tar_of({each["member"]: contents[each["index"]] for each in images})
+    members = {each["member"]: contents[each["index"]] for each in images}
+    return tar_of(members) if len(members) > 1 else members.popitem()[1]
 
 
 def tar_of(members: Mapping[str, bytes]) -> bytes:
