@@ -68,7 +68,7 @@ def test_a_state_of_this_release_with_a_job_of_an_earlier_format_is_refused(tmp_
             table.put_all([{"pk": JOBS, "sk": new_id(), "name": "of a version between the releases"}])
     finally:
         os.close(state.lock)
-    command = [sys.executable, "-m", "scripts.run", "--no-batch", "--state", state.folder.path]
+    command = [sys.executable, "-m", "scripts.run", "--no-batch", "--state", str(state.folder.path)]
     environment = os.environ | {"FLEETSIGHT_HOME": str(tmp_path), "FLEETSIGHT__WEB__PORT": str(free_port())}
     refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
