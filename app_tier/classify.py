@@ -76,7 +76,7 @@ class Classifier:
             worker=self.worker,
             attempts=task.delivery.receives,
             attempt=request.attempt,
-            key=object_key(request),
+            key=None if request.source else object_key(request),
             queued_at=task.delivery.queued_at,
             timings=task.timings,
             traceparent=task.traceparent,

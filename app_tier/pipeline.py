@@ -1,7 +1,8 @@
 """The pipeline: what a worker does with a pack once it has received it. `Pipeline` lists the stages in order."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from app_tier.models import LoadedModels
 from app_tier.network_process import IsolatedNetworks, NoNetworkError
 from app_tier.recovery import At, StepRecovery, classify_error
 from app_tier.sizing import Sizing
-from app_tier.stages import Channel, Stage, StageThreads, Tasks
-from app_tier.storage import CancelledJobs, answered_before, delete, fetch, respond, store
-from app_tier.task import Task, refuse
+from app_tier.stages import Channel, Stage, StageThreads, T, Tasks
+from app_tier.storage import CancelledJobs, answered_before, delete, fetch, fetch_in_place, respond, store
+from app_tier.task import Delivery, Task, refuse
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.pack_objects import member
@@ -26,7 +27,9 @@ from core.sandbox.process import CrashedError
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
-from services.errors import NotFoundError
+from services.errors import NotFoundError, ObjectRefusedError
+from services.made_once import made_once
+from services.s3 import SourceBuckets
 from services.sqs import BATCH, Queue
 
 RESPONSE_WAIT_SECONDS = 0.02
@@ -70,13 +73,18 @@ def _has_priority(task: Task[object]) -> bool:
 
 @dataclass(frozen=True)
 class Services:
-    """The queues and buckets that a worker uses."""
+    """The queues and buckets that a worker uses.
+
+    Attributes:
+        new_sources: returns the buckets of users, of which few workers read any.
+    """
 
     requests: Queue
     dead_letters: Queue
     responses: Queue
     inputs: InputBucket
     outputs: OutputBucket
+    new_sources: Callable[[], SourceBuckets]
 
 
 class Pipeline:
@@ -108,9 +116,10 @@ class Pipeline:
         self._cancelled = CancelledJobs(services.inputs)
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
         self._isolated, capacity = isolated, recovery.in_flight.capacity
-        self.answered = 0
+        self.answered, self._lock = 0, threading.Lock()
         self._to_fetch: Channel[Task[None]] = Channel(capacity, _has_priority)
         self._to_read: Channel[Task[None]] = Channel(capacity, _has_priority)
+        self._to_read_in_place: Channel[Task[None]] = Channel(sizing.fetch_threads, _has_priority)
         # Whole files wait here: as few as keep the decoders busy.
         self._to_decode: Channel[Task[bytes]] = Channel(2 * sizing.decode_threads, _has_priority)
         self._to_classify: Channel[Task[Pixels]] = Channel(2 * sizing.streams * sizing.batch_size, _has_priority)
@@ -126,6 +135,7 @@ class Pipeline:
             Stage("fetch", sizing.fetch_threads, self._to_fetch, self._fetch),
             # Each thread has a whole object of many images until it has passed on the last: one more than decode.
             Stage("read a pack", sizing.decode_threads + 1, self._to_read, self._read),
+            Stage("read in place", sizing.fetch_threads, self._to_read_in_place, self._read_in_place),
             Stage("decode", sizing.decode_threads, self._to_decode, self._decode),
             Stage(
                 "classify",
@@ -212,10 +222,27 @@ class Pipeline:
 
     def _read(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
-        for image in self._open_images(task):
+        if task.delivery.request.source is None or task.delivery.request.is_lone:
+            self._pass_on(task.delivery, self._open_images(task), self._to_decode)
+        else:  # several objects are read at a time
+            self._pass_on(task.delivery, self._open_tasks(task), self._to_read_in_place)
+
+    def _pass_on(self, delivery: Delivery, images: Iterable[Task[T]], following: Channel[Task[T]]) -> None:
+        for image in images:
             # It may wait for each of the images before it.
-            with self._in_flight.step(lambda: [task.delivery]):
-                self._to_decode.enqueue(image)
+            with self._in_flight.step(lambda: [delivery]):
+                following.enqueue(image)
+
+    @made_once
+    def _sources(self) -> SourceBuckets:
+        return self._services.new_sources()
+
+    def _read_in_place(self, tasks: Tasks[None]) -> None:
+        (task,) = tasks
+        self._to_decode.enqueue(fetch_in_place(task, self._sources, self._limits))
+
+    def _open_tasks(self, task: Task[None]) -> Iterator[Task[None]]:
+        return (task.image(place, None) for place in self._in_flight.open_places(task.delivery))
 
     def _open_images(self, task: Task[None]) -> Iterator[Task[bytes]]:
         """Read the images of a delivery without an answer, then yield them.
@@ -223,6 +250,15 @@ class Pipeline:
         The object may be gone since an earlier delivery was answered.
         """
         request, places = task.delivery.request, self._in_flight.open_places(task.delivery)
+        if request.source is not None:
+            for image in self._open_tasks(task):
+                try:
+                    yield fetch_in_place(image, self._sources, self._limits)
+                except (ImageRejectedError, ObjectRefusedError) as error:
+                    # Others of the pack may be readable.
+                    if (failure := classify_error(error).failure) is not None:
+                        self._refuse(image, failure)
+            return
         try:
             pack = fetch(task, places, self._services.inputs, self._limits)
         except NotFoundError:

@@ -33,12 +33,12 @@ from app_tier.lifecycle import Lifetime
 from app_tier.task import Task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.images import ImageRejectedError
-from core.messages import GONE, Failure
+from core.messages import GONE, Failure, source_unreadable
 from core.sandbox.process import PoolUnavailableError
 from core.tracing import common_traceparent, use_traceparent
 from services.backoff import Jitter, pause_seconds
 from services.clock import CLOCK, Clock
-from services.errors import NotFoundError
+from services.errors import NotFoundError, ObjectRefusedError
 
 _DENIED = frozenset(
     {
@@ -96,8 +96,9 @@ def classify_error(error: Exception) -> Fault:  # noqa: PLR0911 (one return for 
     match error:
         case ImageRejectedError():
             return Fault(At.IMAGE, error.message, Failure(code=error.code, message=error.message))
-        case NotFoundError():
-            return Fault(At.IMAGE, GONE.message, GONE)
+        case NotFoundError() | ObjectRefusedError():
+            failure = source_unreadable(error.code) if isinstance(error, ObjectRefusedError) else GONE
+            return Fault(At.IMAGE, failure.message, failure)
         case MemoryError():
             return Fault(At.WORKER, "out of memory: use a larger instance type, or lower worker.batch_size")
         case OSError() if error.errno in _NO_ROOM:

@@ -18,6 +18,7 @@ from core.messages import ClassificationResult, Prediction, Response, response_w
 from services.clock import CLOCK, Clock
 from services.errors import ObjectTooLargeError
 from services.recent_dict import RecentDict
+from services.s3 import SourceBuckets
 from services.sqs import OutgoingMessage, Queue
 
 RECHECK_SECONDS = 2.0
@@ -119,6 +120,26 @@ def fetch(
         raise too_large(error.size, limits) from error
     took = (clock.monotonic() - before) * 1000
     return task.with_payload(data, fetched=took)
+
+
+def fetch_in_place(
+    task: Task[None], sources: SourceBuckets, limits: ImageLimits, clock: Clock = CLOCK
+) -> Task[bytes]:
+    """Return the task of an image with the object of its user.
+
+    Raises:
+        ObjectRefusedError: S3 does not return it.
+        ImageRejectedError: it is larger than an image may be, and was not read.
+    """
+    before, request, place = clock.monotonic(), task.delivery.request, task.place or 0
+    source, size = request.source, request.sizes[place]
+    if source is None:
+        raise ValueError(f"the pack {request.pack_id} is in the input bucket")
+    if size > limits.max_bytes:
+        raise too_large(size, limits)
+    key, etag = source.objects[place]
+    data = sources.read(source.bucket, f"{source.prefix}{key}", etag, size)
+    return task.with_payload(data, fetched=(clock.monotonic() - before) * 1000)
 
 
 class CancelledJobs:

@@ -18,12 +18,14 @@ from app_tier.models import LoadedModels, ModelOpener
 from app_tier.pipeline import Pipeline, Services
 from app_tier.receiver import POLL_SECONDS, Receiver
 from app_tier.recovery import FailureBackoff, StepRecovery, classify_error
+from app_tier.sizing import MAX_CALLS
 from app_tier.visibility import FIRST_SECONDS, InFlightMessages, VisibilityExtender
 from core.config import Config
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.sandbox.pool import HANG_FACTOR, TRIES
 from core.telemetry import SPANS
 from services.clients import Clients
+from services.s3 import SourceBuckets
 from services.sqs import Queue
 from services.threads import DaemonThread
 
@@ -167,6 +169,7 @@ def open_services(config: Config) -> Services:
             ),
             inputs=InputBucket.named(clients, names.input_bucket),
             outputs=OutputBucket.named(clients, names.output_bucket),
+            new_sources=lambda: SourceBuckets(Clients(config.aws.endpoint(MAX_CALLS)).s3),
         )
 
 

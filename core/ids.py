@@ -13,7 +13,6 @@ import re
 import threading
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from itertools import product
 
 from ulid import ULID
@@ -110,17 +109,8 @@ def positioned_id(job_id: str, position: int) -> str:
     It has the time of its job, then the position, so the images of a job are in the order of their positions and
     before those without one.
     """
-    return _positioned(job_id, position, os.urandom(6))
-
-
-def listed_id(job_id: str, position: int) -> str:
-    """Return the id of the image at `position` of a job from S3: always the same, ordered as by `positioned_id`."""
-    return _positioned(job_id, position, sha256(f"{job_id} {position}".encode()).digest()[:6])
-
-
-def _positioned(job_id: str, position: int, tail: bytes) -> str:
     start = ULID.from_str(job_id).bytes[:6]
-    return str(ULID.from_bytes(start + (PLACES * position).to_bytes(4, "big") + tail))
+    return str(ULID.from_bytes(start + (PLACES * position).to_bytes(4, "big") + os.urandom(6)))
 
 
 def received_at(ref: ImageRef) -> datetime | None:

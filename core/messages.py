@@ -55,6 +55,11 @@ Place = Annotated[int, Field(ge=0, lt=PLACES)]
 """The place of an image in its pack."""
 Places = Annotated[tuple[Place, ...], Field(min_length=1), AfterValidator(_check_order)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MAX_KEY_CHARACTERS: Final = 1_024
+"""Longest key in S3, in bytes of UTF-8 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
+
+KeyPart = Annotated[str, Field(max_length=MAX_KEY_CHARACTERS)]
+Etag = Annotated[str, Field(min_length=1, max_length=200)]
 Traceparent = Annotated[str | None, BeforeValidator(parse_traceparent)]
 """A trace context (`core/tracing.py`); an invalid one is left out, since no image may fail because of it."""
 Status = Literal["done", "failed"]
@@ -144,8 +149,25 @@ class RequestedModel(WireModel):
         return self.digest if self.only is None else self.only.partition(" ")[0]
 
 
+class SourceObjects(WireModel):
+    """The objects of a user from which the images of a pack are read where they are.
+
+    Attributes:
+        prefix: of all keys.
+        objects: key after the prefix, and ETag without quotes, of each image by place.
+    """
+
+    bucket: str = Field(pattern=r"^[a-z0-9.-]{3,63}$")
+    prefix: str = Field(default="", max_length=MAX_KEY_CHARACTERS)
+    objects: tuple[tuple[KeyPart, Etag], ...] = Field(min_length=1, max_length=PLACES)
+
+    def address(self, place: int) -> str:
+        """Return the `s3://` address of the object of an image."""
+        return f"s3://{self.bucket}/{self.prefix}{self.objects[place][0]}"
+
+
 class RequestMessage(_PackMessage):
-    """The request to classify images of a pack; the object of the pack is in the input bucket.
+    """The request to classify images of a pack; its object is in the input bucket, unless `source` has others.
 
     Attributes:
         extension: of the object of the pack, which is the image itself in a pack of one.
@@ -155,6 +177,7 @@ class RequestMessage(_PackMessage):
         suspect: whether one of the images may have ended a worker, as far as those knew that gave it back.
         refusals: how often earlier messages of this request were given back because its model was not loaded.
         model: to classify with; None for the worker's own bundle (`worker.bundle`).
+        source: the objects of its user that have the images; None for an object of the input bucket.
         traceparent: of the web tier's request that it follows from, or of the controller's repair.
     """
 
@@ -166,12 +189,15 @@ class RequestMessage(_PackMessage):
     suspect: bool = False
     refusals: int = Field(default=0, ge=0)
     model: RequestedModel | None = None
+    source: SourceObjects | None = None
     traceparent: Traceparent = None
 
     @model_validator(mode="after")
     def _the_pack_has_each_place(self) -> Self:
         if self.places[-1] >= len(self.sizes):
             raise ValueError(f"a pack of {len(self.sizes)} images has no place {self.places[-1]}")
+        if self.source is not None and len(self.source.objects) != len(self.sizes):
+            raise ValueError(f"a pack of {len(self.sizes)} images has no {len(self.source.objects)} objects")
         return self
 
     def asking_for(self, places: Sequence[int]) -> Self:
@@ -483,6 +509,16 @@ def parse_worker_message(body: str | bytes) -> Response | StoredResults | Heartb
 
 GONE: Final = Failure(code="gone", message="the image is no longer stored: upload it again")
 """The failure of an image without an object in the input bucket."""
+
+
+SOURCE_UNREADABLE: Final = "source_unreadable"
+"""The code of the failure of an image of which S3 does not return the object."""
+
+
+def source_unreadable(code: str) -> Failure:
+    """Return the failure of an image of which S3 does not return the object, with S3's error code."""
+    message = f"S3 does not return its object as it was listed ({code}): restore it or allow reading it, then retry"
+    return Failure(code=SOURCE_UNREADABLE, message=message)
 
 
 MODEL_GONE: Final = Failure(

@@ -27,6 +27,14 @@ class ObjectTooLargeError(FleetsightError):
         self.size = size
 
 
+class ObjectRefusedError(FleetsightError):
+    """Raised when S3 does not return a user's object, which is no fault of the system; `code` is S3's error code."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"S3 does not return the object: {code}")
+        self.code = code
+
+
 class ListingError(FleetsightError):
     """Raised when S3 lists no object again and again, and says each time that there are more."""
 

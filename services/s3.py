@@ -8,7 +8,7 @@ callers handle one kind.
 import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,7 +27,7 @@ from botocore.exceptions import (
 )
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from services.errors import ListingError, NotFoundError, ObjectTooLargeError
+from services.errors import ListingError, NotFoundError, ObjectRefusedError, ObjectTooLargeError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -53,6 +53,22 @@ PASSING_REFUSALS = frozenset(
 )
 """Error codes with the status 400 or 403 for which the object is not the reason
 (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html)."""
+
+OBJECT_STATUSES = frozenset(
+    {
+        HTTPStatus.MOVED_PERMANENTLY,
+        HTTPStatus.TEMPORARY_REDIRECT,
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.PRECONDITION_FAILED,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    }
+)
+"""Statuses with which S3 does not return an object because of the object, unless the code is a passing refusal."""
+
+CHANGED = "PreconditionFailed"
+"""S3's error code for an object that has another ETag than was named."""
 
 PARTS_AT_ONCE = 2
 """Concurrent parts, of 5 MB each, of one upload."""
@@ -253,6 +269,7 @@ class ListedObject:
     key: str
     size: int
     is_archived: bool = False
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +320,7 @@ class SourceBuckets:
         for _ in range(MAX_EMPTY_PAGES):
             reply = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **start)
             found = [
-                ListedObject(each["Key"], each["Size"], each.get("StorageClass") in ARCHIVES)
+                ListedObject(each["Key"], each["Size"], each.get("StorageClass") in ARCHIVES, each["ETag"].strip('"'))
                 for each in reply.get("Contents", [])
             ]
             if found or not reply["IsTruncated"]:
@@ -379,6 +396,24 @@ class SourceBuckets:
             if error.response["Error"]["Code"] == "NoSuchKey":
                 raise NotFoundError(f"there is no object {key!r} in the bucket {bucket!r}") from error
             raise
+
+    def read(self, bucket: str, key: str, etag: str, size: int) -> bytes:
+        """Return an object that still has this ETag and `size`.
+
+        Raises:
+            ObjectRefusedError: S3 does not return it: it is gone, was changed or archived, or may not be read.
+        """
+        try:
+            reply = self.client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+        except ClientError as error:
+            status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
+            if status in OBJECT_STATUSES and code not in PASSING_REFUSALS:
+                raise ObjectRefusedError(code) from error
+            raise
+        with closing(reply["Body"]) as body:
+            if reply["ContentLength"] != size:
+                raise ObjectRefusedError(CHANGED)
+            return bytes(body.read())
 
     def first_bytes(self, bucket: str, key: str, count: int) -> bytes | None:
         """Return the first `count` bytes of an object; None if it does not exist or may not be read.

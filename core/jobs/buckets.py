@@ -91,7 +91,7 @@ class InputBucket(_JobBucket):
         """Return an image as its user sent it.
 
         Raises:
-            NotFoundError: it is no longer stored.
+            NotFoundError: it is no longer stored, or stays with its user.
             ObjectTooLargeError: it has more than `max_bytes`; it was not read.
         """
         [data] = self.originals([image], max_bytes)
@@ -102,6 +102,8 @@ class InputBucket(_JobBucket):
 
         A part of an object is never larger than its images were when they were accepted.
         """
+        if images[0].source is not None:
+            raise NotFoundError(f"the image {images[0].ref.image_id!r} stays with its user, in S3")
         key, sizes, places = images[0].key, images[0].sizes, [place_of(image.ref.image_id) for image in images]
         parts = self._parts(key, sizes, places, max_bytes)
         return [content(sizes, part, place) for place, part in zip(places, parts, strict=True)]
@@ -120,12 +122,18 @@ class InputBucket(_JobBucket):
         return self._bucket.get_ranges(key, [start for start, _ in parts], [length for _, length in parts])
 
     def has_original(self, image: "ImageRecord") -> bool:
-        """Return whether an image is stored; the others of its pack are if it is."""
-        return self._bucket.exists(image.key)
+        """Return whether an image is stored; the others of its pack are if it is.
+
+        An image that stays with its user counts as stored: the worker that reads it knows.
+        """
+        return image.source is not None or self._bucket.exists(image.key)
 
     def delete(self, images: Iterable["ImageRecord"], *, of_form: bool = False) -> None:
-        """Delete the objects of images, with all of their packs, or of their forms; missing ones are ignored."""
-        keys = (_form_key(image) if of_form else image.key for image in images)
+        """Delete the objects of images, with all of their packs, or of their forms; missing ones are ignored.
+
+        The objects of a user are left alone.
+        """
+        keys = (_form_key(image) if of_form else image.key for image in images if image.source is None)
         self._bucket.delete_all([*dict.fromkeys(keys)])
 
     # Sweeps

@@ -1,40 +1,30 @@
-"""Listings of jobs with a source in S3: which are to be done, how far each is, and the page that is being accepted.
+"""Listings of jobs with a source in S3: which are to be done, and how far each is.
 
 | pk               | sk              | content                                                          | written by |
 | ---------------- | --------------- | ---------------------------------------------------------------- | ---------- |
 | `LISTINGS`       | job id          | caller: the source of the job may not be listed; its images      | both       |
 |                  |                 | count towards this caller's quota, if there is one               |            |
 | `COUNTS#` job id | `SOURCE`        | the `SourceListing`, fenced                                      | controller |
-| `JOB#` job id    | `PAGE#` listed  | the objects that follow the first `listed` ones of the source    | controller |
 
 The web tier writes the first item, then the job. The controller deletes it when the listing has ended.
 
-A page is stored once, before any of its objects is accepted, and the ids of its images follow from their positions.
-So a controller that continues after a crash accepts the same images, also if the source has changed meanwhile.
-
-A page is deleted once it is accepted. A controller that was frozen may store the page again after that. It does not
-act on the page, since it lost its lease before.
+The transaction that accepts images of a source also records how far it is listed, if no other one has done so since.
+So each object that was listed is accepted once, whatever is interrupted and whatever changes in the source.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from core.ids import FIRST_ID
-from core.jobs.items import LISTING, LISTINGS, counts_partition, listing_item, listing_of, partition
+from core.jobs.items import LISTING, LISTINGS, counts_partition, listing_item, listing_of
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import Job, SourceListing
 from core.jobs.store import JobStore
-from services.table import LAST, Item
+from services.table import IS_NEW, LAST, Put
 
-MAX_PAGE_OBJECTS: Final = 250
-"""Objects of a page."""
-
-MAX_PAGE_BYTES: Final = 300_000
-"""Bytes of the keys of a page as they are stored; an item has up to 400 KB
-(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html)."""
+IS_NEXT: Final = f"{IS_NEW} OR #token <= :token AND #listed = :listed"
+"""The condition of a listing that follows one of `:listed` objects: no other and no later controller has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +33,6 @@ class PendingListing:
 
     job_id: str
     caller: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceObject:
-    """An object of a source that may be an image; `position` is its number in the listing, `size` is in bytes."""
-
-    position: int
-    key: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ListedPage:
-    """Some objects of a source, in the order of their keys.
-
-    Attributes:
-        start: position of the first object.
-        listed: number of objects, with those that are skipped.
-        objects: those that may be images.
-        skipped: the others by the reason.
-        after: key of the last object.
-    """
-
-    start: int
-    listed: int
-    objects: tuple[SourceObject, ...]
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    after: str = ""
-    is_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,38 +70,13 @@ class ListingStore:
         item = self.store.table.get(counts_partition(job_id), LISTING)
         return SourceListing() if item is None else listing_of(item)
 
-    def put_listing(self, job_id: str, listing: SourceListing, token: int) -> bool:
-        """Record how far the source of the job is listed; return False if a later controller has done so."""
-        return self.store.table.put_fenced(listing_item(job_id, listing), token)
-
-    def page(self, job_id: str, start: int) -> ListedPage | None:
-        """Return the page of a job that begins at the position `start`, or None."""
-        item = self.store.table.get(*_page_key(job_id, start))
-        if item is None:
-            return None
-        # A later release may add values at the end.
-        objects = tuple(SourceObject(*each[:3]) for each in json.loads(str(item["objects"])))
-        skipped = json.loads(str(item["skipped"]))
-        return ListedPage(start, int(item["listed"]), objects, skipped, str(item["after"]), bool(item["last"]))
-
-    def claim_page(self, job_id: str, page: ListedPage) -> bool:
-        """Store a page unless one with its start exists; return whether it was stored by this call for certain."""
-        pk, sk = _page_key(job_id, page.start)
-        item: Item = {
-            "pk": pk,
-            "sk": sk,
-            "listed": page.listed,
-            "objects": json.dumps([[each.position, each.key, each.size] for each in page.objects]),
-            "skipped": json.dumps(dict(page.skipped)),
-            "after": page.after,
-            "last": int(page.is_last),
-        }
-        return self.store.table.put_if(item, "attribute_not_exists( #pk )")
-
-    def delete_page(self, job_id: str, start: int) -> None:
-        """Delete a page that is accepted."""
-        self.store.table.delete_all([_page_key(job_id, start)])
+    def put_listing(self, job_id: str, before: SourceListing, after: SourceListing, token: int) -> bool:
+        """Replace the listing `before`; return False if another write or a later controller has replaced it."""
+        put = listing_put(job_id, before, after, token)
+        return self.store.table.put_if(put.item, IS_NEXT, put.values)
 
 
-def _page_key(job_id: str, start: int) -> tuple[str, str]:
-    return partition(job_id), f"PAGE#{start:08}"
+def listing_put(job_id: str, before: SourceListing, after: SourceListing, token: int) -> Put:
+    """Return the write that replaces the listing `before`, with the fencing token of a controller."""
+    item = {**listing_item(job_id, after), "token": token}
+    return Put(item, condition=IS_NEXT, values={"token": token, "listed": before.listed})

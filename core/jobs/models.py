@@ -10,7 +10,7 @@ from core.ids import ImageRef, image_id_at, pack_of, place_of
 from core.images import FORMATS, ImageFormat
 from core.jobs.keys import pack_key
 from core.jobs.pack_objects import TAR, TAR_TYPE
-from core.messages import RequestedModel, Status
+from core.messages import RequestedModel, SourceObjects, Status
 from core.model_catalog import JobModel
 from core.tracing import current_traceparent
 
@@ -152,6 +152,7 @@ class ImageRecord:
         attempt: number of the last request: 0 for the first one, one more for each retry.
         owner: id of its user; empty without sign-in, and in records of versions before 2026-11-24.
         model: of its job, which every request of the image names; None as in `Job`.
+        source: the objects of its user from which its pack is read; None if the pack is in the input bucket.
         traceparent: of the request in which this value was made, if any; the job table does not have it.
     """
 
@@ -164,6 +165,7 @@ class ImageRecord:
     attempt: int = 0
     owner: str = ""
     model: RequestedModel | None = None
+    source: SourceObjects | None = None
     traceparent: str | None = field(default_factory=current_traceparent, compare=False)
 
     @classmethod
@@ -213,8 +215,13 @@ class ImageRecord:
 
     @property
     def key(self) -> str:
-        """The key of the object of its pack in the input bucket, if that is still stored."""
+        """The key of the object of its pack in the input bucket, if that has one that is still stored."""
         return pack_key(self.ref.job_id, self.pack_id, self.object_extension)
+
+    @property
+    def original_at(self) -> str | None:
+        """The `s3://` address of the object of its user; None if it is in the input bucket."""
+        return None if self.source is None else self.source.address(place_of(self.ref.image_id))
 
     @property
     def content_type(self) -> str:

@@ -16,9 +16,12 @@ from core.ids import ImageRef, image_id_at, place_of
 from core.jobs.items import PACK, moment_in, partition, requested_model_attributes, requested_model_in, stated
 from core.jobs.models import ImageRecord
 from core.jobs.pack_objects import TAR_BLOCK, member_name
-from core.messages import RequestedModel
+from core.messages import RequestedModel, SourceObjects
 from services.batches import in_batches
 from services.table import Item
+
+SOURCE: Final = "source"
+"""Attribute with the objects of a user that have the images of a pack."""
 
 FIRST_SHARE: Final = 8
 """A pack has at most this part of the images that its job has had, so that the first results are not late."""
@@ -39,6 +42,7 @@ class Pack:
         models: of images that were retried with another one, by place.
         attempts: number of the last request by place, of images that were retried.
         retried_at: when the last of these was.
+        source: the objects of a user that have the images, as in `ImageRecord`.
     """
 
     job_id: str
@@ -52,6 +56,7 @@ class Pack:
     models: Mapping[int, RequestedModel | None] = field(default_factory=dict)
     attempts: Mapping[int, int] = field(default_factory=dict)
     retried_at: datetime | None = None
+    source: SourceObjects | None = None
 
     @classmethod
     def of(cls, images: Sequence[ImageRecord]) -> Self:
@@ -71,6 +76,7 @@ class Pack:
             models={place: image.model for place, image in enumerate(images) if image.model != first.model},
             attempts={place: image.attempt for place, image in enumerate(images) if image.attempt},
             retried_at=max((image.retried_at for image in images if image.retried_at), default=None),
+            source=first.source,
         )
 
     def images(self) -> list[ImageRecord]:
@@ -81,7 +87,9 @@ class Pack:
         ref, attempt = ImageRef(self.job_id, image_id_at(self.pack_id, place)), self.attempts.get(place, 0)
         name, extension, retried_at = self.names[place], self.extensions[place], self.retried_at if attempt else None
         model = self.models.get(place, self.model)
-        return ImageRecord(ref, name, extension, self.sizes, self.accepted_at, retried_at, attempt, self.owner, model)
+        return ImageRecord(
+            ref, name, extension, self.sizes, self.accepted_at, retried_at, attempt, self.owner, model, self.source
+        )
 
 
 def pack_count(images: int, max_images: int) -> int:
@@ -123,7 +131,7 @@ def pack_item(pack: Pack) -> Item:
         "sizes": " ".join(map(str, pack.sizes)),
         "extensions": " ".join(pack.extensions),
         **stated({"owner": pack.owner, "attempts": attempts, "retried_at": pack.retried_at if attempts else None}),
-        **stated({"models": models}),
+        **stated({"models": models, SOURCE: _source_text(pack)}),
         **requested_model_attributes(pack.model),
     }
 
@@ -144,7 +152,26 @@ def pack_in(item: Item) -> Pack:
         models={place: model for model, places in models for place in places},
         attempts={int(place): int(attempt) for place, attempt in attempts},
         retried_at=moment_in(item, "retried_at"),
+        source=_source_in(item),
     )
+
+
+def _source_text(pack: Pack) -> str:
+    """Return the objects of a pack as one attribute, without the keys that are the names of their images."""
+    if pack.source is None:
+        return ""
+    objects = tuple(
+        ("" if key == name else key, etag) for name, (key, etag) in zip(pack.names, pack.source.objects, strict=True)
+    )
+    return pack.source.model_copy(update={"objects": objects}).to_json()
+
+
+def _source_in(item: Item) -> SourceObjects | None:
+    if SOURCE not in item:
+        return None
+    stored, names = SourceObjects.from_json(str(item[SOURCE])), str(item["names"]).split("\n")
+    objects = tuple((key or name, etag) for name, (key, etag) in zip(names, stored.objects, strict=True))
+    return stored.model_copy(update={"objects": objects})
 
 
 def images_in(item: Item) -> dict[str, ImageRecord]:

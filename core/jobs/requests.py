@@ -44,6 +44,7 @@ def _request(images: Sequence[ImageRecord], at: datetime, group: str) -> Outgoin
         submitted_at=at,
         attempt=first.attempt,
         model=first.model,
+        source=first.source,
         traceparent=first.traceparent or current_traceparent() or new_traceparent(),
     ).asking_for(sorted(place_of(image.ref.image_id) for image in images))
     return OutgoingMessage(first.ref.image_id, request.to_json(), group or first.owner or first.ref.job_id)

@@ -31,10 +31,10 @@ Their states are in `core/jobs/lifecycle.py` and their figures in `core/jobs/fig
 |                  |                    | images, packs: how many were, over all retries            |            |
 | `COUNTS#` job id | `SOURCE`           | how far its source is listed: `core/jobs/listings.py`     | controller |
 | `LISTINGS`       | job id             | its source may not be listed: `core/jobs/listings.py`     | both       |
-| `JOB#` job id    | `PAGE#` position   | objects of its source: `core/jobs/listings.py`            | controller |
 | `JOB#` job id    | `PACK#` pack id    | at, owner, model, `only`: as in its job; of its images:   | web        |
 |                  |                    | names, sizes, extensions; attempts, retried_at, models:   |            |
-|                  |                    | of those that were retried                                |            |
+|                  |                    | of those that were retried; source: objects of its user   |            |
+|                  |                    | that have them                                            |            |
 | `JOB#` job id    | `RESULT#` pack id  | results; states: what a summary of each needs; resent:    | controller |
 |                  |                    | requests that were sent again because a message was       |            |
 |                  |                    | presumed lost; version: how often it was written          |            |
@@ -140,8 +140,9 @@ from services.table import (
 MAX_CHANGES = 10
 """Writes of one change of a job while others change it at the same moment."""
 
-MAX_RECORDED = MAX_TRANSACTION_ITEMS - 3
-"""Packs of a transaction. It also counts images, marks their job as open, and checks that it is not being deleted."""
+MAX_RECORDED = MAX_TRANSACTION_ITEMS - 4
+"""Packs of a transaction. It also counts images, marks their job as open, checks that it is not being deleted, and
+may record how far a source is listed."""
 
 
 @dataclass(frozen=True)
@@ -290,14 +291,21 @@ class JobStore(JobReader):
     # Images
 
     def record_images(
-        self, images: Sequence[ImageRecord], touched_at: datetime, *, presigned: bool = False
+        self,
+        images: Sequence[ImageRecord],
+        touched_at: datetime,
+        also: Sequence[Put] = (),
+        *,
+        presigned: bool = False,
     ) -> list[ImageRecord]:
         """Record and count accepted images, and mark their jobs as open; return those that were not recorded before.
 
         The images of a pack are given together. Up to `MAX_RECORDED` packs of a job are recorded in one transaction,
-        so all of them or none. `presigned` is whether they came by presigned forms.
+        so all of them or none. Each transaction makes the write `also`, too. `presigned` is whether the images came
+        by presigned forms.
 
         Raises:
+            ConditionsFailedError: the condition of `also` does not hold.
             SweptError: objects of a transaction may be deleted; its images are not recorded.
         """
         by_job: dict[str, list[ImageRecord]] = {}
@@ -311,12 +319,14 @@ class JobStore(JobReader):
         recorded = (
             pack
             for job_id, some in batches
-            for pack in self._record_packs(job_id, some, touched_at, presigned=presigned)
+            for pack in self._record_packs(job_id, some, touched_at, also, presigned=presigned)
         )
         new = {(pack.job_id, pack.pack_id) for pack in recorded}
         return [image for image in images if (image.ref.job_id, pack_of(image.ref.image_id)) in new]
 
-    def _record_packs(self, job_id: str, packs: list[Pack], touched_at: datetime, *, presigned: bool) -> list[Pack]:
+    def _record_packs(
+        self, job_id: str, packs: list[Pack], touched_at: datetime, also: Sequence[Put], *, presigned: bool
+    ) -> list[Pack]:
         left = packs
         while left:
             first: list[TransactedWrite] = [
@@ -337,10 +347,12 @@ class JobStore(JobReader):
                 ),
             ]
             try:
-                self.table.transact(*first, *(Put(pack_item(pack), condition=IS_NEW) for pack in left))
+                self.table.transact(*first, *(Put(pack_item(pack), condition=IS_NEW) for pack in left), *also)
             except ConditionsFailedError as error:
                 if 0 in error.indexes:
                     raise no_job(job_id) from error
+                if max(error.indexes) >= len(first) + len(left):
+                    raise
                 left = [pack for index, pack in enumerate(left, len(first)) if index not in error.indexes]
                 if left and len(first) - 1 in error.indexes:
                     raise SweptError(f"images of the job {job_id!r} were put long ago: send them again") from error

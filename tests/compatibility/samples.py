@@ -42,7 +42,7 @@ from core.fleet.store import FleetStore
 from core.ids import ImageRef, pack_of
 from core.jobs.figures import JobFigures
 from core.jobs.lifecycle import Cancellations, DeletedJobs, OpenJobs
-from core.jobs.listings import ListedPage, ListingStore, SourceObject
+from core.jobs.listings import ListingStore
 from core.jobs.models import (
     Counts,
     ImageRecord,
@@ -213,9 +213,8 @@ def _fill_jobs(store: JobStore) -> None:
 
     listings = ListingStore(store)
     listings.create_job(sourced, "operator", NOW)
-    listings.put_listing(SOURCED, SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW), token=3)
-    objects = (SourceObject(0, "in/a.jpg", 10), SourceObject(2, "in/c.jpg", 30))
-    listings.claim_page(SOURCED, ListedPage(0, 3, objects, {"not_an_image": 1}, "in/c.jpg"))
+    listed = SourceListing("listing", 3, 2, {"not_an_image": 1}, "in/c.jpg", "", NOW)
+    listings.put_listing(SOURCED, SourceListing(), listed, token=3)
     outbox = Outbox(store.table)
     outbox.add_job(JOB, NOW)
     message = FleetMessage(about="day", id="cap-day", type="fleet.spending_cap_reached", at=NOW, data="{}")
@@ -374,7 +373,6 @@ def _read_jobs(store: JobStore) -> dict[str, object]:
         "shared jobs": ShareStore(store.table).shared_with(EMAIL, 9),
         "pending listings": listings.pending(),
         "listing": listings.find(SOURCED),
-        "listed page": listings.page(SOURCED, 0),
         "dead letters": DeadLetterStore(store).page(limit=10),
         "pending notifications": [{"job_id": each.key, "at": each.at} for each in Outbox(store.table).pending()],
         "messages of the fleet": Outbox(store.table).last_messages(),

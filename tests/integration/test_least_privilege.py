@@ -225,7 +225,8 @@ def lived(deployed: Deployed) -> Deployed:
     hold_and_drain(deployed)
     retry_what_failed(deployed, lose_requests(deployed, idle))
     cancel_and_resume(deployed, idle)
-    take_from_s3(deployed, signs(3, 7))
+    take_from_s3(deployed, signs(3, 7), keep=True)
+    take_from_s3(deployed, signs(3, 7), keep=False)
     use_another_model(deployed)
     assert deployed.wrong(kept) == []
     wait_until(lambda: merged(deployed, kept), "the results are one file")
@@ -378,13 +379,15 @@ def release(deployed: Deployed, receipts: list[str]) -> None:
     wait_until(lambda: deployed.requests.counts().visible == 3, "the controller releases them", details=deployed.logs)
 
 
-def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]]) -> None:
-    """Make a job of images in a bucket of the user."""
+def take_from_s3(deployed: Deployed, files: list[tuple[str, bytes, str]], *, keep: bool) -> None:
+    """Make a job of images in a bucket of the user, which are copied if it keeps them."""
     s3 = deployed.stack.client("s3")
-    s3.create_bucket(Bucket="photos")
+    if keep:
+        s3.create_bucket(Bucket="photos")
     for name, content, _ in files:
         s3.put_object(Bucket="photos", Key=f"incoming/day1/{name}", Body=content)
-    wanted = {"name": "from S3", "source": "s3://photos/incoming/day1", "results": "s3://photos/labels/day1"}
+    wanted = {"name": "from S3", "keep": keep, "source": "s3://photos/incoming/day1"}
+    wanted["results"] = "s3://photos/labels/day1"
     headers = {"Authorization": f"Bearer {deployed.api.token}"}
     address = f"{deployed.api.base_url}/api/v1/jobs"
     made = requests.post(address, json=wanted, headers=headers, timeout=120)

@@ -240,6 +240,12 @@ DENIED_CALLS = {
     ),
     "web writes no results": Attempt("WebRole", "s3", "put_object", {**_RESULT, "Body": b""}),
     "web reads no other parameter": Attempt("WebRole", "ssm", "get_parameter", {"Name": "/fleetsight/config"}),
+    "a worker reads nothing else of a source's bucket": Attempt(
+        "WorkerRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming2/a.jpg"}
+    ),
+    "a worker writes to no source": Attempt(
+        "WorkerRole", "s3", "put_object", {"Bucket": "photos", "Key": "incoming/a.jpg", "Body": b""}
+    ),
     # It puts images of jobs from S3, which this stack allows: `SourcePolicy`.
     "the controller reads nothing else of a source's bucket": Attempt(
         "ControllerRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming2/a.jpg"}
@@ -260,9 +266,6 @@ DENIED_CALLS = {
         "WebRole", "s3", "put_object", {"Bucket": "photos", "Key": "labels/a.jsonl", "Body": b""}
     ),
     "web reads no source": Attempt("WebRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming/day1/a.jpg"}),
-    "a worker reads no source": Attempt(
-        "WorkerRole", "s3", "get_object", {"Bucket": "photos", "Key": "incoming/day1/a.jpg"}
-    ),
     "the controller launches nothing without the template": Attempt(
         "ControllerRole",
         "ec2",

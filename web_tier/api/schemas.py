@@ -61,8 +61,9 @@ class CreateJob(BorderOfDoubt):
         default=None,
         min_length=1,
         max_length=MAX_LOCATION_CHARACTERS,
-        description="A folder in S3, `s3://bucket/prefix`, with everything in it: the images of the job. The "
-        "configuration (`imports.sources`) says which are allowed.",
+        description="A folder in S3, `s3://bucket/prefix`, with everything in it: the images of the job. Workers "
+        "read them there, unless the job keeps its images. The configuration (`imports.sources`) says which are "
+        "allowed.",
     )
     source_pattern: str | None = Field(
         default=None,
@@ -239,7 +240,8 @@ class SourceBody(ApiBody):
     accepted: int
     skipped: dict[str, int] = Field(
         description="Other objects by the reason: `not_an_image` by the name, `empty`, `too_large`, `archived`, "
-        "`gone` before it was copied, `not_readable`, or `not_matched` by the pattern."
+        "`not_matched` by the pattern; in a job that keeps its images also `gone` or `not_readable` when it is "
+        "copied."
     )
     error: str | None = Field(description="Why the listing failed, and what to do.")
     paused_until: datetime | None = Field(

@@ -287,8 +287,8 @@ def new_job() -> ResponseReturnValue:
     request with that key is rejected. At most `web.max_open_jobs` jobs may be open at once, and 100 of
     one user.
 
-    With `source` the images of the job come from S3, those whose names match `source_pattern`. They are listed and
-    copied in the background: `source` in the job's status shows the progress. Such a job takes no uploads (409,
+    With `source` the images of the job come from S3, those whose names match `source_pattern`. They are listed in
+    the background: `source` in the job's status shows the progress. Such a job takes no uploads (409,
     `job-takes-no-images`).
 
     With `model` its images are classified by the model of that name; the models are listed by `GET /models`. A job

@@ -35,7 +35,9 @@ from web_tier.controller.results_file import ResultsCopier, ResultsFileWriter
 from web_tier.controller.services import ControllerServices
 from web_tier.controller.source_importer import SourceImporter
 from web_tier.features import modules
+from web_tier.http.backend import MeasuredSpeed
 from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
+from web_tier.uploads.packing import PackSizes
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def controller_loops(
     canceller = JobCanceller(store, recovery, services.inputs, tenure)
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
-    ingest = ImageIngest(limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake)
+    sizes = PackSizes(config.max_pack_images, MeasuredSpeed(lambda: fleet_store).image_seconds)
+    ingest = ImageIngest(
+        limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake, sizes=sizes
+    )
     importer = SourceImporter(services.sources, ingest, config, tenure)
 
     launches, tracker = RecentLaunches(), InstanceTracker(registry)

@@ -19,7 +19,6 @@ from typing import Final
 
 from core.jobs.buckets import InputBucket
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
-from core.jobs.listings import ListingStore
 from core.jobs.models import Job
 from core.jobs.store import JobStore
 from core.jobs.sweeps import SweepMark, SweepMarks
@@ -107,8 +106,7 @@ class OrphanSweep:
         sweep.token, sweep.before = page.next_token, sweep.before or page.listed_at - DAY
         old = [key for key, put_at in page.objects.items() if put_at < sweep.before]
         job = self.store.jobs_of([mark.job_id]).get(mark.job_id) if old else None
-        # An import that goes on may copy an object to the same key again.
-        if job and not (job.source and ListingStore(self.store).is_pending(job.job_id)):
+        if job:
             self._delete_orphans(job, old, sweep.before)
         if not page.next_token:
             self._age(mark, page.listed_at)

@@ -1,61 +1,52 @@
-"""The importer: lists the sources of jobs in S3, copies the images into the input bucket, and accepts them.
+"""The importer: lists the sources of jobs in S3, and accepts their images.
 
-A source is listed page by page. Each page is stored before its first object is accepted, so its images keep their
-ids, and after a crash the next controller continues with the same page (`core/jobs/listings.py`):
+A source is listed page by page:
 
-1. list the next objects, and store the page;
-2. copy each object that may be an image to a key of the system; the bytes stay within S3;
-3. record the images, then send their requests, as for an upload (`web_tier/uploads/ingest.py`);
-4. record that the page is done.
+1. list the next objects, and choose those that may be images and that the quota of the job's caller allows;
+2. only if the job keeps its images, copy these into the input bucket; the bytes stay within S3;
+3. record the packs of the images and how far the source is listed, in one transaction, then send their requests.
 
-An image that is recorded already is not copied, recorded or sent again. If its request was not sent, the reconciler
-sends it. The content of an object is validated by the worker that decodes it: an object that is no image fails alone.
+A controller that ends before the transaction has accepted nothing, and a sweep deletes its copies. After it, the
+reconciler sends the requests. Workers read the objects where they are, as they were listed: one that is changed,
+deleted, archived or no image fails alone.
 
 Each job has a turn of one page, so a long listing does not delay a short one. An error of a service delays its job
-with a backoff. If S3 refuses to list the source, the listing has failed: an operator must change the rights or the
-configuration, and the user creates another job. A cancelled job is not listed any further, also after a retry, except
-if the controller had cancelled it.
-
-Images count towards the quota of the caller who created the job. When it is used up, the listing pauses until the
-next day.
+with a backoff. If S3 refuses to list the source, the listing has failed, and the user creates another job. A
+cancelled job is not listed any further, also after a retry, except if the controller had cancelled it.
 """
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import accumulate, chain
 from typing import Final
 
 from botocore.exceptions import ClientError
 
-from core.config import Config, is_granted
-from core.ids import MAX_POSITION, listed_id
+from core.config import MIN_MESSAGE_BYTES, Config, is_granted
+from core.ids import MAX_POSITION, ImageRef, image_id_at, positioned_id
 from core.images import FORMATS, ImageFormat, ImageRejectedError, sniff
 from core.jobs.lifecycle import Cancellations, DeletedJobs
-from core.jobs.listings import (
-    MAX_PAGE_BYTES,
-    MAX_PAGE_OBJECTS,
-    ListedPage,
-    ListingStore,
-    PendingListing,
-    SourceObject,
-)
+from core.jobs.listings import ListingStore, PendingListing, listing_put
 from core.jobs.models import ImageRecord, Job, SourceListing
-from core.s3_locations import S3Location, matches_pattern
+from core.messages import SourceObjects
+from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location, matches_pattern
 from core.telemetry import SPANS
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
-from services.batches import in_batches
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError
 from services.lease import Tenure
 from services.s3 import ListedObject, SourceBuckets, is_refusal
+from services.table import ConditionsFailedError
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
 from web_tier.uploads.ingest import BATCH_PACKS, CONCURRENCY, ImageIngest
+from web_tier.uploads.packing import MAX_PACK_BYTES, PackSizes
 
 CHECK_SECONDS: Final = 2.0
 """Time between two checks for jobs with a source, while none is listed; each reads a list that is mostly empty."""
@@ -77,6 +68,18 @@ REFUSALS: Final[Mapping[str, str]] = {
 }
 """Error codes with which S3 refuses a listing, with their meaning for the user."""
 
+MAX_PAGE_OBJECTS: Final = 1_000
+"""Objects of a page: the most that S3 lists in one call."""
+
+MAX_PAGE_BYTES: Final = 300_000
+"""Bytes of the keys of a page, as they are stored, so that a transaction fits into 4 MB."""
+
+MAX_REQUEST_BYTES: Final = 32 * 1024
+"""Bytes of the objects of a pack in its request: two packs are in what SQS bills as one message."""
+
+OBJECT_BYTES: Final = 16
+"""Bytes that a request has for an object besides its key and its ETag."""
+
 HEAD_BYTES: Final = 64
 """Bytes of an object that show its format."""
 
@@ -90,7 +93,7 @@ _log = logging.getLogger(__name__)
 
 
 class OutdatedTenureError(Exception):
-    """Raised when this process may no longer act: the next controller continues with the page."""
+    """Raised when this process may no longer act, or another write has replaced the listing that it has read."""
 
 
 @dataclass
@@ -100,6 +103,31 @@ class ImportTurns:
     first_seen: float
     due: float
     failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """Objects of a source in the order of their keys, each with the reason if it is skipped."""
+
+    objects: Sequence[tuple[ListedObject, str | None]]
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An object of a source that may be an image.
+
+    Attributes:
+        position: its number in the listing.
+        name: its key after the prefix of the source.
+        is_in_place: whether it is read from its object, and not copied.
+    """
+
+    position: int
+    object: ListedObject
+    name: str
+    format: ImageFormat
+    is_in_place: bool
 
 
 @dataclass
@@ -181,23 +209,16 @@ class SourceImporter:
             if is_orphan or not (reason and Cancellations(self.ingest.store.table).is_resumed(job_id)):
                 self._listings.end(job_id)
             return False
-        page, is_first_try = self._listings.page(job_id, listing.listed), False
-        is_stored = page is not None
         try:
-            self._check_granted(S3Location.parse(job.source))
-            page = page or self._next_page(job, listing, turns)
+            page = self._next_page(job, listing, turns)
         except _SourceRefusedError as error:
             _log.warning("a source could not be listed", extra={"job": job_id, "reason": str(error)})
-            self._put(job_id, replace(listing, state="failed", error=str(error), paused_until=None))
+            self._put(job_id, listing, replace(listing, state="failed", error=str(error), paused_until=None))
             self._listings.end(job_id)
             return False
-        if not is_stored:
-            is_first_try = self._listings.claim_page(job_id, page)
-            if not is_first_try and (page := self._listings.page(job_id, listing.listed)) is None:
-                raise OutdatedTenureError  # a later controller has accepted and deleted it
         self._check_active()
         try:
-            return self._accept(job, pending, listing, page, turns, is_first_try=is_first_try)
+            return self._accept(job, pending, listing, page, turns)
         except NotFoundError:
             return False  # the job is being deleted
 
@@ -205,38 +226,38 @@ class SourceImporter:
         """Return the listing of a job after it was cancelled, or resumed after the controller had cancelled it."""
         listing, cancellations = self._listings.find(job_id), Cancellations(self.ingest.store.table)
         if listing.state == "listing" and reason is not None:
-            return self._put(job_id, replace(listing, state="cancelled", paused_until=None))
+            return self._put(job_id, listing, replace(listing, state="cancelled", paused_until=None))
         if listing.state == "cancelled" and reason is None and cancellations.is_resumed(job_id):
-            return self._put(job_id, replace(listing, state="listing"))
+            return self._put(job_id, listing, replace(listing, state="listing"))
         return listing
-
-    def _check_granted(self, location: S3Location) -> None:
-        """Check that the location may be read, also if a stored page has waited for the quota of the next day."""
-        # A user who was an operator when the job was created has the right to its rest.
-        if not is_granted(self.config.imports.sources, location, to_operator=True):
-            raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
 
     def _next_page(self, job: Job, listing: SourceListing, turns: ImportTurns) -> ListedPage:
         """List the objects after those that are listed."""
         location = S3Location.parse(job.source)
-        if listing.listed + self.page_objects > MAX_POSITION:
+        # A user who was an operator when the job was created has the right to its rest.
+        if not is_granted(self.config.imports.sources, location, to_operator=True):
+            raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
+        limit = min(self.page_objects, BATCH_PACKS * self.ingest.sizes.max_images)
+        if listing.listed + limit > MAX_POSITION:
             raise _SourceRefusedError(
                 f"a job takes the first {listing.listed:,} objects: create a job for the others"
             )
         try:
-            found, is_truncated = self.sources.page(
-                location.bucket, location.prefix, listing.after, self.page_objects
-            )
+            found, is_truncated = self.sources.page(location.bucket, location.prefix, listing.after, limit)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code in REFUSALS and (not listing.listed or turns.failures + 1 >= MAX_REFUSALS):
                 raise _SourceRefusedError(f"{location}: {REFUSALS[code]} ({code})") from error
             raise
 
-        def is_chosen(key: str) -> bool:
-            return not job.source_pattern or matches_pattern(key.removeprefix(location.prefix), job.source_pattern)
+        def reason(found: ListedObject) -> str | None:
+            name = found.key.removeprefix(location.prefix)
+            is_chosen = not job.source_pattern or matches_pattern(name, job.source_pattern)
+            return skip_reason(found, self._max_bytes) if is_chosen else "not_matched"
 
-        return page_of(listing, found, self._max_bytes, is_chosen, is_last=not is_truncated)
+        sizes = accumulate(len(json.dumps(each.key)) for each in found)
+        objects = [each for each, size in zip(found, sizes, strict=True) if size <= MAX_PAGE_BYTES]
+        return ListedPage([(each, reason(each)) for each in objects], not is_truncated and objects == found)
 
     @property
     def _max_bytes(self) -> int:
@@ -245,129 +266,171 @@ class SourceImporter:
         return min(self.ingest.limits.max_bytes, of_day or self.ingest.limits.max_bytes)
 
     def _accept(
-        self,
-        job: Job,
-        pending: PendingListing,
-        listing: SourceListing,
-        page: ListedPage,
-        turns: ImportTurns,
-        *,
-        is_first_try: bool,
+        self, job: Job, pending: PendingListing, listing: SourceListing, page: ListedPage, turns: ImportTurns
     ) -> bool:
-        """Accept the images of a page that are not recorded yet, as far as the quota allows.
+        """Accept the first images of a page, as many as the quota and a transaction allow.
 
-        The quota of objects that cannot be copied goes to those that follow.
+        Returns whether more can be accepted now. The next page gets the quota of objects that cannot be copied.
 
         Raises:
             NotFoundError: the job is being deleted.
         """
-        formats = self.pool.map(lambda each: self._format_of(job, each), page.objects)
-        records = {
-            each: self._record_of(job, each, format_)
-            for each, format_ in zip(page.objects, formats, strict=True)
-            if format_ is not None
-        }
-        recorded = {} if is_first_try else self.ingest.store.images_of([each.ref for each in records.values()])
-        waiting = [(each, record) for each, record in records.items() if record.ref not in recorded]
+        allowed, renewed_at = self._within_quota(pending, page)
+        found = self._found_images(job, listing, page.objects[:allowed])
+        is_rest = page.is_last and allowed == len(page.objects)
+        packs = packs_of(found, self.ingest.sizes, listing.accepted, self._room(job), is_rest=is_rest)
+        left = found[sum(map(len, packs)) :]
+        objects = page.objects[: left[0].position - listing.listed if left else allowed]
+        images = {image.position for pack in packs for image in pack}
+        skipped = Counter(
+            reason or "not_an_image"
+            for position, (_, reason) in enumerate(objects, listing.listed)
+            if position not in images
+        )
+        records = [self._records(job, pack) for pack in packs]
         quota = QuotaScope(self._quotas, pending.caller) if pending.caller else UNLIMITED
-        accepted = listing.accepted + len(recorded)
-        skipped = +Counter({"not_an_image": len(page.objects) - len(records)})
-        chosen, renewed_at = self._within_quota(pending, waiting)
-        while chosen:
-            self.ingest.mark(job.job_id)
-            try:
-                with quota.reserve([record for _, record in chosen]) as reservation:
-                    reasons = list(self.pool.map(lambda each: self._copy(job, *each), chosen))
-                    copied = [record for (_, record), reason in zip(chosen, reasons, strict=True) if reason is None]
-                    self._complete(job, copied, reservation)
-            except QuotaExceededError:  # other requests of the user came first
-                break
-            accepted += len(copied)
-            skipped.update(reason for reason in reasons if reason is not None)
-            waiting = waiting[len(chosen) :]
-            chosen, renewed_at = self._within_quota(pending, waiting)
-        self._check_active()
-        if waiting:
-            self._put(job.job_id, replace(listing, paused_until=renewed_at))
-            until = (renewed_at - self.clock.utc_now()).total_seconds() if renewed_at else 0.0
+        is_end = page.is_last and len(objects) == len(page.objects)
+        try:
+            with quota.reserve([*chain(*records)]) as reservation:
+                reasons = self._copy_all(job, zip(packs, records, strict=True))
+                accepted = [record for record in chain(*records) if record.ref not in reasons]
+                after = SourceListing(
+                    state="complete" if is_end else "listing",
+                    listed=listing.listed + len(objects),
+                    accepted=listing.accepted + len(accepted),
+                    skipped=dict(Counter(listing.skipped) + skipped + Counter(reasons.values())),
+                    after=objects[-1][0].key if objects else listing.after,
+                    paused_until=None if left or allowed == len(page.objects) else renewed_at,
+                )
+                self._complete(job, listing, after, accepted, reservation)
+        except QuotaExceededError:  # other requests of the user came first
+            after = self._put(job.job_id, listing, replace(listing, paused_until=renewed_at))
+        if after.paused_until is not None:
+            until = (after.paused_until - self.clock.utc_now()).total_seconds()
             turns.due = self.clock.monotonic() + max(0.0, min(until, MAX_PAUSE_SECONDS))
             return False
-        after = SourceListing(
-            state="complete" if page.is_last else "listing",
-            listed=page.start + page.listed,
-            accepted=accepted,
-            skipped=dict(Counter(listing.skipped) + Counter(page.skipped) + skipped),
-            after=page.after,
-        )
-        self._put(job.job_id, after)
-        self._listings.delete_page(job.job_id, page.start)
-        if page.is_last:
+        if is_end:
             self._listings.end(job.job_id)
-            _log.info("listed a source", extra={"job": job.job_id, "objects": after.listed, "images": accepted})
-        return not page.is_last
+            extra = {"job": job.job_id, "objects": after.listed, "images": after.accepted}
+            _log.info("listed a source", extra=extra)
+        return not is_end
 
-    def _complete(self, job: Job, copied: list[ImageRecord], reservation: Reservation) -> None:
-        """Record and enqueue copied images; after an error only those that are recorded stay charged."""
-        reservation.commit(copied)
+    def _complete(
+        self,
+        job: Job,
+        before: SourceListing,
+        after: SourceListing,
+        images: list[ImageRecord],
+        reservation: Reservation,
+    ) -> None:
+        """Record images and the listing, and enqueue the images; after an error only recorded ones stay charged."""
+        self._check_active()
+        if not images:
+            self._put(job.job_id, before, after)
+            return
+        reservation.commit(images)
         try:
-            for batch in in_batches(copied, BATCH_PACKS):
-                self._check_active()
-                self.ingest.complete(batch, job.group)
-        except Exception:
-            recorded = self.ingest.store.images_of([each.ref for each in copied])
-            reservation.commit([each for each in copied if each.ref in recorded])
+            self.ingest.complete(images, job.group, [listing_put(job.job_id, before, after, self.tenure.token)])
+        except Exception as error:
+            recorded = self.ingest.store.images_of([each.ref for each in images])
+            reservation.commit([each for each in images if each.ref in recorded])
+            if isinstance(error, ConditionsFailedError):
+                raise OutdatedTenureError from error
             raise
 
-    def _format_of(self, job: Job, found: SourceObject) -> ImageFormat | None:
+    def _found_images(
+        self, job: Job, listing: SourceListing, objects: Sequence[tuple[ListedObject, str | None]]
+    ) -> list[FoundImage]:
+        """Return those of the next objects of a source that may be images."""
+        prefix, room = S3Location.parse(job.source).prefix, self._room(job)
+        formats = self.pool.map(lambda each: None if each[1] else self._format_of(job, each[0]), objects)
+        found = list[FoundImage]()
+        for position, ((each, _), format_) in enumerate(zip(objects, formats, strict=True), listing.listed):
+            if format_ is not None:
+                name = each.key.removeprefix(prefix)
+                is_in_place = bool(name) and not job.keep and request_bytes(name, each.etag) <= room
+                found.append(FoundImage(position, each, name, format_, is_in_place))
+        return found
+
+    def _room(self, job: Job) -> int:
+        """Return the bytes of objects that fit into a request of the job, besides what any request has."""
+        only = (job.model.only if job.model else None) or ""
+        besides = 2 * MIN_MESSAGE_BYTES + MAX_LOCATION_CHARACTERS + len(only)
+        return min(MAX_REQUEST_BYTES, self.config.queues.max_message_bytes - besides)
+
+    def _records(self, job: Job, pack: Sequence[FoundImage]) -> list[ImageRecord]:
+        """Return the future records of the images of a pack."""
+        location, pack_id = S3Location.parse(job.source), positioned_id(job.job_id, pack[0].position)
+        objects = tuple((image.name, image.object.etag) for image in pack)
+        source = SourceObjects(bucket=location.bucket, prefix=location.prefix, objects=objects)
+        sizes, now = tuple(image.object.size for image in pack), self.clock.utc_now()
+        return [
+            ImageRecord(
+                ImageRef(job.job_id, image_id_at(pack_id, place)),
+                clean_filename(image.name),
+                image.format.extension,
+                sizes,
+                now,
+                owner=job.owner,
+                model=job.requested_model,
+                source=source if image.is_in_place else None,
+            )
+            for place, image in enumerate(pack)
+        ]
+
+    def _format_of(self, job: Job, found: ListedObject) -> ImageFormat | None:
         """Return the format of an object by its suffix, or without one by its first bytes; None if it has none."""
         if suffix := suffix_of(found.key):
             return _FORMAT_OF[suffix]
         head = self.sources.first_bytes(S3Location.parse(job.source).bucket, found.key, HEAD_BYTES)
         try:
-            return FORMATS[sniff(head)] if head else FORMATS["JPEG"]  # if it is not readable, its copy says why
+            return FORMATS[sniff(head)] if head else FORMATS["JPEG"]  # if it is not readable, its worker says why
         except ImageRejectedError:
             return None
 
-    def _record_of(self, job: Job, found: SourceObject, format_: ImageFormat) -> ImageRecord:
-        image_id, prefix = listed_id(job.job_id, found.position), S3Location.parse(job.source).prefix
-        filename = clean_filename(found.key.removeprefix(prefix))
-        return ImageRecord.of(job, image_id, filename, format_, found.size, self.clock.utc_now())
+    def _copy_all(
+        self, job: Job, packs: Iterable[tuple[Sequence[FoundImage], Sequence[ImageRecord]]]
+    ) -> dict[ImageRef, str]:
+        """Copy the images of a source that are not read in place; return the reasons for those that are skipped."""
+        copied = [(pack[0].object.key, images[0]) for pack, images in packs if not pack[0].is_in_place]
+        if copied:
+            self.ingest.mark(job.job_id)
+        reasons = self.pool.map(lambda each: self._copy(job, *each), copied)
+        return {image.ref: reason for (_, image), reason in zip(copied, reasons, strict=True) if reason is not None}
 
-    def _copy(self, job: Job, found: SourceObject, record: ImageRecord) -> str | None:
+    def _copy(self, job: Job, key: str, record: ImageRecord) -> str | None:
         """Copy an object into the input bucket; return the reason if it is skipped."""
         self._check_active()
         bucket = S3Location.parse(job.source).bucket
         try:
-            self.ingest.bucket.copy_source(self.sources, bucket, found.key, record, is_kept=job.keep)
+            self.ingest.bucket.copy_source(self.sources, bucket, key, record, is_kept=job.keep)
         except NotFoundError:
             return "gone"
         except ClientError as error:
             # If the object can be read, the input bucket has refused the copy, which is no fault of the object.
-            if is_refusal(error) and not self.sources.is_readable(bucket, found.key):
+            if is_refusal(error) and not self.sources.is_readable(bucket, key):
                 return "not_readable"
             raise
         return None
 
-    def _within_quota(
-        self, pending: PendingListing, waiting: Sequence[tuple[SourceObject, ImageRecord]]
-    ) -> tuple[list[tuple[SourceObject, ImageRecord]], datetime | None]:
-        """Return the first of the images that the rest of the quota allows, and when there is more."""
-        if not (pending.caller and waiting):
-            return list(waiting), None
-        left, size = self._quotas.remaining(pending.caller), 0
-        chosen = list(waiting)[: left.images]
-        for index, (_, record) in enumerate(chosen):
-            size += record.size
-            if left.bytes is not None and size > left.bytes:
-                return chosen[:index], left.renewed_at
-        return chosen, left.renewed_at
+    def _within_quota(self, pending: PendingListing, page: ListedPage) -> tuple[int, datetime | None]:
+        """Return how many objects of a page the rest of the quota allows, and when there is more."""
+        if not pending.caller:
+            return len(page.objects), None
+        left, images, size = self._quotas.remaining(pending.caller), 0, 0
+        for index, (found, reason) in enumerate(page.objects):
+            if reason is None:
+                images, size = images + 1, size + found.size
+            if (left.images is not None and images > left.images) or (left.bytes is not None and size > left.bytes):
+                return index, left.renewed_at
+        return len(page.objects), left.renewed_at
 
-    def _put(self, job_id: str, listing: SourceListing) -> SourceListing:
+    def _put(self, job_id: str, before: SourceListing, after: SourceListing) -> SourceListing:
         """Record how far a source is listed; return it."""
         self._check_active()
-        if not self._listings.put_listing(job_id, listing, self.tenure.token):
+        if not self._listings.put_listing(job_id, before, after, self.tenure.token):
             raise OutdatedTenureError
-        return listing
+        return after
 
     def _check_active(self) -> None:
         if not self.tenure.active():
@@ -381,32 +444,37 @@ class _SourceRefusedError(Exception):
         super().__init__(message[:MAX_SOURCE_ERROR_CHARACTERS])
 
 
-def page_of(
-    listing: SourceListing,
-    found: Sequence[ListedObject],
-    max_bytes: int,
-    is_chosen: Callable[[str], bool],
-    *,
-    is_last: bool,
-) -> ListedPage:
-    """Return the page of the objects that were `found` after those of `listing`; others than chosen keys are skipped.
+def packs_of(
+    images: Sequence[FoundImage], sizes: PackSizes, so_far: int, room: int, *, is_rest: bool
+) -> list[list[FoundImage]]:
+    """Return the packs of the first of these images, as many as one transaction records.
 
-    An object may be an image if its key ends like the name of one, and it has 1 to `max_bytes` bytes. If the keys are
-    too long for one page, it has only the first ones.
+    Args:
+        images: in order; one that is copied is a pack of its own.
+        sizes: decides how many images a pack gets.
+        so_far: images that the job has had.
+        room: bytes of objects in a request.
+        is_rest: whether the source has no other images.
     """
-    objects, skipped, stored_bytes, listed = list[SourceObject](), Counter[str](), 0, 0
-    for each in found:
-        stored_bytes += len(json.dumps(each.key))
-        if stored_bytes > MAX_PAGE_BYTES:
-            is_last = False
-            break
-        if reason := skip_reason(each, max_bytes) if is_chosen(each.key) else "not_matched":
-            skipped[reason] += 1
-        else:
-            objects.append(SourceObject(listing.listed + listed, each.key, each.size))
-        listed += 1
-    after = found[listed - 1].key if listed else listing.after
-    return ListedPage(listing.listed, listed, tuple(objects), dict(skipped), after, is_last)
+    packs = list[list[FoundImage]]()
+    size = size_bytes = key_bytes = 0
+    for index, image in enumerate(images):
+        own_bytes = request_bytes(image.name, image.object.etag)
+        size_bytes, key_bytes = size_bytes + image.object.size, key_bytes + own_bytes
+        is_full = not packs or len(packs[-1]) == size or not (image.is_in_place and packs[-1][0].is_in_place)
+        if is_full or size_bytes > MAX_PACK_BYTES or key_bytes > room:
+            if len(packs) == BATCH_PACKS:
+                break
+            size = sizes.next_size(so_far + index, len(images) - index if is_rest else None)
+            size_bytes, key_bytes = image.object.size, own_bytes
+            packs.append([])
+        packs[-1].append(image)
+    return packs
+
+
+def request_bytes(name: str, etag: str) -> int:
+    """Return the bytes that a request has for an object, at most."""
+    return OBJECT_BYTES + len(json.dumps(name)) + len(etag)
 
 
 def skip_reason(found: ListedObject, max_bytes: int) -> str | None:

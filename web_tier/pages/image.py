@@ -49,7 +49,7 @@ CLOCK_RESOLUTION = timedelta(milliseconds=2)
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 _WORKER_STEPS = (
-    ("fetched", "fetched", "from the input bucket"),
+    ("fetched", "fetched", "from S3"),
     ("decoded", "decoded", "and made ready for the model"),
     ("inferred", "classified", "by the model"),
     ("stored", "result stored", "in the output bucket"),
@@ -84,6 +84,7 @@ def image_page(job_id: str, image_id: str) -> str:
         possible_labels=possible,
         timeline=ImageTimeline.from_result(result, is_from_s3=bool(job.source)),
         is_kept=job.keep or result.state != "done",
+        original_at=result.record.original_at,
         can_retry=response is not None and not result.retrying and not is_final(response),
         note=IMAGE_RETRY_NOTES.get(request.args.get("retried", "")),
     )
@@ -126,9 +127,9 @@ def job_picture(job_id: str) -> ResponseReturnValue:
 def _thumbnail(ref: ImageRef, side: int) -> ResponseReturnValue:
     """Return the thumbnail that a worker drew, or draw one from the original, whichever is better and there is."""
     job, result = user_jobs().image(ref)
-    has_original = job.keep or result.state != "done"
+    has_original = (job.keep or result.state != "done") and result.record.source is None
     worker_first = result.state == "done" and (side == TILE or not has_original)
-    placeholder = "job/deleted.svg"
+    placeholder = "job/deleted.svg" if result.record.source is None else "no-picture.svg"
     for read in (_stored, _drawn) if worker_first else (_drawn, _stored):
         try:
             body = read(job, result, side)
@@ -196,7 +197,7 @@ class ImageTimeline:
 
     @classmethod
     def from_result(cls, result: ImageResult, *, is_from_s3: bool = False) -> "ImageTimeline":
-        """Return the timeline of an image until now; the controller has copied an image that `is_from_s3`."""
+        """Return the timeline of an image until now; the controller has listed an image that `is_from_s3`."""
         steps = _steps(result, "listed in S3 by the controller" if is_from_s3 else "checked by the web tier")
         longest = max((step.milliseconds or 0.0 for step in steps), default=0.0) or 1.0
         shown = (replace(step, share=100 * (step.milliseconds or 0.0) / longest) for step in steps)
@@ -215,7 +216,10 @@ class ImageTimeline:
 def _steps(result: ImageResult, accepted_how: str) -> list[TimelineStep]:
     record, response = result.record, result.response
     accepted = TimelineStep("accepted", accepted_how, received_at(record.ref))
-    known = [accepted, TimelineStep("stored", "in the input bucket", record.accepted_at)]
+    stored = TimelineStep("stored", "in the input bucket", record.accepted_at)
+    if record.source is not None:
+        stored = replace(stored, name="recorded", note="its object stays where it is in S3")
+    known = [accepted, stored]
     resent = _resent(result.resend)
     retried: list[TimelineStep] = []
     if record.retried_at is not None:

@@ -14,7 +14,15 @@ from core.images import CODES
 from core.jobs.models import ImageRecord, MinScores, Resend
 from core.jobs.results import Answer
 from core.jobs.store import JobStore
-from core.messages import CANCELLED, CRASHED_WORKER, GONE, MODEL_FAILED, ClassificationResult, WireModel
+from core.messages import (
+    CANCELLED,
+    CRASHED_WORKER,
+    GONE,
+    MODEL_FAILED,
+    SOURCE_UNREADABLE,
+    ClassificationResult,
+    WireModel,
+)
 from web_tier.results.image_statuses import ImageStatuses
 from web_tier.results.query import ImageResult, ImageState, ResultsPage, is_final, is_retrying
 
@@ -42,6 +50,7 @@ FAILURE_WORDS: Mapping[str, str] = {
     CRASHED_WORKER: "Worker failed",
     GONE.code: "Not stored",
     MODEL_FAILED.code: "Model failed",
+    SOURCE_UNREADABLE: "Not readable in S3",
 }
 """Why an image failed, by the code of its failure, for a tile."""
 

@@ -51,7 +51,7 @@ from services.errors import NotFoundError
 from services.recent_dict import RecentDict
 from services.sqs import BATCH as MAX_MESSAGES
 from services.sqs import Queue
-from services.table import CLOUD_ERRORS, TableBusyError
+from services.table import CLOUD_ERRORS, Put, TableBusyError
 from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import IntakeMetrics
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
@@ -249,10 +249,15 @@ class ImageIngest:
             return self._unrecorded(records)
         return {}
 
-    def complete(self, records: Sequence[ImageRecord], group: str, *, presigned: bool = False) -> None:
-        """Record and enqueue images that are accepted already; it may be repeated."""
+    def complete(
+        self, records: Sequence[ImageRecord], group: str, also: Sequence[Put] = (), *, presigned: bool = False
+    ) -> None:
+        """Record and enqueue images that are accepted already; it may be repeated.
+
+        `also` and `presigned` are as in `JobStore.record_images`.
+        """
         for batch in pack_batches(records, BATCH_PACKS):
-            self._record(batch, presigned=presigned)
+            self._record(batch, also, presigned=presigned)
             self.enqueue(batch, group)
 
     def enqueue(self, records: Sequence[ImageRecord], group: str) -> None:
@@ -308,8 +313,8 @@ class ImageIngest:
             return [unavailable(file.upload.filename) for file in pack]
         return list(images)
 
-    def _record(self, records: Sequence[ImageRecord], *, presigned: bool = False) -> None:
-        self._note_accepted(self.store.record_images(records, self.clock.utc_now(), presigned=presigned))
+    def _record(self, records: Sequence[ImageRecord], also: Sequence[Put] = (), *, presigned: bool = False) -> None:
+        self._note_accepted(self.store.record_images(records, self.clock.utc_now(), also, presigned=presigned))
 
     def _note_accepted(self, new: Sequence[ImageRecord]) -> None:
         self.metrics.accept(len(new), sum(record.size for record in new))

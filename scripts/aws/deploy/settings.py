@@ -38,7 +38,7 @@ CONFIG_PATH = Path(__file__).parents[3] / "config.yaml"
 MAX_BYTES = 4_096
 """The largest value of a parameter."""
 
-MAX_RIGHTS_CHARACTERS = 2_600
+MAX_RIGHTS_CHARACTERS = 2_540
 """The most that the rights to import sources and destinations may take of the controller's role.
 
 The inline policies of a role are limited to 10,240 characters, and those of a stack with all its parts take the rest.

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from services.errors import NotFoundError, ObjectTooLargeError
-from services.s3 import Bucket, SourceBuckets, StoredObject
+from services.errors import NotFoundError, ObjectRefusedError, ObjectTooLargeError
+from services.s3 import CHANGED, Bucket, SourceBuckets, StoredObject
 from tests.integration.services.conftest import MemoryPlace, Place, WirePlace
 from tests.support.memory_aws.calls import InjectedFault, repeat_fault
 from tests.support.memory_aws.s3 import MemorySource
@@ -205,6 +205,26 @@ def test_an_object_is_readable_if_it_is_there(sources: Sources) -> None:
     assert sources.buckets.first_bytes(sources.name, "in/a b.jpg", 64) == b"content"
     assert sources.buckets.is_readable(sources.name, "in/a b.jpg")
     assert not sources.buckets.is_readable(sources.name, "in/none.jpg")
+
+
+def test_an_object_is_read_only_as_it_was_listed(sources: Sources) -> None:
+    for key in HARD_KEYS:
+        sources.put(key, key.encode())
+    listed = {each.key: each for each in sources.buckets.page(sources.name, "in/", "", 9)[0]}
+    for key, each in listed.items():
+        assert sources.buckets.read(sources.name, key, each.etag, each.size) == key.encode()
+    changed = listed[HARD_KEYS[1]]
+    sources.put(changed.key, bytes(changed.size))
+    for key, etag, size, code in (
+        (changed.key, changed.etag, changed.size, CHANGED),
+        (HARD_KEYS[0], listed[HARD_KEYS[0]].etag, 1, CHANGED),
+        ("in/none.jpg", changed.etag, changed.size, "NoSuchKey"),
+    ):
+        with pytest.raises(ObjectRefusedError, match=code):
+            sources.buckets.read(sources.name, key, etag, size)
+    if sources.buckets.client is not None:
+        with pytest.raises(ObjectRefusedError, match="NoSuchBucket"):
+            sources.buckets.read("no-such-bucket-here", "a.jpg", changed.etag, 1)
 
 
 def test_a_copy_has_the_content_and_nothing_else_of_the_object(sources: Sources) -> None:

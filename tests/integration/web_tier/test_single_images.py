@@ -15,6 +15,7 @@ from core.jobs.models import ImageRecord, Job, MinScores
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
+from services.table import Put
 from tests.support.clocks import ManualClock
 from tests.support.jobs import NOW, client_error, picture
 from tests.support.memory_aws.dynamodb import MemoryTable
@@ -44,12 +45,17 @@ class WatchedStore(JobStore):
         super().create(*jobs)
 
     def record_images(
-        self, images: Sequence[ImageRecord], touched_at: datetime, *, presigned: bool = False
+        self,
+        images: Sequence[ImageRecord],
+        touched_at: datetime,
+        also: Sequence[Put] = (),
+        *,
+        presigned: bool = False,
     ) -> list[ImageRecord]:
         if images:
             self.writes.append(len(images))
         assert self.go.wait(DEADLINE_SECONDS)
-        return super().record_images(images, touched_at, presigned=presigned)
+        return super().record_images(images, touched_at, also, presigned=presigned)
 
 
 @pytest.fixture

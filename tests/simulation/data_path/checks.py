@@ -20,7 +20,14 @@ from core.jobs.packs import images_in
 from core.jobs.results import unpacked_results
 from core.jobs.shares import ShareStore
 from core.jobs.store import JobStore
-from core.messages import ClassificationResult, Prediction, RequestMessage, is_cancelled, is_given_up
+from core.messages import (
+    SOURCE_UNREADABLE,
+    ClassificationResult,
+    Prediction,
+    RequestMessage,
+    is_cancelled,
+    is_given_up,
+)
 from core.s3_locations import S3Location
 from services.clock import MAX_ERROR_SECONDS
 from services.table import Item
@@ -293,9 +300,7 @@ class Checks:
         listing = store.status(job.job_id).listing
         if listing is None or listing.state == "listing":
             raise BrokenError(f"{job.name} is listed for ever")
-        # Of a page in which a controller stopped, some images are not counted if the listing was cancelled then.
-        uncounted = len(results) - listing.accepted
-        if uncounted < 0 or (uncounted and listing.state != "cancelled"):
+        if listing.accepted != len(results):
             raise BrokenError(f"{job.name}: {listing.accepted} images listed, it has {len(results)}")
         names = {item.record.filename.removeprefix("!/") for item in results.values()}
         keys = [key.split("/") for _, key in self.world.sources.objects]
@@ -327,6 +332,7 @@ class Checks:
                 or (code == "model_failed" and model == BROKEN_MODEL)
                 or (code, kind) == ("undecodable", "broken")
                 or (code == "cancelled" and response.job_id in self.clients.cancelled)
+                or (code == SOURCE_UNREADABLE and file.is_troubled and image.source is not None)
             )
             if not is_justified:
                 raise BrokenError(f"innocent: {file.name} ({kind}) failed with {code} after {deaths} deaths")

@@ -242,7 +242,7 @@ class Controller:
             tenure,
             clock,
             pool,
-            page_objects=2,
+            page_objects=3,
         )
         reconciler = path.reconciler(
             dead_letters,
@@ -438,7 +438,7 @@ class Worker:
         requests = world.requests.queue(scheduler.sleep)
         buckets = InputBucket(world.inputs), OutputBucket(world.outputs)
         letters, responses = world.dead_letters.queue(scheduler.sleep), world.responses.queue(scheduler.sleep)
-        services = Services(requests, letters, responses, *buckets)
+        services = Services(requests, letters, responses, *buckets, lambda: world.sources)
         self.in_flight = InFlightMessages(SIZING.in_flight, VISIBILITY_SECONDS, clock)
         self.lifetime = VirtualLifetime(self.in_flight, scheduler)
         self.backoff = WorkerBackoff(_most)
@@ -470,7 +470,8 @@ class Worker:
             decoder=self._square,
             isolated=opener.isolated(),
         )
-        act_while_full(self.pipeline._to_decode, lambda: self._process(self.pipeline._stages[2:]))
+        act_while_full(self.pipeline._to_read_in_place, lambda: self._process(self.pipeline._stages[2:]))
+        act_while_full(self.pipeline._to_decode, lambda: self._process(self.pipeline._stages[3:]))
         self.receiver = Receiver(
             requests,
             letters,

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any, cast
 
 from services.clock import utc_now
-from services.errors import NotFoundError, ObjectTooLargeError
+from services.errors import NotFoundError, ObjectRefusedError, ObjectTooLargeError
 from services.s3 import Bucket, FolderPage, ListedObject, SourceBuckets, StoredObject
 from tests.support.memory_aws.calls import ATTEMPTS, Call, Leave, leave_none, refusal, run_effect
 
@@ -186,7 +186,7 @@ class MemorySource(SourceBuckets):
 
         def effect() -> list[ListedObject]:
             return [
-                ListedObject(key, len(body), (bucket, key) in self.archived)
+                ListedObject(key, len(body), (bucket, key) in self.archived, etag_of(body).strip('"'))
                 for (place, key), body in sorted(self.objects.items(), key=lambda each: each[0][1].encode())
                 if place == bucket and key.startswith(prefix) and key.encode() > after.encode()
             ]
@@ -235,6 +235,21 @@ class MemorySource(SourceBuckets):
             return True
 
         return bool(bucket.call("put", effect))
+
+    def read(self, bucket: str, key: str, etag: str, size: int) -> bytes:
+        """Return an object with this ETag."""
+        if bucket in self.gone:
+            raise ObjectRefusedError("NoSuchBucket")
+        if (bucket, key) in self.unreadable:
+            raise ObjectRefusedError("AccessDenied")
+        if (bucket, key) in self.archived:
+            raise ObjectRefusedError("InvalidObjectState")
+        body: bytes | None = self.call("get", lambda: self.objects.get((bucket, key)))
+        if body is None:
+            raise ObjectRefusedError("NoSuchKey")
+        if etag_of(body).strip('"') != etag or len(body) != size:
+            raise ObjectRefusedError("PreconditionFailed")
+        return body
 
     def first_bytes(self, bucket: str, key: str, count: int) -> bytes | None:
         """Return the first bytes of an object; None if it does not exist or may not be read."""

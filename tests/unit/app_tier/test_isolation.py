@@ -35,6 +35,7 @@ from core.jobs.packs import pack_object
 from core.messages import CRASHED_ALONE, ClassificationResult, RequestMessage, Response, crashed_worker
 from tests.conftest import shipped_values
 from tests.support.clocks import ManualClock
+from tests.support.memory_aws.s3 import MemorySource
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS, MemorySQS
 from tests.support.unsandboxed import central_crop
 from tests.support.worker import (
@@ -201,7 +202,7 @@ class FleetWorker:
         )
         dead_letters = worker_queue(clock).queue()
         buckets = InputBucket(fleet.inputs), OutputBucket(fleet.outputs)
-        services = Services(requests, dead_letters, fleet.responses.queue(), *buckets)
+        services = Services(requests, dead_letters, fleet.responses.queue(), *buckets, MemorySource)
         self.pipeline = Pipeline(
             SIZING,
             services,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, HTTPClientError
 
 from app_tier.bundle import Bundle, EngineError
 from app_tier.classify import Classifier
@@ -32,18 +32,24 @@ from core.messages import (
     CRASHED_ALONE,
     GONE,
     MODEL_GONE,
+    SOURCE_UNREADABLE,
     ClassificationResult,
     Heartbeat,
     Prediction,
     RequestedModel,
     RequestMessage,
     Response,
+    SourceObjects,
     crashed_worker,
+    source_unreadable,
 )
 from core.sandbox.process import PoolUnavailableError
 from core.tracing import new_traceparent, trace_id
+from services.s3 import CHANGED
 from tests.conftest import shipped_values
+from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.s3 import MemorySource, etag_of
 from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.unsandboxed import central_crop
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
@@ -106,7 +112,9 @@ class Bench:
         self.engine = ColourEngine()
         self.dead_letters = worker_queue(self.clock, fifo=fifo)
         queues = self.requests.queue(), self.dead_letters.queue(), self.responses.queue()
-        services = Services(*queues, InputBucket(self.inputs), OutputBucket(self.outputs))
+        self.sources: MemorySource = after.sources if after else MemorySource()
+        buckets = InputBucket(self.inputs), OutputBucket(self.outputs)
+        services = Services(*queues, *buckets, lambda: self.sources)
         self.sizing = sized(self.config.worker, HostResources(cores=2, memory_bytes=4 * 2**30), input_size=32)
         self.sizing = replace(self.sizing, model_bytes=room)
         self.heartbeats = worker_queue(self.clock)
@@ -170,6 +178,19 @@ class Bench:
         self.inputs.objects[key_of(request)] = bytes(pack_object([("png", data) for data in images], len(images)))
         if like is None:
             send_requests(self.requests, [request])
+        return request
+
+    def submit_in_place(self, *images: bytes, suspect: bool = False) -> RequestMessage:
+        """Store images in a bucket of their user, and ask for them as a pack."""
+        new = new_request()
+        objects = [(f"{new.pack_id}-{place}.png", data) for place, data in enumerate(images)]
+        for name, data in objects:
+            self.sources.objects["photos", f"day1/{name}"] = data
+        listed = tuple((name, etag_of(data).strip('"')) for name, data in objects)
+        source = SourceObjects(bucket="photos", prefix="day1/", objects=listed)
+        sizes = tuple(map(len, images))
+        request = new.model_copy(update={"sizes": sizes, "source": source, "suspect": suspect})
+        send_requests(self.requests, [request])
         return request
 
     def run(self) -> bool:
@@ -242,6 +263,53 @@ def test_bad_images_fail_alone_each_with_its_reason() -> None:
     assert [results[0].label, results[6].label] == ["red", "blue"]
     assert bench.stored(requests[1]).status == "failed"
     assert bench.requests.messages == []
+
+
+def test_images_of_a_source_are_read_where_they_are_and_each_fails_alone() -> None:
+    bench = Bench()
+    pack = bench.submit_in_place(*[picture("red")] * 4, b"text", *[picture("blue")] * 20)
+    lone, gone = (bench.submit_in_place(picture("green")) for _ in range(2))
+    names = [f"{pack.pack_id}-{place}.png" for place in range(25)]
+    bench.sources.objects["photos", f"day1/{names[1]}"] = picture("blue")
+    bench.sources.unreadable.add(("photos", f"day1/{names[2]}"))
+    for name in (names[3], f"{gone.pack_id}-0.png"):
+        del bench.sources.objects["photos", f"day1/{name}"]
+    objects = dict(bench.sources.objects)
+    assert bench.run()
+    results = bench.response(pack).results
+    codes = [each.error and each.error.code for each in results]
+    assert codes == [None, *[SOURCE_UNREADABLE] * 3, "not_an_image", *[None] * 20]
+    for result, code in zip(results[1:], (CHANGED, "AccessDenied", "NoSuchKey"), strict=False):
+        assert result.error == source_unreadable(code)
+    assert [results[place].label for place in (0, 5, 24)] == ["red", "blue", "blue"]
+    assert {each.key for each in results} == {None}
+    assert (bench.result(lone).label, bench.result(gone).error) == ("green", source_unreadable("NoSuchKey"))
+    assert bench.requests.messages == []
+    assert (bench.sources.objects, bench.inputs.objects) == (objects, {})
+
+
+def test_a_redelivered_request_reads_its_images_where_they_are_one_by_one() -> None:
+    bench = Bench()
+    request = bench.submit_in_place(*[picture("red")] * 3, suspect=True)
+    bench.sources.unreadable.add(("photos", f"day1/{request.pack_id}-1.png"))
+    assert bench.run()
+    assert [each.label for each in bench.response(request).results] == ["red", None, "red"]
+    assert bench.response(request).results[1].error == source_unreadable("AccessDenied")
+
+
+def test_a_fault_of_s3_is_no_failure_of_an_image_that_is_read_where_it_is() -> None:
+    bench, faults = Bench(), [client_error(503, "SlowDown"), HTTPClientError(error="reset"), client_error(500, "x")]
+    request = bench.submit_in_place(*[picture("red")] * 5)
+
+    def call(_operation: str, effect: Callable[[], Any]) -> Any:
+        if faults:
+            raise faults.pop()
+        return effect()
+
+    bench.sources.call = call
+    assert bench.run()
+    assert [each.label for each in bench.response(request).results] == ["red"] * 5
+    assert faults == []
 
 
 def test_images_of_a_pack_are_answered_together_each_for_itself_and_a_retry_only_for_its_own() -> None:

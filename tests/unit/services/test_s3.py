@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoC
 from services import clients
 from services.clients import Clients
 from services.endpoint import Endpoint
-from services.errors import ListingError
+from services.errors import ListingError, ObjectRefusedError
 from services.s3 import (
     MAX_EMPTY_PAGES,
     Bucket,
@@ -79,9 +79,12 @@ EMPTY = LISTING.format("true", "<NextContinuationToken>{}</NextContinuationToken
 
 
 def test_pages_without_an_object_are_followed_to_one_that_has_some_but_not_for_ever(s3: FakeS3) -> None:
-    sources, found = SourceBuckets(s3.clients().s3), "<Contents><Key>c.jpg</Key><Size>3</Size></Contents>"
+    sources, found = (
+        SourceBuckets(s3.clients().s3),
+        '<Contents><Key>c.jpg</Key><Size>3</Size><ETag>"c3"</ETag></Contents>',
+    )
     s3.answers = [(200, EMPTY.format("one")), (200, EMPTY.format("two")), (200, LISTING.format("true", found))]
-    assert sources.page("photos", "", "a.jpg", 5) == ([ListedObject("c.jpg", 3)], True)
+    assert sources.page("photos", "", "a.jpg", 5) == ([ListedObject("c.jpg", 3, etag="c3")], True)
     asked = [parse_qs(urlsplit(path).query) for _, path, _, _ in s3.received]
     assert [each.get("start-after", each.get("continuation-token")) for each in asked] == [
         ["a.jpg"],
@@ -259,6 +262,9 @@ def test_the_form_goes_to_the_buckets_own_region_and_here_to_the_local_cloud(
     [
         (403, "AccessDenied", True),
         (404, "NoSuchBucket", True),
+        (403, "InvalidObjectState", True),
+        (400, "KMS.DisabledException", True),
+        (400, "KMS.ThrottlingException", False),
         (403, "ExpiredToken", False),
         (400, "ThrottlingException", False),
         (403, "RequestTimeTooSkewed", False),
@@ -277,3 +283,5 @@ def test_credentials_that_are_refused_are_no_fault_of_an_object(status: int, cod
     else:
         with pytest.raises(ClientError, match=code):
             SourceBuckets(source).is_readable("photos", "a.jpg")
+    with pytest.raises(ObjectRefusedError if is_final else ClientError, match=code):
+        SourceBuckets(source).read("photos", "a.jpg", "e", 3)

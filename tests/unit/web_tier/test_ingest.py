@@ -23,7 +23,7 @@ from core.jobs.store import JobStore
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
 from services.errors import NotFoundError
 from services.sqs import OutgoingMessage
-from services.table import TableBusyError
+from services.table import Put, TableBusyError
 from tests.support import fixtures
 from tests.support.jobs import NOW, client_error, count_images, picture
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -61,9 +61,9 @@ class FailingStore(JobStore):
     after: dict[str, Exception] = field(default_factory=dict)
 
     def record_images(
-        self, images: Sequence[ImageRecord], touched_at: object, *, presigned: bool = False
+        self, images: Sequence[ImageRecord], touched_at: object, also: Sequence[Put] = (), *, presigned: bool = False
     ) -> list[ImageRecord]:
-        return self._around("record_images", lambda: super(FailingStore, self).record_images(images, NOW))
+        return self._around("record_images", lambda: super(FailingStore, self).record_images(images, NOW, also))
 
     def images_of(self, refs: Collection[ImageRef]) -> dict[ImageRef, ImageRecord]:
         return self._around("images_of", lambda: super(FailingStore, self).images_of(refs))

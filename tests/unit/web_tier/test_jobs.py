@@ -24,7 +24,7 @@ from core.jobs.lifecycle import DeletedJobs
 from core.jobs.models import ImageRecord, Job, MergedFile
 from core.jobs.store import JobStore
 from core.jobs.uploads import CLAIM_LIFETIME, Claim, Claims
-from core.messages import RequestMessage
+from core.messages import RequestMessage, SourceObjects
 from core.model_catalog import JobModel
 from services.s3 import Bucket
 from services.sqs import OutgoingMessage
@@ -253,6 +253,35 @@ def test_a_retry_of_a_pack_is_one_item_and_one_request_and_other_images_keep_the
     assert (request.places, request.attempt, request.model) == ((1, 2, 3), 1, job.requested_model)
     assert [store.image(ref).model for ref in refs] == [None, *[job.requested_model] * 3]
     assert retry_images(intake, job, found).running == 3
+
+
+def test_an_image_of_a_source_is_requested_again_where_it_is_and_shown_by_its_thumbnail(
+    shop: Shop, store: JobStore
+) -> None:
+    job_id, pack_id = shop.job.job_id, new_id()
+    objects = (("a.jpg", "e0"), ("\x01.jpg", "e1"), ("<c>.jpg", "e2"))
+    source = SourceObjects(bucket="photos", prefix="day1/", objects=objects)
+    refs = [ImageRef(job_id, image_id_at(pack_id, place)) for place in range(3)]
+    names = ["a.jpg", ".jpg", "<c>.jpg"]
+    images = [
+        ImageRecord(ref, name, "jpg", (1, 2, 3), NOW, source=source) for ref, name in zip(refs, names, strict=True)
+    ]
+    store.record_images(images, NOW)
+    assert [store.image(ref) for ref in refs] == images
+    put_results(store, done(images[0]), *map(failed, images[1:]))
+    intake = ImageIngest(ImageLimits(1, 1), InputBucket(shop.bucket), store, shop.queue, inspect)
+    before = dict(shop.bucket.objects)
+    assert (
+        retry_images(intake, shop.job, [(store.image(ref), failed(store.image(ref))) for ref in refs[1:]]).sent == 2
+    )
+    [request] = map(RequestMessage.from_json, shop.queue.bodies)
+    assert (request.places, request.attempt, request.source) == ((1, 2), 1, source)
+    assert [store.image(ref).source for ref in refs] == [source] * 3
+    InputBucket(shop.bucket).delete(images)
+    assert shop.bucket.objects == before
+    address = f"/jobs/{job_id}/images/{refs[2].image_id}"
+    assert "s3://photos/day1/&lt;c&gt;.jpg" in shop.client.get(address).text
+    assert shop.client.get(f"{address}/thumbnail").location.endswith("no-picture.svg")
 
 
 def test_a_failed_result_stays_until_a_better_one_comes(shop: Shop, store: JobStore) -> None:

@@ -14,7 +14,6 @@ from core.images import FORMATS, ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
-from core.jobs.listings import ListingStore
 from core.jobs.models import ImageRecord, Job
 from core.jobs.packs import pack_object
 from core.jobs.store import JobStore
@@ -159,8 +158,8 @@ class Site:
     def now(self) -> datetime:
         return NOW + timedelta(seconds=self.seconds)
 
-    def job(self, *, keep: bool = True, source: str = "") -> Job:
-        job = Job(new_id(), "job", NOW, keep, source=source)
+    def job(self, *, keep: bool = True) -> Job:
+        job = Job(new_id(), "job", NOW, keep)
         self.store.create(job)
         return job
 
@@ -418,20 +417,6 @@ def test_the_object_of_a_pack_stays_as_long_as_one_of_its_images_may_need_it(las
         put_results(site.store, results[last])
     site.wait(3 * MARK_LIFETIME)
     assert [*site.bucket.objects] == [images[0].key] * (last in {"failed", "without a result"})
-
-
-def test_nothing_is_deleted_while_a_source_is_listed() -> None:
-    """An import that goes on copies an object to the same key again."""
-    site = Site()
-    job = site.job(source="s3://photos")
-    ListingStore(site.store).put_pending(job.job_id, "")
-    key = site.put_stray(job)
-    site.wait(2 * MARK_LIFETIME)
-    assert key in site.bucket.objects
-    ListingStore(site.store).end(job.job_id)
-    site.put_stray(job)
-    site.wait(MAX_STAY)
-    site.check_clean()
 
 
 def accepted(results: dict[int, UploadResult]) -> list[bool]:
