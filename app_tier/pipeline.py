@@ -17,11 +17,20 @@ from app_tier.network_process import IsolatedNetworks, NoNetworkError
 from app_tier.recovery import At, StepRecovery, classify_error
 from app_tier.sizing import Sizing
 from app_tier.stages import Channel, Stage, StageThreads, T, Tasks
-from app_tier.storage import CancelledJobs, answered_before, delete, fetch, fetch_in_place, respond, store
+from app_tier.storage import (
+    CancelledJobs,
+    answered_before,
+    delete,
+    fetch,
+    fetch_in_place,
+    fetch_of_shard,
+    respond,
+    store,
+)
 from app_tier.task import Delivery, Task, refuse
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.pack_objects import member
+from core.jobs.pack_objects import requested_member
 from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, crashed_worker
 from core.sandbox.process import CrashedError
 from core.telemetry import SPANS
@@ -222,7 +231,8 @@ class Pipeline:
 
     def _read(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
-        if task.delivery.request.source is None or task.delivery.request.is_lone:
+        source = task.delivery.request.source
+        if source is None or source.starts or task.delivery.request.is_lone:
             self._pass_on(task.delivery, self._open_images(task), self._to_decode)
         else:  # several objects are read at a time
             self._pass_on(task.delivery, self._open_tasks(task), self._to_read_in_place)
@@ -250,17 +260,14 @@ class Pipeline:
         The object may be gone since an earlier delivery was answered.
         """
         request, places = task.delivery.request, self._in_flight.open_places(task.delivery)
-        if request.source is not None:
-            for image in self._open_tasks(task):
-                try:
-                    yield fetch_in_place(image, self._sources, self._limits)
-                except (ImageRejectedError, ObjectRefusedError) as error:
-                    # Others of the pack may be readable.
-                    if (failure := classify_error(error).failure) is not None:
-                        self._refuse(image, failure)
+        if request.source is not None and not request.source.starts:
+            yield from self._open_objects(task)
             return
         try:
-            pack = fetch(task, places, self._services.inputs, self._limits)
+            if request.source is not None:
+                pack = fetch_of_shard(task, places, self._sources)
+            else:
+                pack = fetch(task, places, self._services.inputs, self._limits)
         except NotFoundError:
             self._answer(answered_before(task, self._services.outputs))
             if self._in_flight.open_places(task.delivery):
@@ -268,11 +275,20 @@ class Pipeline:
             return
         for place, part in zip(places, pack.payload, strict=True):
             try:
-                image = member(request.sizes, part, place)
+                image = requested_member(request, part, place)
             except ImageRejectedError as error:
                 self._refuse(pack.image(place, None), Failure(code=error.code, message=error.message))
             else:
                 yield pack.image(place, image)
+
+    def _open_objects(self, task: Task[None]) -> Iterator[Task[bytes]]:
+        """Read one object of a user after the other; yield those that can be read."""
+        for image in self._open_tasks(task):
+            try:
+                yield fetch_in_place(image, self._sources, self._limits)
+            except (ImageRejectedError, ObjectRefusedError) as error:
+                if (failure := classify_error(error).failure) is not None:
+                    self._refuse(image, failure)
 
     def _decode(self, tasks: Tasks[bytes]) -> None:
         (task,) = tasks

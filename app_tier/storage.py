@@ -137,9 +137,27 @@ def fetch_in_place(
         raise ValueError(f"the pack {request.pack_id} is in the input bucket")
     if size > limits.max_bytes:
         raise too_large(size, limits)
-    key, etag = source.objects[place]
-    data = sources.read(source.bucket, f"{source.prefix}{key}", etag, size)
+    data = sources.read(source.bucket, *source.object_of(place), size)
     return task.with_payload(data, fetched=(clock.monotonic() - before) * 1000)
+
+
+def fetch_of_shard(
+    task: Task[None], places: Sequence[int], sources: SourceBuckets, clock: Clock = CLOCK
+) -> Task[Iterator[bytes]]:
+    """Return the task of a delivery with the images at some places of its pack, which one read of a shard has.
+
+    Raises:
+        ObjectRefusedError: S3 does not return it.
+    """
+    before, request = clock.monotonic(), task.delivery.request
+    source = request.source
+    if source is None:
+        raise ValueError(f"the pack {request.pack_id} is in the input bucket")
+    parts = [(source.starts[place], source.starts[place] + request.sizes[place]) for place in places]
+    first, end = parts[0][0], parts[-1][1]
+    data = sources.read(source.bucket, *source.object_of(0), end - first, first)
+    images = (data[start - first : stop - first] for start, stop in parts)
+    return task.with_payload(images, fetched=(clock.monotonic() - before) * 1000)
 
 
 class CancelledJobs:

@@ -154,16 +154,23 @@ class SourceObjects(WireModel):
 
     Attributes:
         prefix: of all keys.
-        objects: key after the prefix, and ETag without quotes, of each image by place.
+        objects: key after the prefix, and ETag without quotes: of each image by place, or of a shard that has all.
+        starts: where each image begins in that shard, by place; empty without a shard.
     """
 
     bucket: str = Field(pattern=r"^[a-z0-9.-]{3,63}$")
     prefix: str = Field(default="", max_length=MAX_KEY_CHARACTERS)
     objects: tuple[tuple[KeyPart, Etag], ...] = Field(min_length=1, max_length=PLACES)
+    starts: tuple[Size, ...] = Field(default=(), max_length=PLACES)
 
-    def address(self, place: int) -> str:
-        """Return the `s3://` address of the object of an image."""
-        return f"s3://{self.bucket}/{self.prefix}{self.objects[place][0]}"
+    def object_of(self, place: int) -> tuple[str, str]:
+        """Return the key and the ETag of the object that has an image."""
+        name, etag = self.objects[0 if self.starts else place]
+        return f"{self.prefix}{name}", etag
+
+    def has(self, images: int) -> bool:
+        """Return whether these are the objects of a pack of so many images."""
+        return len(self.objects) == (1 if self.starts else images) and len(self.starts) in {0, images}
 
 
 class RequestMessage(_PackMessage):
@@ -196,8 +203,8 @@ class RequestMessage(_PackMessage):
     def _the_pack_has_each_place(self) -> Self:
         if self.places[-1] >= len(self.sizes):
             raise ValueError(f"a pack of {len(self.sizes)} images has no place {self.places[-1]}")
-        if self.source is not None and len(self.source.objects) != len(self.sizes):
-            raise ValueError(f"a pack of {len(self.sizes)} images has no {len(self.source.objects)} objects")
+        if self.source is not None and not self.source.has(len(self.sizes)):
+            raise ValueError(f"a pack of {len(self.sizes)} images has other objects")
         return self
 
     def asking_for(self, places: Sequence[int]) -> Self:

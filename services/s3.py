@@ -397,14 +397,15 @@ class SourceBuckets:
                 raise NotFoundError(f"there is no object {key!r} in the bucket {bucket!r}") from error
             raise
 
-    def read(self, bucket: str, key: str, etag: str, size: int) -> bytes:
-        """Return an object that still has this ETag and `size`.
+    def read(self, bucket: str, key: str, etag: str, size: int, start: int | None = None) -> bytes:
+        """Return an object that still has this ETag and `size`, or so many bytes of it from `start` on.
 
         Raises:
             ObjectRefusedError: S3 does not return it: it is gone, was changed or archived, or may not be read.
         """
+        part: Any = {} if start is None else {"Range": f"bytes={start}-{start + size - 1}"}
         try:
-            reply = self.client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+            reply = self.client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"', **part)
         except ClientError as error:
             status, code = error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
             if status in OBJECT_STATUSES and code not in PASSING_REFUSALS:

@@ -29,6 +29,7 @@ SKIPPED: Final = {
     "archived": "archived",
     "gone": "deleted before it was copied",
     "not_readable": "not readable by Fleetsight",
+    "damaged": "tars that cannot be read to their end",
 }
 """Reasons of the server in words."""
 

@@ -296,7 +296,7 @@ def listing_item(job_id: str, listing: SourceListing) -> Item:
         "skipped": json.dumps(dict(listing.skipped)),
         "after": listing.after,
         "error": listing.error,
-        **stated({"paused_until": listing.paused_until}),
+        **stated({"offset": listing.offset, "paused_until": listing.paused_until}),
     }
 
 
@@ -308,6 +308,7 @@ def listing_of(item: Item) -> SourceListing:
         accepted=int(item["accepted"]),
         skipped=json.loads(str(item["skipped"])),
         after=str(item["after"]),
+        offset=int(item.get("offset", 0)),
         error=str(item["error"]),
         paused_until=moment_in(item, "paused_until"),
     )

@@ -97,7 +97,7 @@ class Job:
             classified, and the job expires.
         is_single: whether it collects images that were sent one by one, without a job of their own.
         source: location in S3 from which the controller takes its images; empty for uploaded ones.
-        source_pattern: of the names below `source` that it takes; empty for all.
+        source_pattern: of the names below `source` that it takes; empty for all. One of tars takes their members.
         results: location in S3 to which the controller copies its results file; empty for none.
         model: classifies all its images; None for the bundle of the worker's configuration.
         shares: who else may read it; some may be over.
@@ -135,9 +135,19 @@ class Job:
         return f"{self.owner}.later{max(0, hours).bit_length() // 2}"
 
     @property
+    def has_shards(self) -> bool:
+        """Whether its images are members of the objects of its source, shards of a WebDataset."""
+        return is_of_shards(self.source_pattern)
+
+    @property
     def requested_model(self) -> RequestedModel | None:
         """The model as requests of its images name it."""
         return None if self.model is None else self.model.requested
+
+
+def is_of_shards(source_pattern: str) -> bool:
+    """Return whether objects with such names are shards of a WebDataset, tars of images."""
+    return source_pattern.lower().endswith(f".{TAR}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +231,10 @@ class ImageRecord:
     @property
     def original_at(self) -> str | None:
         """The `s3://` address of the object of its user; None if it is in the input bucket."""
-        return None if self.source is None else self.source.address(place_of(self.ref.image_id))
+        if self.source is None:
+            return None
+        key, _ = self.source.object_of(place_of(self.ref.image_id))
+        return f"s3://{self.source.bucket}/{key}"
 
     @property
     def content_type(self) -> str:
@@ -357,6 +370,7 @@ class SourceListing:
         skipped: other objects by the reason, such as `not_an_image`.
         after: key of the last object.
         paused_until: when it continues, if the day's quota of images is used up.
+        offset: where the members go on of the shard after the last object; 0 at its first.
     """
 
     state: ListingState = "listing"
@@ -366,6 +380,7 @@ class SourceListing:
     after: str = ""
     error: str = ""
     paused_until: datetime | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,11 @@ def member_part(sizes: Sequence[int], place: int) -> tuple[int, int]:
     return member_start(sizes, place) - TAR_BLOCK, TAR_BLOCK + end
 
 
+def requested_member(request: RequestMessage, part: bytes, place: int) -> bytes:
+    """Return the image at a place of a requested pack: `part` if the object is of a user, otherwise its `member`."""
+    return part if request.source is not None else member(request.sizes, part, place)
+
+
 def member(sizes: Sequence[int], part: bytes, place: int) -> bytes:
     """Return the image at a place of a pack of images of these sizes.
 

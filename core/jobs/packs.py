@@ -160,6 +160,8 @@ def _source_text(pack: Pack) -> str:
     """Return the objects of a pack as one attribute, without the keys that are the names of their images."""
     if pack.source is None:
         return ""
+    if pack.source.starts:
+        return pack.source.to_json()
     objects = tuple(
         ("" if key == name else key, etag) for name, (key, etag) in zip(pack.names, pack.source.objects, strict=True)
     )
@@ -170,6 +172,8 @@ def _source_in(item: Item) -> SourceObjects | None:
     if SOURCE not in item:
         return None
     stored, names = SourceObjects.from_json(str(item[SOURCE])), str(item["names"]).split("\n")
+    if stored.starts:
+        return stored
     objects = tuple((key or name, etag) for name, (key, etag) in zip(names, stored.objects, strict=True))
     return stored.model_copy(update={"objects": objects})
 

@@ -70,7 +70,8 @@ class CreateJob(BorderOfDoubt):
         min_length=1,
         max_length=MAX_PATTERN_CHARACTERS,
         description="Of the names below `source` that are taken, such as `**/*.jpg`: `**` stands for any folders, "
-        "`*` and `?` for characters of one name. By default all are taken.",
+        "`*` and `?` for characters of one name. By default all are taken. Of a pattern that ends in `.tar` the "
+        "images in these tars are taken, as of a WebDataset, and stay there: `keep` cannot be true.",
     )
     results: str | None = Field(
         default=None,
@@ -241,7 +242,7 @@ class SourceBody(ApiBody):
     skipped: dict[str, int] = Field(
         description="Other objects by the reason: `not_an_image` by the name, `empty`, `too_large`, `archived`, "
         "`not_matched` by the pattern; in a job that keeps its images also `gone` or `not_readable` when it is "
-        "copied."
+        "copied, and in tars `damaged` for each that cannot be read to its end."
     )
     error: str | None = Field(description="Why the listing failed, and what to do.")
     paused_until: datetime | None = Field(

@@ -15,7 +15,7 @@ from core.config import MIN_MESSAGE_BYTES, Config, S3Grant, is_granted
 from core.credentials import MAX_CHARACTERS, MAX_DAYS, PersonalToken, Scope, TokenNotMadeError
 from core.ids import new_id
 from core.jobs.buckets import JSON_LINES
-from core.jobs.models import Job, MinScores
+from core.jobs.models import Job, MinScores, is_of_shards
 from core.jobs.uploads import MAX_FILES as MAX_FILES_WITH_KEY
 from core.jobs.uploads import Claim
 from core.label_names import ClassNames
@@ -304,6 +304,8 @@ def new_job() -> ResponseReturnValue:
     results = granted_location("results", wanted.results, config.imports.destinations, RESULTS_REFUSAL)
     if wanted.source_pattern is not None and (source is None or not wanted.source_pattern.isprintable()):
         raise UnprocessableEntity("source_pattern goes with source, and has characters that can be printed only")
+    if wanted.keep and is_of_shards(wanted.source_pattern or ""):
+        raise UnprocessableEntity("keep: the images of shards stay in these; leave it out")
     wanted = wanted.model_copy(update={"source": source, "results": results})
     body = JobBody.from_job(create_job(jobs, wanted, key, config, quota))
     return json_response(body, 201), {"Location": body.links.self}

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import accumulate, chain
+from itertools import accumulate, chain, takewhile
 from typing import Final
 
 from botocore.exceptions import ClientError
@@ -39,10 +39,11 @@ from core.telemetry import SPANS
 from core.tracing import new_traceparent, use_traceparent
 from services.backoff import pause_seconds
 from services.clock import CLOCK, Clock
-from services.errors import NotFoundError
+from services.errors import NotFoundError, ObjectRefusedError
 from services.lease import Tenure
 from services.s3 import ListedObject, SourceBuckets, is_refusal
 from services.table import ConditionsFailedError
+from web_tier.controller.shards import ShardMember, list_members
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
 from web_tier.uploads.ingest import BATCH_PACKS, CONCURRENCY, ImageIngest
@@ -80,6 +81,9 @@ MAX_REQUEST_BYTES: Final = 32 * 1024
 OBJECT_BYTES: Final = 16
 """Bytes that a request has for an object besides its key and its ETag."""
 
+MAX_OBJECT_BYTES: Final = 8 * 1024
+"""Bytes that a request has for an object, at most: each byte of a key may take six."""
+
 HEAD_BYTES: Final = 64
 """Bytes of an object that show its format."""
 
@@ -106,28 +110,56 @@ class ImportTurns:
 
 
 @dataclass(frozen=True, slots=True)
-class ListedPage:
-    """Objects of a source in the order of their keys, each with the reason if it is skipped."""
+class SourceEntry:
+    """An object of a source, or a member of a shard.
 
-    objects: Sequence[tuple[ListedObject, str | None]]
+    Attributes:
+        size: of the object or the member, in bytes.
+        skipped: the reason if it is skipped.
+        after, offset: where the listing goes on after it, as in `SourceListing`.
+        member: its name in the shard; None for an object.
+        start: of the member, in the shard.
+    """
+
+    object: ListedObject
+    size: int
+    skipped: str | None
+    after: str
+    offset: int = 0
+    member: str | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """Entries of a source in order; `after` and `offset` are where the listing goes on after all of them."""
+
+    entries: Sequence[SourceEntry]
     is_last: bool
+    after: str
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """An object of a source that may be an image.
+    """An entry of a source that may be an image.
 
     Attributes:
         position: its number in the listing.
-        name: its key after the prefix of the source.
+        key: of its object, after the prefix of the source.
         is_in_place: whether it is read from its object, and not copied.
     """
 
     position: int
-    object: ListedObject
-    name: str
+    entry: SourceEntry
+    key: str
     format: ImageFormat
     is_in_place: bool
+
+    @property
+    def request_bytes(self) -> int:
+        """The bytes that a request has for it, at most."""
+        return OBJECT_BYTES + len(json.dumps(self.key)) + len(self.entry.object.etag)
 
 
 @dataclass
@@ -237,6 +269,10 @@ class SourceImporter:
         # A user who was an operator when the job was created has the right to its rest.
         if not is_granted(self.config.imports.sources, location, to_operator=True):
             raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
+        if job.has_shards and (job.keep or self._room(job) < MAX_OBJECT_BYTES):
+            raise _SourceRefusedError(
+                f"{location}: images of shards are not kept, and their requests need larger queues.max_message_bytes"
+            )
         limit = min(self.page_objects, BATCH_PACKS * self.ingest.sizes.max_images)
         if listing.listed + limit > MAX_POSITION:
             raise _SourceRefusedError(
@@ -252,12 +288,49 @@ class SourceImporter:
 
         def reason(found: ListedObject) -> str | None:
             name = found.key.removeprefix(location.prefix)
-            is_chosen = not job.source_pattern or matches_pattern(name, job.source_pattern)
-            return skip_reason(found, self._max_bytes) if is_chosen else "not_matched"
+            if job.source_pattern and not matches_pattern(name, job.source_pattern):
+                return "not_matched"
+            return None if job.has_shards else skip_reason(found, self._max_bytes)
 
         sizes = accumulate(len(json.dumps(each.key)) for each in found)
         objects = [each for each, size in zip(found, sizes, strict=True) if size <= MAX_PAGE_BYTES]
-        return ListedPage([(each, reason(each)) for each in objects], not is_truncated and objects == found)
+        entries = [SourceEntry(each, each.size, reason(each), each.key) for each in objects]
+        if job.has_shards:
+            entries = [*takewhile(lambda each: each.skipped, entries)]
+            if objects and not entries:
+                is_last = len(found) == 1 and not is_truncated
+                return self._shard_page(location, objects[0], listing, limit, is_last=is_last)
+        is_last = not is_truncated and len(entries) == len(found)
+        return ListedPage(entries, is_last, entries[-1].after if entries else listing.after)
+
+    def _shard_page(
+        self, location: S3Location, shard: ListedObject, listing: SourceListing, limit: int, *, is_last: bool
+    ) -> ListedPage:
+        """List the next members of a shard, which is the last object of its source if it `is_last`."""
+
+        def read_range(start: int, size: int) -> bytes:
+            return self.sources.read(location.bucket, shard.key, shard.etag, size, start)
+
+        def reason(member: ShardMember) -> str | None:
+            if not member.is_file or not suffix_of(member.name):
+                return "not_an_image"
+            return skip_reason(ListedObject(member.name, member.size), self._max_bytes)
+
+        entries, reason_of_shard = list[SourceEntry](), "archived" if shard.is_archived else None
+        try:
+            if reason_of_shard is None:
+                page = list_members(read_range, shard.size, listing.offset, limit)
+                reason_of_shard = "damaged" if page.is_damaged else None
+                for each in page.members:
+                    where = listing.after, each.end
+                    entries.append(SourceEntry(shard, each.size, reason(each), *where, each.name, each.start))
+        except ObjectRefusedError:
+            reason_of_shard = "not_readable"
+        if reason_of_shard is not None:
+            entries.append(SourceEntry(shard, shard.size, reason_of_shard, shard.key))
+        elif not page.is_last:
+            return ListedPage(entries, is_last=False, after=listing.after, offset=entries[-1].offset)
+        return ListedPage(entries, is_last, shard.key)
 
     @property
     def _max_bytes(self) -> int:
@@ -276,31 +349,34 @@ class SourceImporter:
             NotFoundError: the job is being deleted.
         """
         allowed, renewed_at = self._within_quota(pending, page)
-        found = self._found_images(job, listing, page.objects[:allowed])
-        is_rest = page.is_last and allowed == len(page.objects)
+        found = self._found_images(job, listing, page.entries[:allowed])
+        is_rest = page.is_last and allowed == len(page.entries)
         packs = packs_of(found, self.ingest.sizes, listing.accepted, self._room(job), is_rest=is_rest)
         left = found[sum(map(len, packs)) :]
-        objects = page.objects[: left[0].position - listing.listed if left else allowed]
+        entries = page.entries[: left[0].position - listing.listed if left else allowed]
         images = {image.position for pack in packs for image in pack}
         skipped = Counter(
-            reason or "not_an_image"
-            for position, (_, reason) in enumerate(objects, listing.listed)
+            each.skipped or "not_an_image"
+            for position, each in enumerate(entries, listing.listed)
             if position not in images
         )
+        is_whole = len(entries) == len(page.entries)
+        end = page if is_whole else entries[-1] if entries else listing
         records = [self._records(job, pack) for pack in packs]
         quota = QuotaScope(self._quotas, pending.caller) if pending.caller else UNLIMITED
-        is_end = page.is_last and len(objects) == len(page.objects)
+        is_end = page.is_last and is_whole
         try:
             with quota.reserve([*chain(*records)]) as reservation:
                 reasons = self._copy_all(job, zip(packs, records, strict=True))
                 accepted = [record for record in chain(*records) if record.ref not in reasons]
                 after = SourceListing(
                     state="complete" if is_end else "listing",
-                    listed=listing.listed + len(objects),
+                    listed=listing.listed + len(entries),
                     accepted=listing.accepted + len(accepted),
                     skipped=dict(Counter(listing.skipped) + skipped + Counter(reasons.values())),
-                    after=objects[-1][0].key if objects else listing.after,
-                    paused_until=None if left or allowed == len(page.objects) else renewed_at,
+                    after=end.after,
+                    offset=end.offset,
+                    paused_until=None if left or allowed == len(page.entries) else renewed_at,
                 )
                 self._complete(job, listing, after, accepted, reservation)
         except QuotaExceededError:  # other requests of the user came first
@@ -338,18 +414,16 @@ class SourceImporter:
                 raise OutdatedTenureError from error
             raise
 
-    def _found_images(
-        self, job: Job, listing: SourceListing, objects: Sequence[tuple[ListedObject, str | None]]
-    ) -> list[FoundImage]:
-        """Return those of the next objects of a source that may be images."""
+    def _found_images(self, job: Job, listing: SourceListing, entries: Sequence[SourceEntry]) -> list[FoundImage]:
+        """Return those of the next entries of a source that may be images."""
         prefix, room = S3Location.parse(job.source).prefix, self._room(job)
-        formats = self.pool.map(lambda each: None if each[1] else self._format_of(job, each[0]), objects)
+        formats = self.pool.map(lambda each: None if each.skipped else self._format_of(job, each), entries)
         found = list[FoundImage]()
-        for position, ((each, _), format_) in enumerate(zip(objects, formats, strict=True), listing.listed):
+        for position, (each, format_) in enumerate(zip(entries, formats, strict=True), listing.listed):
             if format_ is not None:
-                name = each.key.removeprefix(prefix)
-                is_in_place = bool(name) and not job.keep and request_bytes(name, each.etag) <= room
-                found.append(FoundImage(position, each, name, format_, is_in_place))
+                image = FoundImage(position, each, each.object.key.removeprefix(prefix), format_, is_in_place=True)
+                is_in_place = job.has_shards or (bool(image.key) and not job.keep and image.request_bytes <= room)
+                found.append(replace(image, is_in_place=is_in_place))
         return found
 
     def _room(self, job: Job) -> int:
@@ -361,13 +435,15 @@ class SourceImporter:
     def _records(self, job: Job, pack: Sequence[FoundImage]) -> list[ImageRecord]:
         """Return the future records of the images of a pack."""
         location, pack_id = S3Location.parse(job.source), positioned_id(job.job_id, pack[0].position)
-        objects = tuple((image.name, image.object.etag) for image in pack)
-        source = SourceObjects(bucket=location.bucket, prefix=location.prefix, objects=objects)
-        sizes, now = tuple(image.object.size for image in pack), self.clock.utc_now()
+        objects, starts = tuple((image.key, image.entry.object.etag) for image in pack), tuple[int, ...]()
+        if job.has_shards:
+            objects, starts = objects[:1], tuple(image.entry.start for image in pack)
+        source = SourceObjects(bucket=location.bucket, prefix=location.prefix, objects=objects, starts=starts)
+        sizes, now = tuple(image.entry.size for image in pack), self.clock.utc_now()
         return [
             ImageRecord(
                 ImageRef(job.job_id, image_id_at(pack_id, place)),
-                clean_filename(image.name),
+                clean_filename("/".join(filter(None, (image.key, image.entry.member)))),
                 image.format.extension,
                 sizes,
                 now,
@@ -378,11 +454,11 @@ class SourceImporter:
             for place, image in enumerate(pack)
         ]
 
-    def _format_of(self, job: Job, found: ListedObject) -> ImageFormat | None:
-        """Return the format of an object by its suffix, or without one by its first bytes; None if it has none."""
-        if suffix := suffix_of(found.key):
+    def _format_of(self, job: Job, found: SourceEntry) -> ImageFormat | None:
+        """Return the format of an entry by its suffix, or without one by its first bytes; None if it has none."""
+        if suffix := suffix_of(found.member or found.object.key):
             return _FORMAT_OF[suffix]
-        head = self.sources.first_bytes(S3Location.parse(job.source).bucket, found.key, HEAD_BYTES)
+        head = self.sources.first_bytes(S3Location.parse(job.source).bucket, found.object.key, HEAD_BYTES)
         try:
             return FORMATS[sniff(head)] if head else FORMATS["JPEG"]  # if it is not readable, its worker says why
         except ImageRejectedError:
@@ -392,7 +468,7 @@ class SourceImporter:
         self, job: Job, packs: Iterable[tuple[Sequence[FoundImage], Sequence[ImageRecord]]]
     ) -> dict[ImageRef, str]:
         """Copy the images of a source that are not read in place; return the reasons for those that are skipped."""
-        copied = [(pack[0].object.key, images[0]) for pack, images in packs if not pack[0].is_in_place]
+        copied = [(pack[0].entry.object.key, images[0]) for pack, images in packs if not pack[0].is_in_place]
         if copied:
             self.ingest.mark(job.job_id)
         reasons = self.pool.map(lambda each: self._copy(job, *each), copied)
@@ -414,16 +490,16 @@ class SourceImporter:
         return None
 
     def _within_quota(self, pending: PendingListing, page: ListedPage) -> tuple[int, datetime | None]:
-        """Return how many objects of a page the rest of the quota allows, and when there is more."""
+        """Return how many entries of a page the rest of the quota allows, and when there is more."""
         if not pending.caller:
-            return len(page.objects), None
+            return len(page.entries), None
         left, images, size = self._quotas.remaining(pending.caller), 0, 0
-        for index, (found, reason) in enumerate(page.objects):
-            if reason is None:
-                images, size = images + 1, size + found.size
+        for index, each in enumerate(page.entries):
+            if each.skipped is None:
+                images, size = images + 1, size + each.size
             if (left.images is not None and images > left.images) or (left.bytes is not None and size > left.bytes):
                 return index, left.renewed_at
-        return len(page.objects), left.renewed_at
+        return len(page.entries), left.renewed_at
 
     def _put(self, job_id: str, before: SourceListing, after: SourceListing) -> SourceListing:
         """Record how far a source is listed; return it."""
@@ -459,22 +535,20 @@ def packs_of(
     packs = list[list[FoundImage]]()
     size = size_bytes = key_bytes = 0
     for index, image in enumerate(images):
-        own_bytes = request_bytes(image.name, image.object.etag)
-        size_bytes, key_bytes = size_bytes + image.object.size, key_bytes + own_bytes
+        own = image.entry
+        first = packs[-1][0].entry if packs else own
+        # Of a shard, one read has also what is between the images.
+        size_bytes = size_bytes + own.size if own.member is None else own.start + own.size - first.start
+        key_bytes += image.request_bytes
         is_full = not packs or len(packs[-1]) == size or not (image.is_in_place and packs[-1][0].is_in_place)
         if is_full or size_bytes > MAX_PACK_BYTES or key_bytes > room:
             if len(packs) == BATCH_PACKS:
                 break
             size = sizes.next_size(so_far + index, len(images) - index if is_rest else None)
-            size_bytes, key_bytes = image.object.size, own_bytes
+            size_bytes, key_bytes = own.size, image.request_bytes
             packs.append([])
         packs[-1].append(image)
     return packs
-
-
-def request_bytes(name: str, etag: str) -> int:
-    """Return the bytes that a request has for an object, at most."""
-    return OBJECT_BYTES + len(json.dumps(name)) + len(etag)
 
 
 def skip_reason(found: ListedObject, max_bytes: int) -> str | None:

@@ -213,6 +213,7 @@ def test_an_object_is_read_only_as_it_was_listed(sources: Sources) -> None:
     listed = {each.key: each for each in sources.buckets.page(sources.name, "in/", "", 9)[0]}
     for key, each in listed.items():
         assert sources.buckets.read(sources.name, key, each.etag, each.size) == key.encode()
+        assert sources.buckets.read(sources.name, key, each.etag, 3, 2) == key.encode()[2:5]
     changed = listed[HARD_KEYS[1]]
     sources.put(changed.key, bytes(changed.size))
     for key, etag, size, code in (

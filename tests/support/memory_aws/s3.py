@@ -236,8 +236,8 @@ class MemorySource(SourceBuckets):
 
         return bool(bucket.call("put", effect))
 
-    def read(self, bucket: str, key: str, etag: str, size: int) -> bytes:
-        """Return an object with this ETag."""
+    def read(self, bucket: str, key: str, etag: str, size: int, start: int | None = None) -> bytes:
+        """Return an object with this ETag, or a part of it."""
         if bucket in self.gone:
             raise ObjectRefusedError("NoSuchBucket")
         if (bucket, key) in self.unreadable:
@@ -247,9 +247,10 @@ class MemorySource(SourceBuckets):
         body: bytes | None = self.call("get", lambda: self.objects.get((bucket, key)))
         if body is None:
             raise ObjectRefusedError("NoSuchKey")
-        if etag_of(body).strip('"') != etag or len(body) != size:
+        part = body if start is None else body[start : start + size]
+        if etag_of(body).strip('"') != etag or len(part) != size:
             raise ObjectRefusedError("PreconditionFailed")
-        return body
+        return part
 
     def first_bytes(self, bucket: str, key: str, count: int) -> bytes | None:
         """Return the first bytes of an object; None if it does not exist or may not be read."""

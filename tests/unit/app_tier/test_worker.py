@@ -1,6 +1,7 @@
 """The whole worker over queues and buckets in memory, its threads real, its pauses over at once."""
 
 import errno
+import itertools
 import logging
 import tarfile
 import threading
@@ -51,6 +52,7 @@ from tests.support.jobs import client_error
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.s3 import MemorySource, etag_of
 from tests.support.memory_aws.sqs import MemorySQS
+from tests.support.tars import tar_of
 from tests.support.unsandboxed import central_crop
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS, wait_until
 from tests.support.worker import (
@@ -286,6 +288,25 @@ def test_images_of_a_source_are_read_where_they_are_and_each_fails_alone() -> No
     assert (bench.result(lone).label, bench.result(gone).error) == ("green", source_unreadable("NoSuchKey"))
     assert bench.requests.messages == []
     assert (bench.sources.objects, bench.inputs.objects) == (objects, {})
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_images_of_a_shard_are_read_together(suspect: bool) -> None:
+    bench, new = Bench(), new_request()
+    images = [picture("red"), b"text", picture("blue")]
+    shard = tar_of([(f"{number}.png", data) for number, data in enumerate(images)])
+    bench.sources.objects["photos", "a.tar"], reads = shard, itertools.count()
+    bench.sources.call = lambda _, effect: (next(reads), effect())[1]
+    starts = tuple(shard.index(data) for data in images)
+    source = SourceObjects(bucket="photos", objects=(("a.tar", etag_of(shard).strip('"')),), starts=starts)
+    request = new.model_copy(update={"sizes": tuple(map(len, images)), "source": source, "suspect": suspect})
+    gone = source.model_copy(update={"objects": (("none.tar", "e"),)})
+    other = new_request().model_copy(update={"sizes": request.sizes, "source": gone})
+    send_requests(bench.requests, [request, other])
+    assert bench.run()
+    assert [each.label for each in bench.response(request).results] == ["red", None, "blue"]
+    assert [each.error for each in bench.response(other).results] == [source_unreadable("NoSuchKey")] * 3
+    assert next(reads) == 2
 
 
 def test_a_redelivered_request_reads_its_images_where_they_are_one_by_one() -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from itertools import count
 from threading import Barrier
 from typing import Any
 from zipfile import ZipFile
@@ -277,8 +278,10 @@ def test_an_image_of_a_source_is_requested_again_where_it_is_and_shown_by_its_th
     [request] = map(RequestMessage.from_json, shop.queue.bodies)
     assert (request.places, request.attempt, request.source) == ((1, 2), 1, source)
     assert [store.image(ref).source for ref in refs] == [source] * 3
+    calls = count()
+    shop.bucket.call = lambda _, effect: (next(calls), effect())[1]
     InputBucket(shop.bucket).delete(images)
-    assert shop.bucket.objects == before
+    assert (shop.bucket.objects, next(calls)) == (before, 0)
     address = f"/jobs/{job_id}/images/{refs[2].image_id}"
     assert "s3://photos/day1/&lt;c&gt;.jpg" in shop.client.get(address).text
     assert shop.client.get(f"{address}/thumbnail").location.endswith("no-picture.svg")

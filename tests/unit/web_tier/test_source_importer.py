@@ -10,14 +10,17 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from core.config import Config
 from core.ids import new_id
+from core.images import FORMATS
 from core.jobs.buckets import UNKEPT, InputBucket
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
+from core.jobs.pack_objects import requested_member
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
 from services.lease import Tenure
+from services.s3 import ListedObject
 from tests.conftest import ConfigMaker
 from tests.support.autoscaler import Clock
 from tests.support.clocks import ManualClock, PlayedClock
@@ -26,6 +29,7 @@ from tests.support.memory_aws.calls import failing_writes, run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from tests.support.memory_aws.sqs import MemoryQueue
+from tests.support.tars import tar_of
 from tests.support.unsandboxed import inspect
 from tests.support.worker import key_of
 from web_tier.api.schemas import ResultsCopyBody
@@ -34,13 +38,16 @@ from web_tier.controller.source_importer import (
     MAX_REFUSALS,
     MAX_REQUEST_BYTES,
     ORPHAN_SECONDS,
+    FoundImage,
+    SourceEntry,
     SourceImporter,
+    packs_of,
 )
 from web_tier.http.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
 from web_tier.uploads.cancellation import cancel_job, resume_job
 from web_tier.uploads.ingest import ImageIngest
-from web_tier.uploads.packing import PackSizes
+from web_tier.uploads.packing import MAX_PACK_BYTES, PackSizes
 
 BUCKET = "photos"
 
@@ -171,7 +178,7 @@ def test_images_are_read_where_they_are_in_packs_with_one_request_each(site: Sit
     site.run()
     assert site.inputs.objects == {}
     images = {image.ref: image for image in site.store.images(job.job_id)}
-    requests = [RequestMessage.from_json(body) for body in site.queue.bodies]
+    requests = sorted(map(RequestMessage.from_json, site.queue.bodies), key=lambda request: request.pack_id)
     assert [ref for request in requests for ref in request.refs] == list(images)
     assert (len(images), site.status(job).accepted, site.status(job).counts.packs) == (701, 701, len(requests))
     assert len(requests) < 130, "packs of few images are the first and the last ones"
@@ -366,6 +373,100 @@ def test_an_object_that_is_gone_after_it_was_listed_is_skipped(site: Site) -> No
     site.run()
     assert site.filenames(job) == ["b.jpg"]
     assert dict(site.listing(job).skipped) == {"gone": 1}
+
+
+@pytest.mark.parametrize(("gap", "of_shard", "most"), [(0, False, 16), (0, True, 16), (6 * 2**20, True, 4)])
+def test_what_is_read_for_a_pack_is_limited(gap: int, of_shard: bool, most: int) -> None:
+    images, size = list[FoundImage](), 2 * 2**20
+    for position in range(100):
+        found = ListedObject("a.tar" if of_shard else f"{position}.jpg", size, etag="e")
+        name, start = (f"{position}.jpg", position * (size + gap)) if of_shard else (None, 0)
+        entry = SourceEntry(found, size, None, found.key, member=name, start=start)
+        images.append(FoundImage(position, entry, found.key, FORMATS["JPEG"], is_in_place=True))
+    packs = packs_of(images, PackSizes(50, lambda: 0.001), 1_000, 30_000, is_rest=False)
+    assert [image for pack in packs for image in pack] == images
+    assert {len(pack) for pack in packs[:-1]} == {most}
+
+
+def test_images_of_shards_are_accepted_where_they_are_with_their_places(site: Site) -> None:
+    site.sizes = PackSizes(50, lambda: 0.001)
+    site.start()
+    members = [
+        (f"{number:03}.{suffix}", f"{number} {suffix}".encode() * number)
+        for number in range(1, 60)
+        for suffix in ("jpg", "cls")
+    ]
+    site.importer.page_objects = 40
+    first, second = tar_of(members[:90]), tar_of([*members[90:], ("d/large.jpg", bytes(3 * MAX_PACK_BYTES // 4))])
+    for key, data in (("a.tar", first), ("b.tar", second), ("c.tar", first[:9_740]), ("d.tar", b""), ("e.txt", b"")):
+        site.sources.objects[BUCKET, f"day1/{key}"] = data
+    site.sources.objects[BUCKET, "day1/d.tar"] = first
+    site.sources.unreadable.add((BUCKET, "day1/d.tar"))
+    job = site.job(pattern="*.tar")
+    site.run()
+    listing, names = site.listing(job), site.filenames(job)
+    large = ["b.tar/d/large.jpg"] if site.config.web.max_image_bytes >= 3 * MAX_PACK_BYTES // 4 else []
+    of_members = [name for name, _ in members if name.endswith(".jpg")]
+    of_a, of_b = [f"a.tar/{name}" for name in of_members[:45]], [f"b.tar/{name}" for name in of_members[45:]]
+    assert names[: len(of_a + of_b + large)] == of_a + of_b + large
+    of_c = names[len(of_a + of_b + large) :]
+    assert of_c == [name.replace("a.tar", "c.tar") for name in of_a[: len(of_c)]]
+    assert 0 < len(of_c) < 45
+    assert (listing.state, listing.accepted) == ("complete", len(names))
+    assert {reason: listing.skipped[reason] for reason in ("damaged", "not_readable", "not_matched")} == {
+        "damaged": 1,
+        "not_readable": 1,
+        "not_matched": 1,
+    }
+    found = dict[str, bytes]()
+    records = {image.ref: image for image in site.store.images(job.job_id)}
+    for body in site.queue.bodies:
+        request = RequestMessage.from_json(body)
+        source = request.source
+        assert source is not None
+        begin, end = source.starts[0], source.starts[-1] + request.sizes[-1]
+        data = site.sources.read(source.bucket, *source.object_of(0), end - begin, begin)
+        for place, ref in enumerate(request.refs):
+            found[records[ref].filename] = requested_member(request, data, place)
+            assert records[ref].source == source
+    contents = dict(members)
+    assert {name: found[name] for name in of_a + of_b + of_c} == {
+        name: contents[name.partition("/")[2]] for name in of_a + of_b + of_c
+    }
+    assert len(site.queue.bodies) < len(names)
+    assert site.inputs.objects == {}
+
+
+def test_each_image_of_a_shard_is_accepted_once_whatever_write_is_interrupted(make_site: SiteMaker) -> None:
+    interruption, is_interrupted = 0, True
+    while is_interrupted:
+        interruption += 1
+        site, seen = make_site(), 0
+
+        def interrupt(_when: str, stop: int = interruption) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == stop:
+                raise HTTPClientError(error="killed")
+
+        for key in ("a.tar", "b.tar"):
+            site.sources.objects[BUCKET, f"day1/{key}"] = tar_of([(f"{number}.jpg", b"1") for number in range(4)])
+        job = site.job(pattern="*.tar")
+        site.table.call = failing_writes(interrupt)
+        site.run()
+        site.start()
+        site.clock.now += MAX_PAUSE_SECONDS
+        site.run()
+        is_interrupted = seen >= interruption
+        assert site.filenames(job) == [f"{key}.tar/{number}.jpg" for key in "ab" for number in range(4)]
+        assert (site.listing(job).state, site.listing(job).accepted) == ("complete", 8)
+
+
+def test_shards_are_refused_where_images_are_kept(site: Site) -> None:
+    site.put("day1/a.tar")
+    job = site.job(pattern="*.tar", keep=True)
+    site.run()
+    assert (site.listing(job).state, site.filenames(job)) == ("failed", [])
 
 
 def test_a_short_job_does_not_wait_for_a_long_one(site: Site) -> None:
