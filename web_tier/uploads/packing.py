@@ -53,8 +53,8 @@ class PackSizes:
             size = min(size, left // LAST_SHARE)
         if size <= 1:
             return 1
-        seconds = self.image_seconds()
-        return max(1, min(size, MAX_UNMEASURED if seconds is None else int(WORK_SECONDS / seconds)))
+        seconds = self.image_seconds()  # 0 while too few images were measured
+        return max(1, min(size, int(WORK_SECONDS / seconds) if seconds else MAX_UNMEASURED))
 
 
 @dataclass
