@@ -95,11 +95,14 @@ class Clients:
     operations: int = 0
     _last_upload: Callable[[Web], None] | None = None
 
-    def new_job(self, *, keep: bool, is_limited: bool = True, results: str | None = None) -> None:
+    def new_job(
+        self, *, keep: bool, is_limited: bool = True, results: str | None = None, has_model: bool = True
+    ) -> None:
         """Make a job, for a client with a quota of its own or without one."""
         job_id, owner = new_id(), self.world.random.choice(OWNERS)
         name, results = f"job {len(self.jobs)}", self.world.random.choice(PLACES) if results is None else results
-        job = Job(job_id, name, self.world.now(), keep, owner, results=results, model=self._default_model())
+        model = self._default_model() if has_model else None
+        job = Job(job_id, name, self.world.now(), keep, owner, results=results, model=model)
         JobStore(self.world.table).create(job)
         self.callers |= {job_id: name} if is_limited else {}
         self.jobs.append(job)

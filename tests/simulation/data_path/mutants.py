@@ -10,6 +10,7 @@ from app_tier import models, pipeline, receiver, visibility
 from app_tier.network_process import NoNetworkError
 from app_tier.task import refuse
 from core.jobs import buckets, results, store, uploads
+from core.messages import CRASHED_ALONE
 from services.table import Put, Table, Update
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.s3 import MemoryBucket
@@ -100,7 +101,7 @@ def a_child_answers_a_grey_picture_first(patch: MonkeyPatch) -> None:
         try:
             return before(self, image)
         except NoNetworkError:
-            return refuse(image, pipeline.CRASHED_ALONE, "worker")
+            return refuse(image, CRASHED_ALONE, "worker")
 
     wrap(patch, pipeline.Pipeline, "_try_alone", try_alone)
 

@@ -362,7 +362,8 @@ class World:
 
     def _keep_busy(self) -> None:
         """Lose requests while images arrive without a pause: what waits at the beginning has a result at the end."""
-        self.clients.new_job(keep=False, is_limited=False)
+        # The images of a model that cannot be loaded are answered too slowly to overtake others.
+        self.clients.new_job(keep=False, is_limited=False, has_model=False)
         job = self.clients.jobs[-1]
         self.pause(on=True)
         self.clients.upload(job, [(0, "good"), (1, "good")], "plain")
