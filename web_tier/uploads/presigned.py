@@ -164,7 +164,7 @@ class PresignedUploads:
         arrived = [each for ref, each in found.items() if isinstance(each, ImageRecord) and ref not in accepted]
         if arrived:
             self.ingest.check_age(began)
-            self.ingest.complete(arrived, job.group)
+            self.ingest.complete(arrived, job.group, presigned=True)
         self._delete_sent([each for each in results.values() if isinstance(each, ImageRecord)])
         return {index: results[image.ref] for index, image in upload.images.items()}
 
