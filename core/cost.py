@@ -84,15 +84,20 @@ Both items are read for the search for lost images, for the file of all results,
 
 PACK = stored(280 + 650, items=2, read=3) + Requests(
     s3_put=1,  # its results object
-    s3_get=1,  # a worker reads its object
     table_read=1,  # its item, before its results are recorded
 )
 """Requests of a pack that a worker answers, without those for its object and its messages."""
 
-UPLOADED = Requests(s3_put=1)  # the web tier puts it
-PRESIGNED = Requests(s3_put=2, s3_get=1)  # the client puts another one, of which the commit reads the size; the copy
-FROM_SOURCE = Requests(s3_put=1)  # the controller copies it
-"""Requests that store the object of a pack, by the way in which its images come."""
+STORED = Requests(s3_put=1, s3_get=1)  # the web tier puts it, or the controller copies it; a worker reads it
+PRESIGNED = Requests(s3_put=2, s3_get=2)  # the client puts another one, of which the commit reads the size; the copy
+IN_SHARD = Requests(s3_get=1)  # a worker reads its part of the shard
+"""Requests for the object of a pack, by the way in which its images come."""
+
+IN_PLACE = stored(95, items=0, read=3) + Requests(s3_get=1)
+"""Requests of an image that a worker reads from its source: its key and ETag are in the item of its pack."""
+
+SOURCE_PAGE = Requests(s3_put=1, table_write=2)
+"""Requests for a page of a source: it is listed, and how far is written in the transaction that accepts it."""
 
 ACCEPTANCE = Requests(
     table_write=6,  # the job is not being deleted, its mark as open, and the count of its images
@@ -101,8 +106,8 @@ ACCEPTANCE = Requests(
 """Requests of a transaction that accepts images."""
 
 UPLOAD, UPLOADED_IMAGE = stored(270, transacted=False), stored(19, items=0, transacted=False)
-"""Requests for the item with which an upload may be repeated, and for an image in it; a page of a source is as large.
-Images that are sent one by one have none."""
+"""Requests for the item with which an upload may be repeated, and for an image in it. Images that are sent one by one
+have none."""
 
 RECORDING = Requests(
     table_write=4,  # the job exists, and the count of its results
@@ -146,9 +151,13 @@ def requests_of(counts: Counts, job: Job | None = None) -> Requests:
     answered_share = packs / max(1, packs, counts.packs)
     acceptances, presigned = answered_share * counts.acceptances, answered_share * counts.presigned
     made = IMAGE * images + PACK * packs + ACCEPTANCE * acceptances + RECORDING * counts.revision
-    if job is None or not job.is_single:
-        made += UPLOAD * acceptances + UPLOADED_IMAGE * images
-    made += FROM_SOURCE * packs if job and job.source else UPLOADED * (packs - presigned) + PRESIGNED * presigned
+    if job is None or not job.source:
+        made += STORED * (packs - presigned) + PRESIGNED * presigned
+        if job is None or not job.is_single:
+            made += UPLOAD * acceptances + UPLOADED_IMAGE * images
+    else:
+        made += SOURCE_PAGE * acceptances
+        made += IN_SHARD * packs if job.has_shards else STORED * packs if job.keep else IN_PLACE * images
     # The request of a pack is sent, received and deleted, and so is its response. A call has the messages of a
     # transaction, or ten of a larger one.
     accepted, recorded = (max(each, packs / MAX_MESSAGES) for each in (acceptances, counts.revision))

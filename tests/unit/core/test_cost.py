@@ -95,17 +95,21 @@ def test_an_unknown_cost_is_not_shown_and_that_of_an_unknown_type_not_too_low() 
     [
         (Job("01", "holiday", NOW), 0, 2),
         (Job("01", "holiday", NOW), 20, 3),
-        (Job("01", "holiday", NOW, source="s3://photos"), 0, 2),
+        (Job("01", "kept", NOW, source="s3://photos", keep=True), 0, 3),
+        (Job("01", "in place", NOW, source="s3://photos"), 0, 2),
+        (Job("01", "shards", NOW, source="s3://photos", source_pattern="*.tar"), 0, 2),
         (Job("01", "single images", NOW, is_single=True), 0, 2),
     ],
-    ids=["uploaded", "presigned", "from a source", "one by one"],
+    ids=lambda value: value.name if isinstance(value, Job) else str(value),
 )
 def test_the_puts_of_a_pack_depend_on_the_way_of_its_images_and_not_on_their_number(
     job: Job, presigned: int, puts: int
 ) -> None:
     for images in (20, 1_000):
         counts = Counts(images, acceptances=20, presigned=presigned, answered_packs=20, revision=20)
-        assert requests_of(counts, job).s3_put == 20 * puts
+        made = requests_of(counts, job)
+        assert made.s3_put == 20 * puts
+        assert made.s3_get == (images if job.name == "in place" else 20 * (1 + bool(presigned)))
 
 
 def test_a_job_costs_nothing_for_packs_that_are_not_answered_yet() -> None:
