@@ -103,7 +103,7 @@ def test_ops_pause_the_fleet_with_a_reason_and_resume_it(
     wait_until(lambda: is_empty_or_drains(fleet), "the workers of earlier tests have ended")
     expect(page.locator(".tiles .figure").first).to_have_text("0")
     job_id = submit(api, 30)
-    expect(page.locator(".now")).to_contain_text("(<b>new</b> model): 30 images waiting")
+    expect(page.locator(".now")).to_contain_text(re.compile(r"\(<b>new</b> model\): 30 images in \d+ packs waiting"))
     page.goto(f"/jobs/{job_id}")
     expect(page.locator('[data-slot="sentence"]')).to_contain_text("Paused by ops since")
     expect(page.locator('[data-slot="problem"]')).to_be_hidden()
