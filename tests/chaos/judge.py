@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.ids import ImageRef
+from core.ids import ImageRef, pack_of
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.store import JobStore
 from scripts.run.system import System
@@ -199,26 +199,30 @@ _KEY = re.compile(r"([0-9A-Z]{26})/([0-9A-Z]{26})\.[a-z0-9]+")
 
 
 def refs_of(keys: Iterable[str]) -> Iterator[ImageRef]:
-    """Yield the images of the keys of a bucket; other objects are files with all results of a job."""
+    """Yield the packs of the keys of a bucket; other objects are files with all results of a job."""
     for key in keys:
         if match := _KEY.fullmatch(key):
             yield ImageRef(*match.groups())
 
 
 def _check_objects(system: System, known: set[ImageRef], kept: set[ImageRef]) -> Iterator[str]:
-    """Yield a sentence for each object without an image, and for each kept image without its object.
+    """Yield a sentence for each object of no pack, and for each kept image without the object of its pack.
 
     Objects that a sweep of the controller deletes are not left over.
     """
-    names, clients = system.config.names, system.clients
+
+    def pack(ref: ImageRef) -> ImageRef:
+        return ImageRef(ref.job_id, pack_of(ref.image_id))
+
+    names, clients, packs = system.config.names, system.clients, {pack(ref) for ref in known}
     store, inputs = JobStore(Table(clients.dynamodb, names.job_table)), InputBucket.named(clients, names.input_bucket)
     OrphanSweep(store, inputs, LaterBuckets(clients.s3), Tenure()).tick()
     for name in (names.input_bucket, names.output_bucket):
         pages = obstore.list(Bucket.named(system.clients, name).store)
         stored = set(refs_of(str(entry["path"]) for page in pages for entry in page))
-        yield from (f"an object of {ref} in {name}, which is no image" for ref in stored - known)
+        yield from (f"an object of {ref} in {name}, which is no pack" for ref in stored - packs)
         if name == names.input_bucket:
-            yield from (f"{ref} is kept, and has no object in {name}" for ref in kept - stored)
+            yield from (f"{ref} is kept, and has no object in {name}" for ref in kept if pack(ref) not in stored)
 
 
 def _list_left_over(system: System) -> Iterator[str]:
