@@ -216,10 +216,10 @@ def _figures(kind: str, ways: Mapping[str, Rounds]) -> dict[str, float]:
 def _bars(kind: str, ways: Mapping[str, Rounds]) -> Iterator[Bar]:
     bare_way, is_small = ways["bare"], kind == "small"
     for name in ("api", "command", "browser"):
-        least = 0.4 if name == "browser" else 0.6 if is_small else 0.8
+        least = 0.5 if name == "browser" else 0.8
         yield Bar(f"{kind}, {name}: photos/s ÷ bare pipeline", ways[name].speed / bare_way.speed, at_least=least)
     if is_small:
         used, whole = ways["api"], bare_way.cpu_ms("bare")
         others = [process for process in used.used_ms[0] if process != "worker"]
-        yield Bar(f"{kind}: CPU of workers ÷ bare pipeline", used.cpu_ms("worker") / whole, at_most=1.15)
-        yield Bar(f"{kind}: CPU of all others ÷ bare pipeline", used.cpu_ms(*others) / whole, at_most=0.45)
+        yield Bar(f"{kind}: CPU of workers ÷ bare pipeline", used.cpu_ms("worker") / whole, at_most=1.12)
+        yield Bar(f"{kind}: CPU of all others ÷ bare pipeline", used.cpu_ms(*others) / whole, at_most=0.2)
