@@ -260,6 +260,8 @@ class Pipeline:
         The object may be gone since an earlier delivery was answered.
         """
         request, places = task.delivery.request, self._in_flight.open_places(task.delivery)
+        if not places:
+            return
         if request.source is not None and not request.source.starts:
             yield from self._open_objects(task)
             return

@@ -145,7 +145,8 @@ def requests_of(counts: Counts, job: Job | None = None) -> Requests:
     They follow from the images, their packs, and the transactions that accepted them and recorded their results.
     Without a `job` they are those of uploaded images.
     """
-    images, packs = answered_images(counts), counts.answered_packs
+    images = answered_images(counts)
+    packs = counts.answered_packs * images / max(1, counts.done + counts.failed)
     if not images:
         return Requests()
     answered_share = packs / max(1, packs, counts.packs)

@@ -26,11 +26,12 @@ def earlier_format(place: str | Path) -> ConfigError:
 
 
 def refuse_earlier_format(table: Table, state: Path | None = None) -> None:
-    """Look at the oldest job, since no process adds jobs to a table with those of another format.
+    """Look at the oldest and at the newest job: a process of an earlier release may have gone on beside this one.
 
     Raises:
-        ConfigError: it has an earlier format.
+        ConfigError: one has an earlier format.
     """
-    for oldest in table.query(JOBS, FIRST_ID, LAST, limit=1):
-        if int(oldest.get("format", 0)) < FORMAT:
-            raise earlier_format(state or table.name)
+    for newest_first in (False, True):
+        for job in table.query(JOBS, FIRST_ID, LAST, limit=1, newest_first=newest_first):
+            if int(job.get("format", 0)) < FORMAT:
+                raise earlier_format(state or table.name)

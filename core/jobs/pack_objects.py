@@ -5,6 +5,7 @@ The object of a pack of one image is that image. The object of more is an uncomp
 presigned form.
 """
 
+import re
 from collections.abc import Sequence
 from tarfile import AREGTYPE, RECORDSIZE, REGTYPE, HeaderError, TarInfo
 from typing import Final
@@ -21,6 +22,11 @@ TAR_TYPE: Final = "application/x-tar"
 TAR_BLOCK: Final = 512
 """Bytes of a header; the content of a member is filled up to a multiple of it
 (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html#tag_20_92_13_06)."""
+
+
+_SIZE: Final = re.compile(rb"[0-7]{11}[ \0]")
+_CHECKSUM: Final = re.compile(rb"[0-7 ]{6,7}[ \0]{1,2}")
+"""Numbers of a header. Python reads others, too, such as `0_1`, where `tar` looks for a header in the image."""
 
 
 def object_key(request: RequestMessage) -> str:
@@ -92,6 +98,8 @@ def _is_header(block: bytes, place: int, size: int) -> bool:
     try:
         header = TarInfo.frombuf(block, "ascii", "strict")
     except (HeaderError, ValueError):
+        return False
+    if not _SIZE.fullmatch(block, 124, 136) or not _CHECKSUM.fullmatch(block, 148, 156):
         return False
     names = {member_name(place, each.extension) for each in FORMATS.values()}
     return header.type in {REGTYPE, AREGTYPE} and header.size == size and header.name in names

@@ -29,6 +29,9 @@ FIRST_SHARE: Final = 8
 LAST_SHARE: Final = 16
 """A pack has at most this part of the images that its sender still has, so that the last results are not late."""
 
+WORK_SECONDS: Final = 2.0
+"""Maximum work of one worker for a pack."""
+
 _MODELS: Final = TypeAdapter(list[tuple[RequestedModel | None, list[int]]])
 
 

@@ -199,7 +199,7 @@ _KEY = re.compile(r"([0-9A-Z]{26})/([0-9A-Z]{26})\.[a-z0-9]+")
 
 
 def refs_of(keys: Iterable[str]) -> Iterator[ImageRef]:
-    """Yield the packs of the keys of a bucket; other objects are files with all results of a job."""
+    """Yield the packs or images of the keys of a bucket; other objects are files with all results of a job."""
     for key in keys:
         if match := _KEY.fullmatch(key):
             yield ImageRef(*match.groups())
@@ -219,7 +219,7 @@ def _check_objects(system: System, known: set[ImageRef], kept: set[ImageRef]) ->
     OrphanSweep(store, inputs, LaterBuckets(clients.s3), Tenure()).tick()
     for name in (names.input_bucket, names.output_bucket):
         pages = obstore.list(Bucket.named(system.clients, name).store)
-        stored = set(refs_of(str(entry["path"]) for page in pages for entry in page))
+        stored = {pack(ref) for ref in refs_of(str(entry["path"]) for page in pages for entry in page)}
         yield from (f"an object of {ref} in {name}, which is no pack" for ref in stored - packs)
         if name == names.input_bucket:
             yield from (f"{ref} is kept, and has no object in {name}" for ref in kept if pack(ref) not in stored)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 from core.images import ImageFormat
-from core.jobs.packs import FIRST_SHARE, LAST_SHARE
+from core.jobs.packs import FIRST_SHARE, LAST_SHARE, WORK_SECONDS
 from web_tier.http.memory import MemoryLimiter
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.turns import TurnExecutor
@@ -23,9 +23,6 @@ MAX_PACK_BYTES: Final = 32 * 2**20
 
 MAX_UNMEASURED: Final = 8
 """Maximum images of a pack while the speed of a worker is not known."""
-
-WORK_SECONDS: Final = 2.0
-"""Maximum work of one worker for a pack."""
 
 File = TypeVar("File")
 Result = TypeVar("Result")

@@ -112,6 +112,11 @@ def test_the_puts_of_a_pack_depend_on_the_way_of_its_images_and_not_on_their_num
         assert made.s3_get == (images if job.name == "in place" else 20 * (1 + bool(presigned)))
 
 
+def test_a_job_costs_nothing_for_packs_of_cancelled_images() -> None:
+    counts = Counts(10, 9_990, cancelled=9_990, images=10_000, packs=10_000, acceptances=200, answered_packs=10_000, revision=1)
+    assert requests_of(counts).s3_put == pytest.approx(20)
+
+
 def test_a_job_costs_nothing_for_packs_that_are_not_answered_yet() -> None:
     whole = Counts(600, images=600, packs=20, acceptances=12, presigned=8, answered_packs=20, revision=20)
     half = replace(whole, done=300, answered_packs=10, revision=10)

@@ -16,11 +16,13 @@ from tests.support.jobs import NOW
 from tests.support.memory_aws.dynamodb import MemoryTable
 
 
-def test_a_table_is_refused_for_as_long_as_it_has_a_job_of_an_earlier_format() -> None:
-    store, earlier = JobStore(MemoryTable()), Job(new_id(), "of an earlier release", NOW)
+@pytest.mark.parametrize("is_oldest", [True, False])
+def test_a_table_is_refused_for_as_long_as_it_has_a_job_of_an_earlier_format(is_oldest: bool) -> None:
+    store, ids = JobStore(MemoryTable()), sorted((new_id(), new_id()), reverse=not is_oldest)
+    earlier = Job(ids[0], "of an earlier release", NOW)
     refuse_earlier_format(store.table)
     store.table.put_all([{key: value for key, value in job_item(earlier).items() if key != "format"}])
-    store.create(Job(new_id(), "of this release", NOW, owner="ada"))
+    store.create(Job(ids[1], "of this release", NOW, owner="ada"))
     for state, words in ((None, f"the job table {store.table.name}"), (Path("/s"), "run.sh --no-batch --state /s`")):
         with pytest.raises(ConfigError, match=re.escape(words)) as refused:
             refuse_earlier_format(store.table, state)

@@ -61,7 +61,7 @@ def of(images: int, state: FleetState, config: Config) -> Forecast:
 def test_a_fleet_at_rest_starts_workers_and_classifies_after_their_boot(config: Config) -> None:
     found = of(240, state(), config)
     assert (found.workers, found.launches, found.seconds) == (0, 5, 40 + 240 * 0.5 / 5 + ROUTE_SECONDS)
-    assert found.text == ("No workers run now, about 5 will start. All results within about 65 s, for about $0.054.")
+    assert found.text == ("No workers run now, about 5 will start. All results within about 65 s, for about $0.052.")
 
 
 def test_one_image_takes_the_time_of_one_however_many_workers_run(config: Config) -> None:
