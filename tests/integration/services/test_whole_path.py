@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.config import PATH_VARIABLE, Config
+from core.ids import pack_of
 from core.provision import provision
 from fleetsight_client.api import ApiClient
 from scripts.demo_model.signs import samples
@@ -83,5 +84,6 @@ def test_every_image_gets_one_right_result_over_the_emulator_when_a_worker_is_ki
     assert sum(result["label"] == truth[result["filename"]] for result in results) >= RIGHT
     outputs = Bucket.named(clients, config.names.output_bucket)
     assert {key for key in keys_in(outputs, job_id) if "/results" not in key} == {
-        f"{job_id}/{image_id}.json" for image_id, _ in accepted
+        f"{job_id}/{pack_id}.{'json' if images == 1 else 'jsonl'}"
+        for pack_id, images in Counter(pack_of(image_id) for image_id, _ in accepted).items()
     }

@@ -113,7 +113,9 @@ def test_the_puts_of_a_pack_depend_on_the_way_of_its_images_and_not_on_their_num
 
 
 def test_a_job_costs_nothing_for_packs_of_cancelled_images() -> None:
-    counts = Counts(10, 9_990, cancelled=9_990, images=10_000, packs=10_000, acceptances=200, answered_packs=10_000, revision=1)
+    counts = Counts(
+        10, 9_990, cancelled=9_990, images=10_000, packs=10_000, acceptances=200, answered_packs=10_000, revision=1
+    )
     assert requests_of(counts).s3_put == pytest.approx(20)
 
 
