@@ -24,7 +24,6 @@ def test_a_history_breaks_a_promise_without_a_guard(guard: str, monkeypatch: pyt
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("max_images", [1, 3, 50])
 @pytest.mark.parametrize("name", HISTORIES)
-def test_no_kind_of_fault_at_any_write_breaks_a_promise(name: str, max_images: int) -> None:
-    play_history(HISTORIES[name], max_images, faults=4)
+def test_no_fault_at_any_write_breaks_a_promise_with_packs_of_three(name: str) -> None:
+    play_history(HISTORIES[name], max_images=3, faults=2)
