@@ -5,6 +5,7 @@ by one. What a shard says of itself is not trusted: all reads have a bound, and 
 """
 
 import io
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from services.errors import FleetsightError
 
 MAX_HEADER_BYTES: Final = 1 << 20
 """Maximum bytes of the headers of a member, with its attributes in the formats of GNU and pax."""
+
+MAX_NAME_CHARACTERS: Final = 4 << 10
+"""Maximum characters of a member's name; what follows them is cut off."""
 
 LARGE_WINDOW: Final = 8 << 20
 SMALL_WINDOW: Final = 4 << 10
@@ -26,10 +30,42 @@ MAX_READ_BYTES: Final = 128 << 20
 """Reads, and bytes of them, after which a page of members ends."""
 
 _PARSER_ERRORS: Final = (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError)
+_LENGTH: Final = re.compile(rb"([0-9]{1,20}) ")
 
 
 class DamagedShardError(FleetsightError):
     """Raised when an object is no tar that can be listed."""
+
+
+class HeaderInfo(tarfile.TarInfo):
+    """A header of which path and size are read, in linear time, of the attributes in the format pax.
+
+    `tarfile` takes quadratic time and memory for hostile ones before Python 3.11.10 (CVE-2024-6232).
+    """
+
+    def _proc_pax(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if tar.fileobj is None:
+            raise DamagedShardError("the shard is closed")
+        blocks = tar.fileobj.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        attributes, at, found = blocks[: self.size].rstrip(b"\0"), 0, dict[bytes, bytes]()
+        while at < len(attributes):
+            length = _LENGTH.match(attributes, at)
+            end = at + int(length[1]) if length else 0
+            if length is None or not length.end() < end <= len(attributes):
+                raise DamagedShardError("an attribute of a member has no length")
+            name, _, value = attributes[length.end() : end - 1].partition(b"=")
+            found[name], at = value, end
+        member = self.fromtarfile(tar)
+        if self.type == tarfile.XGLTYPE:
+            return member
+        if any(name.startswith(b"GNU.sparse.") for name in found):
+            member.sparse = b""
+        if b"path" in found:
+            member.name = found[b"path"].decode(errors="replace")
+        if b"size" in found and member.isreg():
+            member.size = int(found[b"size"])
+            tar.offset = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        return member
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +143,7 @@ def list_members(read_range: Callable[[int, int], bytes], size: int, start: int,
     """
     reader, members, at = ShardReader(read_range, size, start), list[ShardMember](), start
     try:
-        tar = tarfile.TarFile(fileobj=reader, mode="r", errors="replace")
+        tar = tarfile.TarFile(fileobj=reader, mode="r", errors="replace", tarinfo=HeaderInfo)
         while len(members) < limit and not reader.is_over:
             if at >= size:
                 return ShardPage(members, is_last=True)
@@ -122,7 +158,8 @@ def list_members(read_range: Callable[[int, int], bytes], size: int, start: int,
                 return ShardPage(members, is_last=True, is_damaged=True)
             at = tar.offset
             is_file = member.isreg() and not member.issparse()
-            members.append(ShardMember(member.name, member.offset_data, member.size, at, is_file))
+            name = member.name[:MAX_NAME_CHARACTERS]
+            members.append(ShardMember(name, member.offset_data, member.size, at, is_file))
             is_small = at - start <= len(members) * SMALL_MEMBER_BYTES
             reader.window_bytes = LARGE_WINDOW if is_small else SMALL_WINDOW
     except (DamagedShardError, *_PARSER_ERRORS):

@@ -92,6 +92,24 @@ def header(kind: bytes, size: int = 0) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
+def attributed(attributes: bytes, member: bytes = header(tarfile.REGTYPE)) -> bytes:
+    """Return the headers of a member with attributes in the format pax."""
+    return header(tarfile.XHDTYPE, len(attributes)) + attributes + bytes(-len(attributes) % 512) + member
+
+
+def test_path_and_size_of_a_member_are_read_of_its_attributes_and_a_file_with_holes_is_no_file() -> None:
+    name = "日" * 2_000 + ".jpg"
+    path = f" path={name}\n".encode()
+    records = b"%d%s" % (len(path) + 4, path) + b"12 size=700\n"
+    holes = b"%d GNU.sparse.major=1\n" % 22
+    data = attributed(records) + bytes(1_024) + attributed(holes)
+    found = Shard(data).members()
+    assert [(each.name, each.size, each.end, each.is_file) for each in found] == [
+        (name, 700, len(data) - 1_536, True),
+        ("x", 0, len(data), False),
+    ]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -99,11 +117,14 @@ def header(kind: bytes, size: int = 0) -> bytes:
         tar_of([("a.jpg", bytes(2_000))])[:1_500],
         header(tarfile.XHDTYPE) * 20_000,
         header(tarfile.XHDTYPE, 1 << 31) + bytes(1 << 20),
+        attributed(b"1" * 60_000),
+        attributed(b"2 " * 30_000 + b"k="),
+        attributed(b"9 path=a"),
         header(tarfile.GNUTYPE_LONGNAME, (1 << 33) - 1) + bytes(1 << 20),
         header(tarfile.REGTYPE, 1 << 30) + bytes(1 << 20),
         tar_of([("a.jpg", b"1")]).replace(b"00000000001\0", b"\xff" * 11 + b"\0", 1),
     ],
-    ids=["text", "cut", "chain", "attributes", "name", "content", "negative"],
+    ids=["text", "cut", "chain", "attributes", "digits", "lengths", "length", "name", "content", "negative"],
 )
 def test_a_damaged_shard_is_said_to_be_one_after_the_members_before(data: bytes) -> None:
     before = tar_of([("0.jpg", bytes(700))])[: 512 + 1_024]
