@@ -153,11 +153,11 @@ def list_members(read_range: Callable[[int, int], bytes], size: int, start: int,
                 is_damaged = any(reader.read(tarfile.BLOCKSIZE))  # two blocks of zeros end a tar
                 return ShardPage(members, is_last=True, is_damaged=is_damaged)
             tar.members.clear()  # type: ignore[attr-defined]
-            end = member.offset_data + member.size
+            is_file = member.isreg() and not member.issparse()
+            end = member.offset_data + member.size if is_file else tar.offset
             if not (at < member.offset_data <= tar.offset and member.size >= 0 and end <= size):
                 return ShardPage(members, is_last=True, is_damaged=True)
             at = tar.offset
-            is_file = member.isreg() and not member.issparse()
             name = member.name[:MAX_NAME_CHARACTERS]
             members.append(ShardMember(name, member.offset_data, member.size, at, is_file))
             is_small = at - start <= len(members) * SMALL_MEMBER_BYTES

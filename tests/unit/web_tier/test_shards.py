@@ -92,6 +92,14 @@ def header(kind: bytes, size: int = 0) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT)
 
 
+def test_a_file_with_holes_or_a_link_to_a_large_file_damages_no_shard() -> None:
+    holes = bytearray(header(tarfile.GNUTYPE_SPARSE))
+    holes[483:495] = b"%011o\0" % (1 << 30)
+    holes[148:156] = b"%06o\0 " % (256 + sum(holes[:148]) + sum(holes[156:]))
+    shard = Shard(bytes(holes) + header(tarfile.LNKTYPE, 1 << 30) + tar_of([("a.jpg", b"1")]))
+    assert [(each.name, each.is_file) for each in shard.members()] == [("x", False), ("x", False), ("a.jpg", True)]
+
+
 def attributed(attributes: bytes, member: bytes = header(tarfile.REGTYPE)) -> bytes:
     """Return the headers of a member with attributes in the format pax."""
     return header(tarfile.XHDTYPE, len(attributes)) + attributes + bytes(-len(attributes) % 512) + member
