@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from datetime import datetime
 from functools import lru_cache
 from typing import cast
@@ -18,6 +18,7 @@ from core.jobs.models import (
     MergedFile,
     MinScores,
     ResultsCopy,
+    ShardPosition,
     Share,
     SourceListing,
     TrueLabel,
@@ -296,7 +297,12 @@ def listing_item(job_id: str, listing: SourceListing) -> Item:
         "skipped": json.dumps(dict(listing.skipped)),
         "after": listing.after,
         "error": listing.error,
-        **stated({"offset": listing.offset, "paused_until": listing.paused_until}),
+        **stated(
+            {
+                "shard": json.dumps(astuple(listing.shard)) if listing.shard else None,
+                "paused_until": listing.paused_until,
+            }
+        ),
     }
 
 
@@ -308,7 +314,7 @@ def listing_of(item: Item) -> SourceListing:
         accepted=int(item["accepted"]),
         skipped=json.loads(str(item["skipped"])),
         after=str(item["after"]),
-        offset=int(item.get("offset", 0)),
+        shard=ShardPosition(*json.loads(str(item["shard"]))) if "shard" in item else None,
         error=str(item["error"]),
         paused_until=moment_in(item, "paused_until"),
     )

@@ -361,6 +361,15 @@ class ResultsCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardPosition:
+    """Where the members of a shard go on: at `offset` of the object that has this size and ETag."""
+
+    offset: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class SourceListing:
     """How far the source of a job is listed, and its images are accepted.
 
@@ -370,7 +379,7 @@ class SourceListing:
         skipped: other objects by the reason, such as `not_an_image`.
         after: key of the last object.
         paused_until: when it continues, if the day's quota of images is used up.
-        offset: where the members go on of the shard after the last object; 0 at its first.
+        shard: where the members of the last object go on; None if it is listed to its end.
     """
 
     state: ListingState = "listing"
@@ -380,7 +389,7 @@ class SourceListing:
     after: str = ""
     error: str = ""
     paused_until: datetime | None = None
-    offset: int = 0
+    shard: ShardPosition | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,7 +242,7 @@ class SourceBody(ApiBody):
     skipped: dict[str, int] = Field(
         description="Other objects by the reason: `not_an_image` by the name, `empty`, `too_large`, `archived`, "
         "`not_matched` by the pattern; in a job that keeps its images also `gone` or `not_readable` when it is "
-        "copied, and in tars `damaged` for each that cannot be read to its end."
+        "copied, and of tars `damaged`, `not_readable` and `changed` for each that could not be read to its end."
     )
     error: str | None = Field(description="Why the listing failed, and what to do.")
     paused_until: datetime | None = Field(

@@ -32,7 +32,7 @@ from core.ids import MAX_POSITION, ImageRef, image_id_at, positioned_id
 from core.images import FORMATS, ImageFormat, ImageRejectedError, sniff
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore, PendingListing, listing_put
-from core.jobs.models import ImageRecord, Job, SourceListing
+from core.jobs.models import ImageRecord, Job, ShardPosition, SourceListing
 from core.messages import SourceObjects
 from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location, matches_pattern
 from core.telemetry import SPANS
@@ -41,7 +41,7 @@ from services.backoff import pause_seconds
 from services.clock import CLOCK, Clock
 from services.errors import NotFoundError, ObjectRefusedError
 from services.lease import Tenure
-from services.s3 import ListedObject, SourceBuckets, is_refusal
+from services.s3 import CHANGED, ListedObject, SourceBuckets, is_refusal
 from services.table import ConditionsFailedError
 from web_tier.controller.shards import ShardMember, list_members
 from web_tier.http.parameters import clean_filename
@@ -116,7 +116,7 @@ class SourceEntry:
     Attributes:
         size: of the object or the member, in bytes.
         skipped: the reason if it is skipped.
-        after, offset: where the listing goes on after it, as in `SourceListing`.
+        shard: where the members of the object go on after it; None if the listing goes on with the next object.
         member: its name in the shard; None for an object.
         start: of the member, in the shard.
     """
@@ -124,20 +124,24 @@ class SourceEntry:
     object: ListedObject
     size: int
     skipped: str | None
-    after: str
-    offset: int = 0
+    shard: ShardPosition | None = None
     member: str | None = None
     start: int = 0
+
+    @property
+    def after(self) -> str:
+        """The key after which the listing goes on."""
+        return self.object.key
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPage:
-    """Entries of a source in order; `after` and `offset` are where the listing goes on after all of them."""
+    """Entries of a source in order; `after` and `shard` are where the listing goes on after all of them."""
 
     entries: Sequence[SourceEntry]
     is_last: bool
     after: str
-    offset: int = 0
+    shard: ShardPosition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,25 +270,19 @@ class SourceImporter:
     def _next_page(self, job: Job, listing: SourceListing, turns: ImportTurns) -> ListedPage:
         """List the objects after those that are listed."""
         location = S3Location.parse(job.source)
-        # A user who was an operator when the job was created has the right to its rest.
-        if not is_granted(self.config.imports.sources, location, to_operator=True):
-            raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
-        if job.has_shards and (job.keep or self._room(job) < MAX_OBJECT_BYTES):
-            raise _SourceRefusedError(
-                f"{location}: images of shards are not kept, and their requests need larger queues.max_message_bytes"
-            )
         limit = min(self.page_objects, BATCH_PACKS * self.ingest.sizes.max_images)
-        if listing.listed + limit > MAX_POSITION:
-            raise _SourceRefusedError(
-                f"a job takes the first {listing.listed:,} objects: create a job for the others"
-            )
+        self._check_source(job, location, listing.listed + limit)
+        most = limit if listing.shard is None else 1
         try:
-            found, is_truncated = self.sources.page(location.bucket, location.prefix, listing.after, limit)
+            found, is_truncated = self.sources.page(location.bucket, location.prefix, listing.after, most)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code in REFUSALS and (not listing.listed or turns.failures + 1 >= MAX_REFUSALS):
                 raise _SourceRefusedError(f"{location}: {REFUSALS[code]} ({code})") from error
             raise
+        if (at := listing.shard) is not None:
+            shard = ListedObject(listing.after, at.size, etag=at.etag)
+            return self._shard_page(location, shard, at.offset, limit, is_last=not found)
 
         def reason(found: ListedObject) -> str | None:
             name = found.key.removeprefix(location.prefix)
@@ -294,19 +292,35 @@ class SourceImporter:
 
         sizes = accumulate(len(json.dumps(each.key)) for each in found)
         objects = [each for each, size in zip(found, sizes, strict=True) if size <= MAX_PAGE_BYTES]
-        entries = [SourceEntry(each, each.size, reason(each), each.key) for each in objects]
+        entries = [SourceEntry(each, each.size, reason(each)) for each in objects]
         if job.has_shards:
             entries = [*takewhile(lambda each: each.skipped, entries)]
             if objects and not entries:
                 is_last = len(found) == 1 and not is_truncated
-                return self._shard_page(location, objects[0], listing, limit, is_last=is_last)
+                return self._shard_page(location, objects[0], 0, limit, is_last=is_last)
         is_last = not is_truncated and len(entries) == len(found)
         return ListedPage(entries, is_last, entries[-1].after if entries else listing.after)
 
+    def _check_source(self, job: Job, location: S3Location, objects: int) -> None:
+        """Check that the source may be listed, and that the job may have so many objects.
+
+        Raises:
+            _SourceRefusedError: it may not.
+        """
+        # A user who was an operator when the job was created has the right to its rest.
+        if not is_granted(self.config.imports.sources, location, to_operator=True):
+            raise _SourceRefusedError(f"{location}: imports.sources in config.yaml does not allow it any more")
+        if job.has_shards and (job.keep or self._room(job) < MAX_OBJECT_BYTES):
+            raise _SourceRefusedError(
+                f"{location}: images of shards are not kept, and their requests need larger queues.max_message_bytes"
+            )
+        if objects > MAX_POSITION:
+            raise _SourceRefusedError(f"a job takes {MAX_POSITION:,} objects at most: create a job for the others")
+
     def _shard_page(
-        self, location: S3Location, shard: ListedObject, listing: SourceListing, limit: int, *, is_last: bool
+        self, location: S3Location, shard: ListedObject, offset: int, limit: int, *, is_last: bool
     ) -> ListedPage:
-        """List the next members of a shard, which is the last object of its source if it `is_last`."""
+        """List the members of a shard from `offset` on; it is the last object of its source if it `is_last`."""
 
         def read_range(start: int, size: int) -> bytes:
             return self.sources.read(location.bucket, shard.key, shard.etag, size, start)
@@ -319,17 +333,17 @@ class SourceImporter:
         entries, reason_of_shard = list[SourceEntry](), "archived" if shard.is_archived else None
         try:
             if reason_of_shard is None:
-                page = list_members(read_range, shard.size, listing.offset, limit)
+                page = list_members(read_range, shard.size, offset, limit)
                 reason_of_shard = "damaged" if page.is_damaged else None
                 for each in page.members:
-                    where = listing.after, each.end
-                    entries.append(SourceEntry(shard, each.size, reason(each), *where, each.name, each.start))
-        except ObjectRefusedError:
-            reason_of_shard = "not_readable"
+                    at = ShardPosition(each.end, shard.size, shard.etag)
+                    entries.append(SourceEntry(shard, each.size, reason(each), at, each.name, each.start))
+        except ObjectRefusedError as error:
+            reason_of_shard = "changed" if error.code in {CHANGED, "NoSuchKey"} else "not_readable"
         if reason_of_shard is not None:
-            entries.append(SourceEntry(shard, shard.size, reason_of_shard, shard.key))
+            entries.append(SourceEntry(shard, shard.size, reason_of_shard))
         elif not page.is_last:
-            return ListedPage(entries, is_last=False, after=listing.after, offset=entries[-1].offset)
+            return ListedPage(entries, is_last=False, after=shard.key, shard=entries[-1].shard)
         return ListedPage(entries, is_last, shard.key)
 
     @property
@@ -375,7 +389,7 @@ class SourceImporter:
                     accepted=listing.accepted + len(accepted),
                     skipped=dict(Counter(listing.skipped) + skipped + Counter(reasons.values())),
                     after=end.after,
-                    offset=end.offset,
+                    shard=end.shard,
                     paused_until=None if left or allowed == len(page.entries) else renewed_at,
                 )
                 self._complete(job, listing, after, accepted, reservation)

@@ -380,7 +380,7 @@ def test_what_is_read_for_a_pack_is_limited(gap: int, of_shard: bool, most: int)
     for position in range(100):
         found = ListedObject("a.tar" if of_shard else f"{position}.jpg", size, etag="e")
         name, start = (f"{position}.jpg", position * (size + gap)) if of_shard else (None, 0)
-        entry = SourceEntry(found, size, None, found.key, member=name, start=start)
+        entry = SourceEntry(found, size, None, member=name, start=start)
         images.append(FoundImage(position, entry, found.key, FORMATS["JPEG"], is_in_place=True))
     packs = packs_of(images, PackSizes(50, lambda: 0.001), 1_000, 30_000, is_rest=False)
     assert [image for pack in packs for image in pack] == images
@@ -458,6 +458,33 @@ def test_each_image_of_a_shard_is_accepted_once_whatever_write_is_interrupted(ma
         is_interrupted = seen >= interruption
         assert site.filenames(job) == [f"{key}.tar/{number}.jpg" for key in "ab" for number in range(4)]
         assert (site.listing(job).state, site.listing(job).accepted) == ("complete", 8)
+
+
+@pytest.mark.parametrize("gap", ["before", "deleted", "overwritten"])
+def test_a_shard_is_listed_further_only_as_it_was_whatever_changes_in_the_source(
+    make_site: SiteMaker, gap: str
+) -> None:
+    site = make_site(images_per_day=2, bytes_per_day=0)
+    other = tar_of([(f"other-{number}.jpg", bytes(number)) for number in range(1, 5)])
+    for key in ("b.tar", "c.tar"):
+        site.sources.objects[BUCKET, f"day1/{key}"] = tar_of([(f"{number}.jpg", b"1") for number in range(4)])
+    job = site.job(caller="ann", pattern="*.tar")
+    site.run()
+    if gap == "deleted":
+        del site.sources.objects[BUCKET, "day1/b.tar"]
+    else:
+        site.sources.objects[BUCKET, f"day1/{'a' if gap == 'before' else 'b'}.tar"] = other
+    for day in range(1, 5):
+        site.start()
+        site.late = timedelta(days=day)
+        site.run()
+    listed = 4 if gap == "before" else 2
+    assert site.filenames(job) == [
+        *(f"b.tar/{number}.jpg" for number in range(listed)),
+        *(f"c.tar/{number}.jpg" for number in range(4)),
+    ]
+    assert dict(site.listing(job).skipped) == ({} if gap == "before" else {"changed": 1})
+    assert site.listing(job).state == "complete"
 
 
 def test_shards_are_refused_where_images_are_kept(site: Site) -> None:
