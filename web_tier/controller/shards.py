@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from services.errors import FleetsightError
+from services.errors import FleetsightError, ObjectRefusedError
 
 MAX_HEADER_BYTES: Final = 1 << 20
 """Maximum bytes of the headers of a member, with its attributes in the formats of GNU and pax."""
@@ -139,7 +139,8 @@ class ShardReader(io.RawIOBase):
 def list_members(read_range: Callable[[int, int], bytes], size: int, start: int, limit: int) -> ShardPage:
     """Return up to `limit` members of a shard of `size` bytes, from the header at `start` on.
 
-    Errors of `read_range`, which is as in `ShardReader`, pass through.
+    Errors of `read_range`, which is as in `ShardReader`, pass through. If S3 refuses a read after some members, these
+    are the page.
     """
     reader, members, at = ShardReader(read_range, size, start), list[ShardMember](), start
     try:
@@ -162,6 +163,10 @@ def list_members(read_range: Callable[[int, int], bytes], size: int, start: int,
             members.append(ShardMember(name, member.offset_data, member.size, at, is_file))
             is_small = at - start <= len(members) * SMALL_MEMBER_BYTES
             reader.window_bytes = LARGE_WINDOW if is_small else SMALL_WINDOW
+    except ObjectRefusedError:
+        if not members:
+            raise
+        return ShardPage(members, is_last=False)
     except (DamagedShardError, *_PARSER_ERRORS):
         return ShardPage(members, is_last=True, is_damaged=True)
     return ShardPage(members, is_last=at >= size)

@@ -43,7 +43,7 @@ from services.errors import NotFoundError, ObjectRefusedError
 from services.lease import Tenure
 from services.s3 import CHANGED, ListedObject, SourceBuckets, is_refusal
 from services.table import ConditionsFailedError
-from web_tier.controller.shards import ShardMember, list_members
+from web_tier.controller.shards import ShardMember, ShardPage, list_members
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
 from web_tier.uploads.ingest import BATCH_PACKS, CONCURRENCY, ImageIngest
@@ -89,7 +89,17 @@ HEAD_BYTES: Final = 64
 
 MAX_REFUSALS: Final = 10
 """A listing that has listed a page ends after so many refusals in a row, some minutes: rights may be missing for a
-moment. Any other one ends after the first refusal, since its user waits for the reason."""
+moment. Any other one ends after the first refusal, since its user waits for the reason. After so many reads of shards
+that are refused in a row, these shards are skipped, until one can be read."""
+
+LASTING_REFUSALS: Final[Mapping[str, str]] = {
+    CHANGED: "changed",
+    "InvalidObjectState": "archived",
+    "InvalidRange": "changed",
+    "NoSuchBucket": "not_readable",
+    "NoSuchKey": "changed",
+}
+"""Error codes with which S3 refuses to read a shard for good, with the reason for which it is skipped."""
 
 _FORMAT_OF: Final = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
 
@@ -102,11 +112,15 @@ class OutdatedTenureError(Exception):
 
 @dataclass
 class ImportTurns:
-    """What a controller remembers of a listing; times are monotonic seconds."""
+    """What a controller remembers of a listing; times are monotonic seconds.
+
+    `refusals` are of reads of shards, in a row.
+    """
 
     first_seen: float
     due: float
     failures: int = 0
+    refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +296,7 @@ class SourceImporter:
             raise
         if (at := listing.shard) is not None:
             shard = ListedObject(listing.after, at.size, etag=at.etag)
-            return self._shard_page(location, shard, at.offset, limit, is_last=not found)
+            return self._shard_page(location, shard, at.offset, limit, turns, is_last=not found)
 
         def reason(found: ListedObject) -> str | None:
             name = found.key.removeprefix(location.prefix)
@@ -297,7 +311,7 @@ class SourceImporter:
             entries = [*takewhile(lambda each: each.skipped, entries)]
             if objects and not entries:
                 is_last = len(found) == 1 and not is_truncated
-                return self._shard_page(location, objects[0], 0, limit, is_last=is_last)
+                return self._shard_page(location, objects[0], 0, limit, turns, is_last=is_last)
         is_last = not is_truncated and len(entries) == len(found)
         return ListedPage(entries, is_last, entries[-1].after if entries else listing.after)
 
@@ -318,7 +332,7 @@ class SourceImporter:
             raise _SourceRefusedError(f"a job takes {MAX_POSITION:,} objects at most: create a job for the others")
 
     def _shard_page(
-        self, location: S3Location, shard: ListedObject, offset: int, limit: int, *, is_last: bool
+        self, location: S3Location, shard: ListedObject, offset: int, limit: int, turns: ImportTurns, *, is_last: bool
     ) -> ListedPage:
         """List the members of a shard from `offset` on; it is the last object of its source if it `is_last`."""
 
@@ -330,19 +344,29 @@ class SourceImporter:
                 return "not_an_image"
             return skip_reason(ListedObject(member.name, member.size), self._max_bytes)
 
-        entries, reason_of_shard = list[SourceEntry](), "archived" if shard.is_archived else None
         try:
-            if reason_of_shard is None:
-                page = list_members(read_range, shard.size, offset, limit)
-                reason_of_shard = "damaged" if page.is_damaged else None
-                for each in page.members:
-                    at = ShardPosition(each.end, shard.size, shard.etag)
-                    entries.append(SourceEntry(shard, each.size, reason(each), at, each.name, each.start))
+            page = list_members(read_range, shard.size, offset, limit)
+            reason_of_shard, turns.refusals = "damaged" if page.is_damaged else None, 0
         except ObjectRefusedError as error:
-            reason_of_shard = "changed" if error.code in {CHANGED, "NoSuchKey"} else "not_readable"
+            if error.code not in LASTING_REFUSALS:
+                turns.refusals += 1
+                if turns.refusals < MAX_REFUSALS:
+                    raise
+            page, reason_of_shard = ShardPage([], is_last=True), LASTING_REFUSALS.get(error.code, "not_readable")
+        entries = [
+            SourceEntry(
+                shard,
+                each.size,
+                reason(each),
+                ShardPosition(each.end, shard.size, shard.etag),
+                each.name,
+                each.start,
+            )
+            for each in page.members
+        ]
         if reason_of_shard is not None:
             entries.append(SourceEntry(shard, shard.size, reason_of_shard))
-        elif not page.is_last:
+        if not page.is_last:
             return ListedPage(entries, is_last=False, after=shard.key, shard=entries[-1].shard)
         return ListedPage(entries, is_last, shard.key)
 

@@ -18,6 +18,7 @@ from core.jobs.models import Job, JobStatus, SourceListing
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
+from services.errors import ObjectRefusedError
 from services.lease import Tenure
 from services.s3 import ListedObject
 from tests.conftest import ConfigMaker
@@ -402,7 +403,9 @@ def test_images_of_shards_are_accepted_where_they_are_with_their_places(site: Si
     site.sources.objects[BUCKET, "day1/d.tar"] = first
     site.sources.unreadable.add((BUCKET, "day1/d.tar"))
     job = site.job(pattern="*.tar")
-    site.run()
+    for _ in range(MAX_REFUSALS):
+        site.run()
+        site.clock.now += MAX_PAUSE_SECONDS
     listing, names = site.listing(job), site.filenames(job)
     large = ["b.tar/d/large.jpg"] if site.config.web.max_image_bytes >= 3 * MAX_PACK_BYTES // 4 else []
     of_members = [name for name, _ in members if name.endswith(".jpg")]
@@ -485,6 +488,44 @@ def test_a_shard_is_listed_further_only_as_it_was_whatever_changes_in_the_source
     ]
     assert dict(site.listing(job).skipped) == ({} if gap == "before" else {"changed": 1})
     assert site.listing(job).state == "complete"
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])
+def test_no_shard_is_skipped_because_of_a_refusal_that_passes(site: Site, code: str) -> None:
+    members = [(f"{number}.jpg", bytes(9 << 20)) for number in range(3)]
+    for key in ("a.tar", "b.tar"):
+        site.sources.objects[BUCKET, f"day1/{key}"] = tar_of(members)
+    reads = 0
+
+    def call(operation: str, effect: Callable[[], Any]) -> Any:
+        nonlocal reads
+        reads += operation == "get"
+        if operation == "get" and reads in {2, 3}:
+            raise ObjectRefusedError(code)
+        return effect()
+
+    site.sources.call = call
+    job = site.job(pattern="*.tar")
+    for _ in range(3):
+        site.run()
+        site.clock.now += MAX_PAUSE_SECONDS
+    is_passing = code == "AccessDenied"
+    of_a, of_b = ([f"{key}.tar/{number}.jpg" for number in range(3)] for key in "ab")
+    assert site.filenames(job) == [*of_a[: 3 if is_passing else 1], *of_b]
+    assert dict(site.listing(job).skipped) == ({} if is_passing else {"archived": 1})
+
+
+def test_shards_that_may_not_be_read_are_skipped_together_until_one_can_be_read(site: Site) -> None:
+    for number in range(31):
+        site.sources.objects[BUCKET, f"day1/{number:02}.tar"] = tar_of([("0.jpg", b"1")])
+    site.sources.unreadable.update((BUCKET, f"day1/{number:02}.tar") for number in (*range(1, 29), 30))
+    job = site.job(pattern="*.tar")
+    for _ in range(MAX_REFUSALS):
+        assert site.listing(job).state == "listing"
+        site.run()
+        site.clock.now += MAX_PAUSE_SECONDS
+    assert site.filenames(job) == ["00.tar/0.jpg", "29.tar/0.jpg"]
+    assert (site.listing(job).state, dict(site.listing(job).skipped)) == ("listing", {"not_readable": 28})
 
 
 def test_shards_are_refused_where_images_are_kept(site: Site) -> None:
