@@ -98,8 +98,8 @@ class WireModel(CopyingModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     def to_json(self) -> str:
-        """Return the model as compact JSON."""
-        return self.model_dump_json(exclude_none=True)
+        """Return the model as compact JSON, with escapes for the characters of JSON that SQS refuses in messages."""
+        return self.model_dump_json(exclude_none=True).replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
     @classmethod
     def from_json(cls, body: str | bytes) -> Self:

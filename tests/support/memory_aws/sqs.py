@@ -1,6 +1,7 @@
 """SQS in memory: the client of one queue, as AWS documents it, and the queue as the product uses it."""
 
 import itertools
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from tests.support.memory_aws.calls import Call, Leave, leave_none, refusal, run
 VISIBILITY_SECONDS: Final = 30
 MAX_LATE_SECONDS: Final = 120
 _COUNTS_EVERY_SECONDS: Final = 0.1
+_FORBIDDEN: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html"""
 
 
 @dataclass
@@ -235,7 +238,7 @@ class MemorySQS:
         return self._call(operation, arguments, process)
 
     def _refuses(self, text: str) -> bool:
-        return any(refused in text for refused in self.refuse)
+        return bool(_FORBIDDEN.search(text)) or any(refused in text for refused in self.refuse)
 
     def _send(self, entry: dict[str, Any]) -> str | None:
         body, unique, delay_seconds = entry["MessageBody"], entry.get("MessageDeduplicationId"), 0
@@ -366,9 +369,8 @@ class MemoryQueue(Queue):
         """Send messages."""
         refused = self.fails(messages)
         self.groups.update(message.group for message in messages)
-        accepted = [message for message in messages if message not in refused]
-        self.sent += accepted
-        super().send(accepted)
+        refused = [*refused, *super().send([message for message in messages if message not in refused])]
+        self.sent += [message for message in messages if message not in refused]
         return refused
 
     def receive(

@@ -725,11 +725,20 @@ def test_an_image_that_could_not_be_recorded_uses_no_quota(make_site: SiteMaker)
 
 
 def test_keys_of_any_characters_are_data(site: Site) -> None:
-    keys = ["day1/a b+c&d=e.jpg", "day1/'\"<b>.jpg", "day1/\x01\n.jpg", "day1/../up.jpg", "day1/日本.jpg"]
+    keys = [
+        "day1/a b+c&d=e.jpg",
+        "day1/'\"<b>.jpg",
+        "day1/\x01\n.jpg",
+        "day1/../up.jpg",
+        "day1/日本.jpg",
+        "day1/\ufffe\uffff.jpg",
+    ]
     site.put(*keys)
     job = site.job()
     site.run()
-    assert sorted(site.filenames(job)) == sorted(["a b+c&d=e.jpg", "'\"<b>.jpg", ".jpg", "up.jpg", "日本.jpg"])
+    assert sorted(site.filenames(job)) == sorted(
+        ["a b+c&d=e.jpg", "'\"<b>.jpg", ".jpg", "up.jpg", "日本.jpg", "\ufffe\uffff.jpg"]
+    )
     sources = [RequestMessage.from_json(body).source for body in site.queue.bodies]
     assert {source.prefix + source.objects[0][0] for source in sources if source} == {*keys}
 
