@@ -249,7 +249,8 @@ class Pipeline:
 
     def _read_in_place(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
-        self._to_decode.enqueue(fetch_in_place(task, self._sources, self._limits))
+        if task.place in self._in_flight.open_places(task.delivery):  # another image may have had it given back
+            self._to_decode.enqueue(fetch_in_place(task, self._sources, self._limits))
 
     def _open_tasks(self, task: Task[None]) -> Iterator[Task[None]]:
         return (task.image(place, None) for place in self._in_flight.open_places(task.delivery))

@@ -7,6 +7,7 @@ timeout is extended and the receiver pauses, too.
 |--------------------|-----------------------------------------------------------------------|-----------------|
 | the image          | never                                                                 | a failed result |
 | the worker         | never; the worker ends                                                | given back      |
+| a user's bucket    | never; other images are not delayed                                   | given back      |
 | a service          | for `MAX_OUTAGE_SECONDS`                                              | given back      |
 | engine or decoders | until `MAX_FAILURES`                                                  | given back      |
 | unknown            | alone, until `MAX_FAILURES`, or `MAX_FAILURES_ALONE` if others do work | left            |
@@ -38,7 +39,7 @@ from core.sandbox.process import PoolUnavailableError
 from core.tracing import common_traceparent, use_traceparent
 from services.backoff import Jitter, pause_seconds
 from services.clock import CLOCK, Clock
-from services.errors import NotFoundError, ObjectRefusedError
+from services.errors import NotFoundError, ObjectRefusedError, SourceUnavailableError
 
 _DENIED = frozenset(
     {
@@ -61,6 +62,9 @@ MAX_SECONDS = 30.0
 MAX_OUTAGE_SECONDS: Final = 1_800.0
 """How long a step is retried while a service fails: a worker bills no longer than that without working."""
 
+SOURCE_SECONDS: Final = 60
+"""How long a pack is delayed that cannot be read from a bucket of its user: it is tried once a minute."""
+
 MAX_FAILURES: Final = 5
 """Failures in a row, 8 to 15 s, after which an engine or decoder that works for no image counts as broken."""
 
@@ -76,6 +80,7 @@ class At(Enum):
 
     IMAGE = auto()
     WORKER = auto()
+    SOURCE = auto()
     SERVICE = auto()
     LOCAL = auto()
     UNKNOWN = auto()
@@ -107,8 +112,8 @@ def classify_error(error: Exception) -> Fault:  # noqa: PLR0911 (one return for 
             return Fault(At.WORKER, f"no credentials: {error}; give the instance its role (fleet.launch_template)")
         case ClientError():
             return _classify_refusal(error)
-        case BotoCoreError() | ConnectionError() | TimeoutError():
-            return Fault(At.SERVICE, reason)
+        case SourceUnavailableError() | BotoCoreError() | ConnectionError() | TimeoutError():
+            return Fault(At.SOURCE if isinstance(error, SourceUnavailableError) else At.SERVICE, reason)
         case EngineError():
             return Fault(At.WORKER, f"the engine is broken: {error}")
         case PoolUnavailableError():
@@ -219,6 +224,10 @@ class Step(Generic[T]):
             if fault.at is At.WORKER:
                 self._recovery.lifetime.fail(fault.reason)
                 extender.give_back(deliveries)
+                return
+            if fault.at is At.SOURCE:
+                _log.warning("a source cannot be read", extra={"images": _images(tasks), "error": fault.reason})
+                extender.give_back(deliveries, SOURCE_SECONDS)
                 return
             if fault.at is At.UNKNOWN and len(tasks) > 1:
                 for task in tasks:

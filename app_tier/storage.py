@@ -10,13 +10,15 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from app_tier.stages import Tasks
 from app_tier.task import Delivery, Task
 from core.images import ImageLimits, too_large
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.messages import ClassificationResult, Prediction, Response, response_within
+from core.messages import ClassificationResult, Prediction, RequestMessage, Response, response_within
 from services.clock import CLOCK, Clock
-from services.errors import ObjectTooLargeError
+from services.errors import ObjectTooLargeError, SourceUnavailableError
 from services.recent_dict import RecentDict
 from services.s3 import SourceBuckets
 from services.sqs import OutgoingMessage, Queue
@@ -128,16 +130,13 @@ def fetch_in_place(
     """Return the task of an image with the object of its user.
 
     Raises:
-        ObjectRefusedError: S3 does not return it.
+        ObjectRefusedError, SourceUnavailableError: S3 does not return it.
         ImageRejectedError: it is larger than an image may be, and was not read.
     """
     before, request, place = clock.monotonic(), task.delivery.request, task.place or 0
-    source, size = request.source, request.sizes[place]
-    if source is None:
-        raise ValueError(f"the pack {request.pack_id} is in the input bucket")
-    if size > limits.max_bytes:
+    if (size := request.sizes[place]) > limits.max_bytes:
         raise too_large(size, limits)
-    data = sources.read(source.bucket, *source.object_of(place), size)
+    data = _read_source(request, sources, place, size)
     return task.with_payload(data, fetched=(clock.monotonic() - before) * 1000)
 
 
@@ -147,17 +146,30 @@ def fetch_of_shard(
     """Return the task of a delivery with the images at some places of its pack, which one read of a shard has.
 
     Raises:
-        ObjectRefusedError: S3 does not return it.
+        ObjectRefusedError, SourceUnavailableError: S3 does not return it.
     """
     before, request = clock.monotonic(), task.delivery.request
-    source = request.source
-    if source is None:
-        raise ValueError(f"the pack {request.pack_id} is in the input bucket")
-    parts = [(source.starts[place], source.starts[place] + request.sizes[place]) for place in places]
+    starts = request.source.starts if request.source else ()
+    parts = [(starts[place], starts[place] + request.sizes[place]) for place in places]
     first, end = parts[0][0], parts[-1][1]
-    data = sources.read(source.bucket, *source.object_of(0), end - first, first)
+    data = _read_source(request, sources, 0, end - first, first)
     images = (data[start - first : stop - first] for start, stop in parts)
     return task.with_payload(images, fetched=(clock.monotonic() - before) * 1000)
+
+
+def _read_source(
+    request: RequestMessage, sources: SourceBuckets, place: int, size: int, start: int | None = None
+) -> bytes:
+    """Return the object that has an image, or a part of it, as `SourceBuckets.read` does.
+
+    Any other error counts as one of the user's bucket: a fault of this worker shows in the buckets of the system.
+    """
+    if (source := request.source) is None:
+        raise ValueError(f"the pack {request.pack_id} is in the input bucket")
+    try:
+        return sources.read(source.bucket, *source.object_of(place), size, start)
+    except (BotoCoreError, ClientError) as error:
+        raise SourceUnavailableError(f"{source.bucket}: {error}") from error
 
 
 class CancelledJobs:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,6 +28,9 @@ from services.clients import Clients
 from services.s3 import SourceBuckets
 from services.sqs import Queue
 from services.threads import DaemonThread
+
+SOURCE_ATTEMPTS = 3
+"""Attempts to read an image from a bucket of its user, some seconds: images of others wait for the thread."""
 
 MAX_CALLS_SECONDS = 900.0
 """Longest time of the calls of one step, with the retries of botocore and obstore (some 5 minutes a call)."""
@@ -169,7 +172,9 @@ def open_services(config: Config) -> Services:
             ),
             inputs=InputBucket.named(clients, names.input_bucket),
             outputs=OutputBucket.named(clients, names.output_bucket),
-            new_sources=lambda: SourceBuckets(Clients(config.aws.endpoint(MAX_CALLS)).s3),
+            new_sources=lambda: SourceBuckets(
+                Clients(replace(config.aws.endpoint(MAX_CALLS), max_attempts=SOURCE_ATTEMPTS)).s3
+            ),
         )
 
 

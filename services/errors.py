@@ -35,6 +35,10 @@ class ObjectRefusedError(FleetsightError):
         self.code = code
 
 
+class SourceUnavailableError(FleetsightError):
+    """Raised when S3 fails to return a user's object: their bucket may be at fault, and the image is not."""
+
+
 class ListingError(FleetsightError):
     """Raised when S3 lists no object again and again, and says each time that there are more."""
 

@@ -13,6 +13,7 @@ from app_tier.recovery import (
     MAX_FAILURES,
     MAX_OUTAGE_SECONDS,
     MAX_SECONDS,
+    SOURCE_SECONDS,
     At,
     FailureBackoff,
     Step,
@@ -24,6 +25,7 @@ from app_tier.task import Task, new_task
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.messages import Failure
 from core.sandbox.process import PoolUnavailableError
+from services.errors import SourceUnavailableError
 from tests.support.clocks import ManualClock
 from tests.support.memory_aws.calls import refusal
 from tests.support.memory_aws.sqs import VISIBILITY_SECONDS
@@ -89,6 +91,14 @@ def test_a_service_that_stays_away_ends_the_worker_and_counts_no_receive() -> No
     assert "SlowDown" in bench.lifetime.reason
     assert MAX_OUTAGE_SECONDS <= bench.clock() - 1000 <= MAX_OUTAGE_SECONDS + MAX_SECONDS
     assert bench.receives == [0, 0, 0]
+
+
+def test_a_source_that_cannot_be_read_delays_its_image_alone_and_counts_no_receive() -> None:
+    bench = Bench(errors=[SourceUnavailableError("photos: SlowDown")])
+    bench.step(bench.receive(1))
+    assert (bench.lifetime.over, bench.backoff.pause_seconds(), bench.receives) == (False, 0, [])
+    bench.clock.advance(SOURCE_SECONDS)
+    assert bench.receives == [0]
 
 
 def test_an_error_of_a_batch_is_tried_again_image_by_image() -> None:

@@ -20,6 +20,7 @@ from app_tier.decode import Decoder
 from app_tier.models import ModelPlace
 from app_tier.network_process import NetworkEndedError
 from app_tier.pipeline import MAX_TRIES, Services, by_model
+from app_tier.recovery import SOURCE_SECONDS
 from app_tier.sizing import HostResources, sized
 from app_tier.task import new_task
 from app_tier.worker import Worker
@@ -49,7 +50,7 @@ from core.tracing import new_traceparent, trace_id
 from services.s3 import CHANGED
 from tests.conftest import shipped_values
 from tests.support.jobs import client_error
-from tests.support.memory_aws.calls import refusal
+from tests.support.memory_aws.calls import refusal, run_effect
 from tests.support.memory_aws.s3 import MemorySource, etag_of
 from tests.support.memory_aws.sqs import MemorySQS
 from tests.support.tars import tar_of
@@ -318,19 +319,34 @@ def test_a_redelivered_request_reads_its_images_where_they_are_one_by_one() -> N
     assert bench.response(request).results[1].error == source_unreadable("AccessDenied")
 
 
-def test_a_fault_of_s3_is_no_failure_of_an_image_that_is_read_where_it_is() -> None:
-    bench, faults = Bench(), [client_error(503, "SlowDown"), HTTPClientError(error="reset"), client_error(500, "x")]
-    request = bench.submit_in_place(*[picture("red")] * 5)
+@pytest.mark.parametrize("suspect", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error(503, "SlowDown"),
+        client_error(400, "KMS.ThrottlingException"),
+        client_error(403, "InvalidAccessKeyId"),
+        HTTPClientError(error="reset"),
+    ],
+)
+def test_an_outage_of_a_bucket_delays_its_images_and_no_others(error: Exception, suspect: bool) -> None:
+    first = Bench()
 
-    def call(_operation: str, effect: Callable[[], Any]) -> Any:
-        if faults:
-            raise faults.pop()
-        return effect()
+    def call(_operation: str, _effect: Callable[[], Any]) -> Any:
+        raise error
 
-    bench.sources.call = call
-    assert bench.run()
-    assert [each.label for each in bench.response(request).results] == ["red"] * 5
-    assert faults == []
+    first.sources.call = call
+    pack, lone = (first.submit_in_place(*[picture("red")] * count, suspect=suspect) for count in (5, 1))
+    [other] = first.submit(picture("blue"))
+    assert first.run()
+    assert (first.result(other).label, first.longest_pause) == ("blue", 0)
+    assert (len(first.responses.bodies), len(first.requests.visible), first.receives) == (1, 0, [0, 0])
+    second = Bench(after=first)
+    second.sources.call = run_effect
+    for message in first.requests.messages:
+        message.visible_at -= SOURCE_SECONDS
+    assert second.run()
+    assert [each.label for request in (pack, lone) for each in second.response(request).results] == ["red"] * 6
 
 
 def test_images_of_a_pack_are_answered_together_each_for_itself_and_a_retry_only_for_its_own() -> None:
