@@ -11,11 +11,11 @@ from app_tier.network_process import NoNetworkError
 from app_tier.task import refuse
 from core.jobs import buckets, results, store, uploads
 from core.messages import CRASHED_ALONE
+from services.errors import ObjectRefusedError, SourceUnavailableError
 from services.table import Put, Table, Update
-from tests.support.memory_aws.calls import refusal
-from tests.support.memory_aws.s3 import MemoryBucket
+from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from web_tier.autoscaler import outstanding
-from web_tier.controller import cancellation, orphans, result_writer, source_importer
+from web_tier.controller import cancellation, orphans, result_writer
 from web_tier.uploads import ingest
 
 
@@ -147,11 +147,13 @@ def images_are_counted_with_their_items(patch: MonkeyPatch) -> None:
 
 @shown_by("sources_change_vanish_and_are_refused")
 def sources_fail_alone(patch: MonkeyPatch) -> None:
-    def copy(before: Any, *args: object) -> None:
-        if before(*args) is not None:
-            raise refusal("AccessDenied", "CopyObject", 403)
+    def read(before: Any, *args: object) -> Any:
+        try:
+            return before(*args)
+        except ObjectRefusedError as error:
+            raise SourceUnavailableError(error.code) from error
 
-    wrap(patch, source_importer.SourceImporter, "_copy", copy)
+    wrap(patch, MemorySource, "read", read)
 
 
 @shown_by("a_label_is_stored_after_its_image_failed_and_not_answered")
