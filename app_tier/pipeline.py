@@ -232,7 +232,7 @@ class Pipeline:
     def _read(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
         source = task.delivery.request.source
-        if source is None or source.starts or task.delivery.request.is_lone:
+        if source is None or source.is_shard or task.delivery.request.is_lone:
             self._pass_on(task.delivery, self._open_images(task), self._to_decode)
         else:  # several objects are read at a time
             self._pass_on(task.delivery, self._open_tasks(task), self._to_read_in_place)
@@ -263,7 +263,7 @@ class Pipeline:
         request, places = task.delivery.request, self._in_flight.open_places(task.delivery)
         if not places:
             return
-        if request.source is not None and not request.source.starts:
+        if request.source is not None and not request.source.is_shard:
             yield from self._open_objects(task)
             return
         try:

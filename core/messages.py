@@ -163,14 +163,19 @@ class SourceObjects(WireModel):
     objects: tuple[tuple[KeyPart, Etag], ...] = Field(min_length=1, max_length=PLACES)
     starts: tuple[Size, ...] = Field(default=(), max_length=PLACES)
 
+    @property
+    def is_shard(self) -> bool:
+        """Whether one object has all images of the pack."""
+        return bool(self.starts)
+
     def object_of(self, place: int) -> tuple[str, str]:
         """Return the key and the ETag of the object that has an image."""
-        name, etag = self.objects[0 if self.starts else place]
+        name, etag = self.objects[0 if self.is_shard else place]
         return f"{self.prefix}{name}", etag
 
     def has(self, images: int) -> bool:
         """Return whether these are the objects of a pack of so many images."""
-        return len(self.objects) == (1 if self.starts else images) and len(self.starts) in {0, images}
+        return len(self.objects) == (1 if self.is_shard else images) and len(self.starts) in {0, images}
 
 
 class RequestMessage(_PackMessage):

@@ -9,7 +9,7 @@
 The web tier writes the first item, then the job. The controller deletes it when the listing has ended.
 
 The transaction that accepts images of a source also records how far it is listed, if no other one has done so since.
-So each object that was listed is accepted once, whatever is interrupted and whatever changes in the source.
+So each object that was listed is accepted once, also after an interruption or a change of the source.
 """
 
 from dataclasses import dataclass

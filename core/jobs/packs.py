@@ -163,7 +163,7 @@ def _source_text(pack: Pack) -> str:
     """Return the objects of a pack as one attribute, without the keys that are the names of their images."""
     if pack.source is None:
         return ""
-    if pack.source.starts:
+    if pack.source.is_shard:
         return pack.source.to_json()
     objects = tuple(
         ("" if key == name else key, etag) for name, (key, etag) in zip(pack.names, pack.source.objects, strict=True)
@@ -175,7 +175,7 @@ def _source_in(item: Item) -> SourceObjects | None:
     if SOURCE not in item:
         return None
     stored, names = SourceObjects.from_json(str(item[SOURCE])), str(item["names"]).split("\n")
-    if stored.starts:
+    if stored.is_shard:
         return stored
     objects = tuple((key or name, etag) for name, (key, etag) in zip(names, stored.objects, strict=True))
     return stored.model_copy(update={"objects": objects})

@@ -286,9 +286,9 @@ class SourceImporter:
         location = S3Location.parse(job.source)
         limit = min(self.page_objects, BATCH_PACKS * self.ingest.sizes.max_images)
         self._check_source(job, location, listing.listed + limit)
-        most = limit if listing.shard is None else 1
+        max_objects = limit if listing.shard is None else 1
         try:
-            found, is_truncated = self.sources.page(location.bucket, location.prefix, listing.after, most)
+            found, is_truncated = self.sources.page(location.bucket, location.prefix, listing.after, max_objects)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code in REFUSALS and (not listing.listed or turns.failures + 1 >= MAX_REFUSALS):
