@@ -23,7 +23,7 @@ LEAST = {
     "kills": 200,
     "images": 400,
     "freezes": 40,
-    "cancelled": 20,
+    "cancelled": 10,
     "poisoned": 10,
     "children": 200,
 }

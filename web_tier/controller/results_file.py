@@ -209,6 +209,7 @@ class ResultsFileWriter:
         if not status.is_answered or last is None or 0 <= (now - last).total_seconds() <= QUIET_SECONDS:
             return status.accepted == 0 and not status.is_listing
         if status.merged is not None and status.merged.edition == status.edition:
+            state.retrying = {}  # the reply of the write that recorded this file may have been lost
             return not status.job.results or self._copy(status.job, status.merged, status.copy, state)
         if state.written == status.edition and state.retrying and self._are_all_retrying(state):
             return False

@@ -93,7 +93,7 @@ class Clients:
     callers: dict[str, str] = field(default_factory=dict)
     so_far: int | None = None
     operations: int = 0
-    _last_upload: Callable[[Web], None] | None = None
+    _last_upload: tuple[Job, Callable[[Web], None]] | None = None
 
     def new_job(
         self, *, keep: bool, is_limited: bool = True, results: str | None = None, has_model: bool = True
@@ -195,19 +195,26 @@ class Clients:
                 for file in files:
                     file.rejected = True
 
-        self._last_upload = operation
+        self._last_upload = job, operation
         self._operate(operation)
 
     def repeat_upload(self) -> None:
-        """Send the last upload again, which had a key or forms."""
-        if self._last_upload is not None:
-            self._operate(self._last_upload)
+        """Send the last upload again, which had a key or forms; images without a result are requested again."""
+        if self._last_upload is None:
+            return
+        job, upload = self._last_upload
+
+        def operation(web: Web) -> None:
+            self.retries.update(self.recorded(job))
+            upload(web)
+
+        self._operate(operation)
 
     def retry(self, job: Job) -> None:
         """Ask for the failed images of a job again."""
 
         def operation(web: Web) -> None:
-            self.retries.update(ref for ref in self.recorded() if ref.job_id == job.job_id)
+            self.retries.update(self.recorded(job))
             web.store.job(job.job_id)
             if retry_failed(web.intake, job).sent:
                 self.touched[job.job_id] = self.world.scheduler.now
@@ -304,9 +311,9 @@ class Clients:
 
         self._operate(operation)
 
-    def recorded(self) -> list[ImageRef]:
-        """Return the images that the table has, those among them of which no client knows."""
-        return list(self._recorded())
+    def recorded(self, job: Job | None = None) -> list[ImageRef]:
+        """Return the images that the table has, or those of a job, also those of which no client knows."""
+        return [ref for ref in self._recorded() if job is None or ref.job_id == job.job_id]
 
     def _recorded(self) -> dict[ImageRef, int]:
         """Return the attempt of each image that the table has."""

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
 
 from core.config import S3Grant
 from core.ids import new_id
@@ -23,6 +23,7 @@ from services.lease import Tenure
 from tests.support.autoscaler import Clock
 from tests.support.clocks import PlayedClock
 from tests.support.jobs import NOW, add_images, client_error, done, failed, move_border, put_results, request_again
+from tests.support.memory_aws.calls import run_effect
 from tests.support.memory_aws.dynamodb import MemoryTable
 from tests.support.memory_aws.s3 import MemoryBucket, MemorySource
 from web_tier.controller import results_file
@@ -156,6 +157,29 @@ def test_a_job_of_single_images_gets_no_file_and_may_be_closed(scene: Scene) -> 
     put_results(scene.store, done(one))
     scene.check()
     assert (scene.outputs.objects, scene.writer.is_done_with(job.job_id)) == ({}, True)
+
+
+def test_a_job_may_be_closed_although_the_reply_to_the_record_of_its_file_was_lost(scene: Scene) -> None:
+    [one] = add_images(scene.store, scene.job, "a.jpg")
+    put_results(scene.store, failed(one))
+    scene.retry(one, NOW + timedelta(seconds=1))
+    scene.check()
+    put_results(scene.store, failed(one, "worse", attempt=1))
+    table = scene.store.table
+    assert isinstance(table, MemoryTable)
+    table.call = lose_reply_of_put
+    scene.check()
+    table.call = run_effect
+    assert scene.is_current()
+    scene.check()
+    assert scene.writer.is_done_with(scene.job.job_id)
+
+
+def lose_reply_of_put(operation: str, effect: Callable[[], Any]) -> Any:
+    result = effect()
+    if operation == "PutItem":
+        raise HTTPClientError(error="the reply was lost")
+    return result
 
 
 @pytest.mark.parametrize("restarted", [False, True])
