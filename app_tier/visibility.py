@@ -218,18 +218,27 @@ class InFlightMessages:
             return 0.0 if self._entries else self._clock.monotonic() - self._busy_until
 
     def expiring(self, *, is_named: bool) -> list[Delivery]:
-        """Return the deliveries, named or not, that have used half of their visibility timeout or more."""
+        """Return the deliveries, named or not, that have used half of their visibility timeout or more.
+
+        Not those with a timeout that SQS did not extend since it had ended.
+        """
         now = self._clock.monotonic()
         return self._where(
-            lambda entry: entry.is_named == is_named and entry.hidden_until <= now + entry.hidden_seconds / 2
+            lambda entry: (
+                entry.is_named == is_named and -math.inf < entry.hidden_until <= now + entry.hidden_seconds / 2
+            )
         )
 
-    def extended(self, deliveries: Sequence[Delivery], asked_at: float, seconds: int) -> None:
-        """Note that the visibility timeout of `deliveries` was set to `seconds` at `asked_at`."""
+    def extended(self, deliveries: Sequence[Delivery], lost: Collection[str], asked_at: float, seconds: int) -> None:
+        """Note that the visibility timeout of `deliveries` is `seconds` from `asked_at`; that of `lost` had ended.
+
+        Other workers may have received these by now: what is given back is not sent again.
+        """
         with self._changed:
             for delivery in deliveries:
                 if entry := self._entries.get(delivery.receipt):
-                    entry.hidden_until, entry.hidden_seconds = asked_at + seconds, seconds
+                    entry.hidden_until = -math.inf if delivery.receipt in lost else asked_at + seconds
+                    entry.hidden_seconds = seconds
 
     # Steps of the pipeline
 
@@ -401,7 +410,7 @@ class VisibilityExtender:
             return
         if lost:
             _log.warning("timeouts have ended: another worker may also classify", extra={"messages": len(lost)})
-        self._in_flight.extended(expiring, asked_at, seconds)
+        self._in_flight.extended(expiring, lost, asked_at, seconds)
 
     def _run(self) -> None:
         # At an eighth of the shortest timeout: each extension comes between a half and five eighths of its own.

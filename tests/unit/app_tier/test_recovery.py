@@ -68,7 +68,7 @@ class Bench:
     def _wait(self, seconds: float | None = None) -> bool:
         self.clock.advance(seconds or 0)
         for delivery in self.in_flight.everything():  # as the extender does
-            self.in_flight.extended([delivery], self.clock(), VISIBILITY_SECONDS)
+            self.in_flight.extended([delivery], [], self.clock(), VISIBILITY_SECONDS)
         return self.lifetime.over
 
     def receive(self, count: int) -> list[Task[None]]:

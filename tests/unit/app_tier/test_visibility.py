@@ -216,6 +216,20 @@ def test_what_is_no_longer_ours_does_not_stop_the_extension_of_the_rest() -> Non
     assert [message.id for message in bench.sqs.visible] == [lost.received.id]
 
 
+def test_what_is_no_longer_ours_is_neither_extended_again_nor_sent_again() -> None:
+    bench = Bench()
+    lost, kept = bench.receive(2)
+    bench.sqs.refuse = {lost.receipt}
+    bench.clock.advance(VISIBILITY_SECONDS / 2)
+    bench.extender.check()
+    bench.sqs.calls.clear()
+    bench.extender.check()
+    assert bench.sqs.calls == []
+    bench.extender.give_back([lost, kept])
+    assert len(bench.in_flight) == 0
+    assert len(bench.sqs.messages) == 2
+
+
 def test_giving_back_survives_an_unreachable_queue() -> None:
     bench = Bench()
     given = bench.receive(1)
