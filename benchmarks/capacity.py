@@ -1,5 +1,7 @@
 """How many images a second one controller records with AWS's latencies, for 1, 20 and 100 jobs.
 
+Images that are alone, and images in packs of 50: ten times as many.
+
 A real controller process runs on a local cloud, which answers the controller's calls later by the switch `faults`: by
 7 ms for DynamoDB, 8 ms for SQS and 60 ms for S3, the time of a deletion. This program records jobs and sends the
 answers that workers would send.
@@ -41,7 +43,10 @@ LATENCIES: Final[Mapping[str, float]] = {"dynamodb": 0.007, "sqs": 0.008, "s3": 
 """Seconds that AWS takes for a call, by service; the controller's calls of S3 are deletions of up to 1,000 images."""
 
 JOBS: Final = (1, 20, 100)
-IMAGES, QUICK_IMAGES = 30_000, 6_000
+PACK_IMAGES: Final = 50
+ANSWERS, QUICK_ANSWERS = 30_000, 6_000
+"""Answers that are recorded, each about one image; a tenth of it about a pack."""
+
 FIRST_SHARE, LAST_SHARE = 0.2, 0.9
 """The rate is that from before the first to the last share of the answers."""
 
@@ -55,6 +60,8 @@ MAX_CALLS: Final = 1.0
 """Calls of AWS for an image: results are stored, and messages received and deleted, in batches."""
 MIN_JOBS_RATIO: Final = 0.3
 """Images/s with most jobs ÷ with one: 0.06 while the controller made its calls one after another."""
+MIN_PACKED: Final[Mapping[int, float]] = {1: 4_000, 100: 20_000}
+"""Images/s in packs, by number of jobs, that no latency of AWS may prevent; the local cloud can."""
 
 TOP: Final = tuple(
     LabelScore(label=f"{number}: a label of ImageNet", score=0.8312546014785767 / 10**number) for number in range(5)
@@ -88,18 +95,22 @@ class Recording:
 
 
 def run(quick: bool) -> Report:
-    """Measure 30,000 answers for each number of jobs; `quick` 6,000."""
-    images = QUICK_IMAGES if quick else IMAGES
+    """Measure 30,000 answers for each number of jobs, and 3,000 packs; `quick` 6,000 and 600."""
+    answers = QUICK_ANSWERS if quick else ANSWERS
     with tempfile.TemporaryDirectory() as folder, LocalCloud(Path(folder) / "cloud", hypervisor=False) as cloud:
         bench = CapacityBench(cloud, Path(folder))
         bare = bench.bare_items_per_second()
-        recordings = {jobs: bench.record(jobs, images) for jobs in JOBS}
+        recordings = {jobs: bench.record(jobs, answers) for jobs in JOBS}
+        packed = {jobs: bench.record(jobs, answers // 10, PACK_IMAGES) for jobs in JOBS}
         bare = max(bare, bench.bare_items_per_second())
-    return report_of(recordings, bare)
+    return report_of(recordings, packed, bare)
 
 
-def report_of(recordings: Mapping[int, Recording], bare: float) -> Report:
-    """Return the report of the recordings, by number of jobs; `bare` is what the local cloud stores, in items/s."""
+def report_of(recordings: Mapping[int, Recording], packed: Mapping[int, Recording], bare: float) -> Report:
+    """Return the report of the recordings, by number of jobs; `bare` is what the local cloud stores, in items/s.
+
+    `packed` are those of images in packs.
+    """
     figures, bars = {"bare_items_per_second": bare}, []
     for jobs, each in recordings.items():
         ratio = each.images_per_second / bare
@@ -118,6 +129,16 @@ def report_of(recordings: Mapping[int, Recording], bare: float) -> Report:
     fewest, most = min(recordings), max(recordings)
     slower = recordings[most].images_per_second / recordings[fewest].images_per_second
     bars.append(Bar(f"images/s: {most} jobs ÷ {fewest}", slower, at_least=MIN_JOBS_RATIO))
+    for jobs, each in packed.items():
+        figures |= {
+            f"{jobs}_jobs_in_packs_images_per_second": each.images_per_second,
+            f"{jobs}_jobs_in_packs_cpu_ms": each.cpu_ms,
+            f"{jobs}_jobs_in_packs_calls_an_image": each.calls,
+            f"{jobs}_jobs_in_packs_cloud_core_share": each.cloud_share,
+        }
+        if jobs in MIN_PACKED:
+            what = f"{jobs} job{'s' * (jobs > 1)}, in packs of {PACK_IMAGES}: images/s"
+            bars.append(Bar(what, each.images_per_second, at_least=MIN_PACKED[jobs]))
     return Report("capacity", figures, tuple(bars))
 
 
@@ -131,9 +152,13 @@ def recording(samples: Sequence[CapacitySample]) -> Recording:
     return Recording(images / seconds, cpu_ms=1e3 * cpu / images, calls=calls / images, cloud_share=cloud / seconds)
 
 
-def answer_body(image: ImageRecord) -> str:
-    """Return a worker's response about an image: five labels of ImageNet, and a digest of its own."""
-    result = ClassificationResult(
+def answer_body(pack: Sequence[ImageRecord]) -> str:
+    """Return a worker's response about the images of a pack: five labels of ImageNet, and a digest."""
+    return Response(images=len(pack), results=tuple(_result(image) for image in pack)).to_json()
+
+
+def _result(image: ImageRecord) -> ClassificationResult:
+    return ClassificationResult(
         job_id=image.ref.job_id,
         image_id=image.ref.image_id,
         status="done",
@@ -147,7 +172,6 @@ def answer_body(image: ImageRecord) -> str:
         attempts=1,
         timings=Timings(queued=812.3, fetched=21.4, decoded=7.8, inferred=11.2, stored=24.9),
     )
-    return Response(results=(result,)).to_json()
 
 
 class CapacityBench:
@@ -164,32 +188,32 @@ class CapacityBench:
         items = [{"pk": "bare", "sk": f"{number:06d}", "response": "r" * 900} for number in range(BARE_ITEMS)]
         return BARE_ITEMS / min(repeat(lambda: self._store.table.put_all(items), repeat=BARE_ROUNDS, number=1))
 
-    def record(self, jobs: int, images: int) -> Recording:
-        """Let a controller record the answers of images that are spread over so many jobs."""
+    def record(self, jobs: int, answers: int, pack_images: int = 1) -> Recording:
+        """Let a controller record so many answers, each about a pack, that are spread over so many jobs."""
         made = [Job(new_id(), f"job {number}", datetime.now(UTC)) for number in range(jobs)]
         self._store.create(*made)
-        of_job = [[_image(job, number) for number in range(images // jobs)] for job in made]
-        for job, records in zip(made, of_job, strict=True):
-            self._store.record_images(records, job.created_at)
-        in_turn = [record for records in zip(*of_job, strict=True) for record in records]
-        self._services.responses.send([OutgoingMessage(image.ref.image_id, answer_body(image)) for image in in_turn])
+        of_job = [[_pack(job, pack_images) for _ in range(answers // jobs)] for job in made]
+        for job, packs in zip(made, of_job, strict=True):
+            self._store.record_images([image for pack in packs for image in pack], job.created_at)
+        in_turn = [pack for packs in zip(*of_job, strict=True) for pack in packs]
+        self._services.responses.send([OutgoingMessage(pack[0].pack_id, answer_body(pack)) for pack in in_turn])
         with slow_calls(self._cloud.endpoint_url, LATENCIES, "controller"):
             samples = [self._sample(0, controller_cpu=0.0)]
             with self._controller() as controller:
-                samples += self._samples(len(in_turn), controller.pid)
-                self._await_counts(made, len(in_turn))
+                samples += self._samples(len(in_turn), pack_images, controller.pid)
+                self._await_counts(made, len(in_turn) * pack_images)
         for job in made:
             DeletedJobs(self._store.table).delete(job)
         return recording(samples)
 
-    def _samples(self, images: int, pid: int) -> Iterator[CapacitySample]:
+    def _samples(self, answers: int, pack_images: int, pid: int) -> Iterator[CapacitySample]:
         """Yield samples until so many answers are recorded: then their messages are deleted."""
         deadline, recorded = time.monotonic() + PATIENCE_SECONDS, 0
-        while recorded < images:
-            self._check(deadline, f"{recorded} of {images} answers were recorded")
+        while recorded < answers:
+            self._check(deadline, f"{recorded} of {answers} answers were recorded")
             time.sleep(SAMPLE_SECONDS)
-            recorded = images - self._services.responses.counts().total
-            yield self._sample(recorded, _cpu_seconds(pid))
+            recorded = answers - self._services.responses.counts().total
+            yield self._sample(recorded * pack_images, _cpu_seconds(pid))
 
     def _sample(self, images: int, controller_cpu: float) -> CapacitySample:
         with closing(ControlClient(self._cloud.endpoint_url)) as control:
@@ -234,5 +258,6 @@ def _cpu_seconds(pid: int) -> float:
     return sum(each.cpu_seconds for each in usages([pid]).values())
 
 
-def _image(job: Job, number: int) -> ImageRecord:
-    return ImageRecord.of(job, new_id(), f"photo-{number}.jpg", FORMATS["JPEG"], 104_857, job.created_at)
+def _pack(job: Job, images: int) -> list[ImageRecord]:
+    files = [(f"photo-{number}.jpg", FORMATS["JPEG"].extension, 104_857) for number in range(images)]
+    return ImageRecord.of_pack(job, new_id(), files, job.created_at)

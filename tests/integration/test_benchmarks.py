@@ -30,8 +30,8 @@ def test_a_real_controller_records_each_answer_once_and_its_calls_are_counted(
     cloud: LocalCloud, tmp_path: Path
 ) -> None:
     bench = CapacityBench(cloud, tmp_path)
-    for jobs in (1, 3):
-        found = bench.record(jobs, 120)
+    for jobs, pack_images in ((1, 1), (3, 1), (3, 4)):
+        found = bench.record(jobs, 120, pack_images)
         assert found.images_per_second > 0
         assert found.calls > 0
 
