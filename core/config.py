@@ -193,6 +193,7 @@ class WebSettings(_Section):
     direct_upload_seconds: ClassVar[int] = 600  # enough for a large file on a slow line
     max_open_jobs: int = Field(ge=1, le=100_000)
     cors_origins: tuple[Origin, ...]
+    direct_uploads: bool
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -28,10 +28,13 @@ def provision(clients: Clients, config: Config) -> None:
     """Create every bucket, queue and table in `config` that does not exist."""
     for bucket in sorted(config.names.buckets):
         _create_bucket(clients, bucket)
-    if config.web.cors_origins:  # pages of these sites may send signed forms, as with the stack
+    web, own = config.web, list[str]()
+    if web.direct_uploads:
+        own = [f"http://{host}:{web.port}" for host in ("127.0.0.1", "localhost")]
+    if origins := [*web.cors_origins, *own]:  # pages of these sites may send signed forms, as with the stack
         rule: CORSRuleTypeDef = {
             "AllowedMethods": ["POST"],
-            "AllowedOrigins": list(config.web.cors_origins),
+            "AllowedOrigins": origins,
             "AllowedHeaders": ["*"],
         }
         clients.s3.put_bucket_cors(Bucket=config.names.input_bucket, CORSConfiguration={"CORSRules": [rule]})

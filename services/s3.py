@@ -12,9 +12,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from xml.sax.saxutils import escape
 
 import obstore
@@ -468,6 +469,12 @@ class Forms:
     def for_bucket(cls, clients: "Clients", bucket: str) -> Self:
         """Return the forms of the bucket called `bucket`, signed with the credentials of `clients`."""
         return cls(clients.s3_signing, bucket)
+
+    @cached_property
+    def origin(self) -> str:
+        """The origin of the bucket's address, to which forms are sent."""
+        parts = urlsplit(self.form("any", "text/plain", sizes=range(1), seconds=1).url)
+        return f"{parts.scheme}://{parts.netloc}"
 
     def form(
         self,

@@ -89,7 +89,8 @@ def create_app(
     backend = Backend(config, store, input_bucket, request_queue, inspect)
     install_backend(app, backend)
     install_result_services(app, backend)
-    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace).install(app)
+    uploads_to = (lambda: backend.direct.forms.origin) if config.web.direct_uploads else str
+    Middleware(config.web, backend.metrics, config.metrics.cloudwatch_namespace, uploads_to).install(app)
     sign_in = create_auth(backend) if auth is None else AuthContext(lambda: auth, auth.sessions.keys)
     install_auth(app, sign_in)
     install_identification(app, sign_in)

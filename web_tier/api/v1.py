@@ -613,6 +613,7 @@ class LimitsBody(BaseModel):
     max_request_bytes: int = Field(description="Of all files of a request.")
     max_files: int = Field(description="Of a request.")
     max_files_with_key: int = Field(description="Of a request with an `Idempotency-Key`.")
+    direct_uploads: bool = Field(description="Whether to upload straight to the bucket: `POST …/uploads`.")
 
 
 @limits_api.get("/limits", right=Right.READ)
@@ -626,6 +627,7 @@ def limits_left() -> Response:
         max_request_bytes=web.max_request_bytes,
         max_files=web.max_files_per_request,
         max_files_with_key=MAX_FILES_WITH_KEY,
+        direct_uploads=web.direct_uploads,
     )
     if still is None:
         return json_response(of_request)

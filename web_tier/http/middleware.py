@@ -23,7 +23,7 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -124,21 +124,23 @@ UNUSED_FEATURES = (
 )
 """Features of browsers that no page uses, by Chromium's names; it warns of unknown ones."""
 
+CONTENT_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "font-src 'self'",
+        # blob: a thumbnail of a file that is not sent yet; data: the arrow of a menu in fleetsight.css.
+        "img-src 'self' blob: data:",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "connect-src 'self'",
+    ]
+)
+
 HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": "; ".join(
-        [
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "font-src 'self'",
-            # blob: a thumbnail of a file that is not sent yet; data: the arrow of a menu in fleetsight.css.
-            "img-src 'self' blob: data:",
-            "connect-src 'self'",
-            "form-action 'self'",
-            "frame-ancestors 'none'",
-            "base-uri 'none'",
-        ]
-    ),
+    "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
@@ -221,6 +223,7 @@ class Middleware:
 
     Args:
         namespace: of the metrics in CloudWatch; None for log lines without metrics.
+        uploads_to: returns the origin to which pages also send images, if there is one.
     """
 
     def __init__(
@@ -228,8 +231,9 @@ class Middleware:
         web: WebSettings,
         metrics: WebMetrics,
         namespace: str | None = None,
+        uploads_to: Callable[[], str] = str,
     ) -> None:
-        self._metrics, self._namespace = metrics, namespace
+        self._metrics, self._namespace, self._uploads_to = metrics, namespace, uploads_to
         self._names = {name.lower() for name in (*web.hosts, web.host, "localhost")}
         self._origins, self._max_drained_bytes = web.cors_origins, web.max_request_bytes
 
@@ -275,6 +279,8 @@ class Middleware:
         headers = response.headers
         if g.body is not None:
             response.call_on_close(partial(g.body.drain, self._max_drained_bytes))
+        if bucket := self._uploads_to():
+            headers.setdefault("Content-Security-Policy", f"{CONTENT_POLICY} {bucket}")
         for name, value in HEADERS.items():
             headers.setdefault(name, value)
         if request.is_secure:

@@ -207,6 +207,7 @@ class BrowserLimits(_ScriptData):
         max_bytes: size of a file.
         max_pixels: width times height of an image.
         boot_seconds: how long a worker boots, by the configuration.
+        is_direct: whether images go straight into the bucket.
         formats: that are accepted as they are.
         other_files: kinds of files that are not accepted.
         unknown_reason: why a file of no known kind is not accepted.
@@ -217,6 +218,7 @@ class BrowserLimits(_ScriptData):
     max_files: int
     max_request_bytes: int
     boot_seconds: float
+    is_direct: bool
     formats: tuple[BrowserFormat, ...]
     other_files: tuple[BrowserOtherFile, ...]
     unknown_reason: str
@@ -231,6 +233,7 @@ class BrowserLimits(_ScriptData):
             max_files=web.max_files_per_request,
             max_request_bytes=web.max_request_bytes,
             boot_seconds=config.fleet.boot_seconds,
+            is_direct=web.direct_uploads,
             formats=BROWSER_FORMATS,
             other_files=BROWSER_OTHER_FILES,
             unknown_reason=unknown_reason(),

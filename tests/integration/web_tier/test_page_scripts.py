@@ -1,12 +1,15 @@
 """In Node: functions of the pages' scripts that need no page do what the server's functions do."""
 
 import base64
+import io
+import tarfile
 from typing import Any
 
 import pytest
 
 from core.format import duration, file_size, plural
 from core.images import FORMATS, ImageRejectedError, sniff, unknown_reason
+from core.jobs.pack_objects import member, member_name, member_part, object_bytes
 from tests.conftest import ROOT
 from tests.support.hostile_images import FOREIGN, encoded
 from tests.support.node import call
@@ -56,6 +59,14 @@ async (folder, count) => {
 }
 """
 
+_TAR = """
+async (folder, files) => {
+    const { tarOf } = await import(`${folder}/upload/tar.js`);
+    const members = files.map(([name, content]) => ({ name, blob: new Blob([Buffer.from(content, "base64")]) }));
+    return Buffer.from(await tarOf(members).arrayBuffer()).toString("base64");
+}
+"""
+
 _FORMAT = """
 async (folder, numbers) => {
     const { duration, fileSize, plural } = await import(`${folder}/upload/format.js`);
@@ -101,6 +112,21 @@ def test_the_page_sends_positions_and_how_many_files_follow_before_the_files() -
     assert [(each["remaining"], len(each["images"])) for each in sent] == [("70", 50), ("20", 50), ("0", 20)]
     names = [f"{position}.jpg" for each in sent for position in each["positions"].split(",")]
     assert names == [name for each in sent for name in each["images"]] == [f"{number}.jpg" for number in range(120)]
+
+
+def test_a_pack_of_the_page_is_the_tar_that_a_worker_takes() -> None:
+    contents = [bytes([number]) * size for number, size in enumerate((1, 511, 512, 513, 70_000))]
+    sizes = [len(content) for content in contents]
+    files = [(member_name(place, "jpg"), base64.b64encode(each).decode()) for place, each in enumerate(contents)]
+    tar = base64.b64decode(call(_TAR, STATIC, files))
+    assert len(tar) in object_bytes(sizes)
+    for place, content in enumerate(contents):
+        start, size = member_part(sizes, place)
+        assert member(sizes, tar[start : start + size], place) == content
+    with tarfile.open(fileobj=io.BytesIO(tar)) as judge:
+        found = {each.name: judge.extractfile(each) for each in judge}
+    assert [file.read() for file in found.values() if file] == contents
+    assert [*found] == [name for name, _ in files]
 
 
 def test_counts_sizes_and_durations_read_as_the_servers() -> None:

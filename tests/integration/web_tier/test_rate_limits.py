@@ -134,7 +134,7 @@ def test_one_machine_without_sign_in_has_no_limits(table: Table, make_config: Co
         assert client.post("/api/v1/classify?wait=0", **sent).status_code == 202
     limits = client.get("/api/v1/limits").get_json()
     assert {name for name, value in limits.items() if value is not None} == {
-        *("max_image_bytes", "max_request_bytes", "max_files", "max_files_with_key")
+        *("max_image_bytes", "max_request_bytes", "max_files", "max_files_with_key", "direct_uploads")
     }
     items = cast(MemoryTable, table).items
     assert items

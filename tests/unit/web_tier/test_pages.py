@@ -234,8 +234,15 @@ def test_the_page_has_the_limits_of_the_server_for_its_script(make_app: AppMaker
     found = re.search(r"data-limits='([^']*)'", make_app(web=web).test_client().get("/").text)
     assert found is not None
     limits = json.loads(unescape(found[1]))
-    names = ("maxBytes", "maxPixels", "maxFiles", "maxRequestBytes", "bootSeconds")
-    assert [limits[name] for name in names] == [4096, 5000, 1000, 1_073_741_824, 42.0]
+    names = ("maxBytes", "maxPixels", "maxFiles", "maxRequestBytes", "bootSeconds", "isDirect")
+    assert [limits[name] for name in names] == [4096, 5000, 1000, 1_073_741_824, 42.0, False]
+
+
+def test_pages_may_ask_the_bucket_only_where_they_upload_to_it(make_app: AppMaker) -> None:
+    for is_direct, allowed in ((False, "'self'"), (True, "'self' https://fleetsight-input.s3.amazonaws.com")):
+        answer = make_app(web={"direct_uploads": is_direct}).test_client().get("/")
+        rules = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+        assert rules["connect-src"] == allowed
 
 
 def test_the_page_explains_what_happens_to_images_that_are_not_kept() -> None:

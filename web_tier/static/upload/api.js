@@ -8,12 +8,12 @@ const REUSED_KEY = "urn:fleetsight:problem:idempotency-key-reused";
 
 /**
  * Raised when a call got no response or an error response. `canRetry` is true if the same call may succeed later,
- * `isReusedKey` if the server has accepted another call with the same key.
+ * `isReusedKey` if the server has accepted another call with the same key; `status` is 0 without a response.
  */
 export class ApiError extends Error {
-    constructor(message, canRetry, retryAfterSeconds = 0, isReusedKey = false) {
+    constructor(message, canRetry, retryAfterSeconds = 0, isReusedKey = false, status = 0) {
         super(message);
-        Object.assign(this, { canRetry, retryAfterSeconds, isReusedKey });
+        Object.assign(this, { canRetry, retryAfterSeconds, isReusedKey, status });
     }
 }
 
@@ -42,7 +42,7 @@ export function randomHex(bytes = 16) {
 }
 
 /** Return the headers of a call that may be repeated: see https://www.w3.org/TR/trace-context/. */
-function repeatableHeaders(key, traceId) {
+export function repeatableHeaders(key, traceId) {
     return { "Idempotency-Key": key, traceparent: `00-${traceId}-${randomHex(8)}-00` };
 }
 
@@ -77,8 +77,11 @@ export function addImages(jobId, items, remaining, key, traceId, onProgress, sig
     return post(`/api/v1/jobs/${jobId}/images`, repeatableHeaders(key, traceId), form, onProgress, signal);
 }
 
-// XMLHttpRequest, because fetch does not report the progress of an upload.
-function post(url, headers, body, onProgress, signal) {
+/**
+ * Send a request; return what it is answered, null for an answer without content. `signal` stops it unless its whole body
+ * has been sent. By XMLHttpRequest, because fetch does not report the progress of an upload.
+ */
+export function post(url, headers, body, onProgress, signal) {
     const request = new XMLHttpRequest();
     request.open("POST", url);
     request.responseType = "json";
@@ -115,7 +118,7 @@ function settle(request, resolve, reject) {
     const body = request.response; // null if it is no JSON
     const isSuccess = request.status >= 200 && request.status < 300;
     // An error response that lists `rejected` files is a result too: the server decided on every file.
-    if (body && (isSuccess || "rejected" in body)) {
+    if ((body && (isSuccess || "rejected" in body)) || request.status === 204) {
         resolve(body);
         return;
     }
@@ -126,6 +129,7 @@ function settle(request, resolve, reject) {
     const problem = request.status ? `the server returned ${request.status}` : "the connection failed";
     const trace = request.status >= 500 && body?.trace_id ? ` (trace ID ${body.trace_id})` : "";
     const canRetry = isSuccess || [0, 408, 429].includes(request.status) || request.status >= 500;
-    const seconds = Number(request.getResponseHeader("Retry-After")) || 0;
-    reject(new ApiError(`${body?.detail ?? problem}${trace}`, canRetry, seconds, body?.type === REUSED_KEY));
+    // A browser complains if a page asks for a single header that the bucket does not expose.
+    const seconds = Number(/^retry-after: *(\d+)/im.exec(request.getAllResponseHeaders())?.[1] ?? 0);
+    reject(new ApiError(`${body?.detail ?? problem}${trace}`, canRetry, seconds, body?.type === REUSED_KEY, request.status));
 }

@@ -10,9 +10,9 @@
 import { formatCount } from "./format.js";
 
 /**
- * The outcome of a file's check: the reason why it is rejected, or none.
+ * The outcome of a file's check: the reason why it is rejected, or its media type.
  *
- * @typedef {{reason?: string}} CheckOutcome
+ * @typedef {{reason?: string, type?: string}} CheckOutcome
  */
 
 /**
@@ -25,6 +25,7 @@ import { formatCount } from "./format.js";
  * @property {number} size - bytes.
  * @property {"checking" | "ready" | "sending" | "unsent" | "accepted" | "rejected" | "removed"} state
  * @property {Blob | null} blob - the content to send; null until the check has accepted the file.
+ * @property {string} [type] - its media type, once it is checked.
  * @property {string | null} [picture] - URL of a small picture; null if the browser cannot decode the file.
  * @property {string} reason - why the item is rejected or unsent, else empty.
  * @property {UploadRequest} [request] - the request that sends the item; see uploader.js.
@@ -119,13 +120,13 @@ export class Batch extends EventTarget {
      * @param {CheckOutcome} outcome
      * @param {File} [file] - that was checked.
      */
-    recordCheck(item, { reason }, file) {
+    recordCheck(item, { reason, type }, file) {
         if (item.state !== "checking") return; // the user removed it meanwhile
         if (reason) {
             this.setState(item, "rejected", reason);
             return;
         }
-        item.blob = file;
+        Object.assign(item, { blob: file, type });
         this.setState(item, "ready");
     }
 

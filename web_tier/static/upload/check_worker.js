@@ -39,10 +39,10 @@ async function check(file, limits) {
     if (!type) throw new RejectionError(reasonOf(new Uint8Array(head), limits.otherFiles, limits.unknownReason));
     checkPixels(width, height, limits);
     const bitmap = width === undefined && (await decode(file));
-    if (!bitmap) return {}; // the server may be able to decode it
+    if (!bitmap) return { type }; // the server may be able to decode it
     try {
         checkPixels(bitmap.width, bitmap.height, limits);
-        return {};
+        return { type };
     } finally {
         bitmap.close();
     }

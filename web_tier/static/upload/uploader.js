@@ -3,11 +3,12 @@
 
 import { fetchState } from "../fetching.js";
 import { ApiError, SignedOutError, StoppedError, addImages, createJob, randomHex } from "./api.js";
+import { UNREADABLE_REASON, addImagesDirectly, isReadable } from "./direct.js";
 
 const MAX_CONCURRENT_REQUESTS = 3;
 const MAX_REQUEST_FILES = 50;
 /** A large pack of the server, which has images of one request. */
-const MAX_REQUEST_BYTES = 32 * 2 ** 20;
+const MAX_REQUEST_BYTES = 48 * 2 ** 20;
 /** A request holds what the line sends in this time: so much is sent again after a lost connection. */
 const REQUEST_SECONDS = 10;
 /** The first requests, before the rate of the line is known. They are small, since their labels are the first to come. */
@@ -28,7 +29,6 @@ const MAX_BACKOFF_MS = 15_000;
 /** How long the page waits for an unavailable server before the next attempt. */
 const MAX_OUTAGE_MS = 10 * 60_000;
 const READY_POLL_MS = 1_000;
-const UNREADABLE_REASON = "it was deleted or changed since it was chosen";
 /** A file that the server could not store this many times is rejected. */
 const MAX_STORE_FAILURES = 3;
 
@@ -45,7 +45,7 @@ const MAX_STORE_FAILURES = 3;
 export class Uploader extends EventTarget {
     /**
      * @param {Batch} batch
-     * @param {{maxFiles: number, maxRequestBytes: number, bootSeconds: number}} limits - the server's.
+     * @param {{maxFiles: number, maxRequestBytes: number, bootSeconds: number, isDirect: boolean}} limits - the server's.
      * @param {object | null} job - to add to, as the API has it; null until `create`.
      */
     constructor(batch, limits, job) {
@@ -53,6 +53,7 @@ export class Uploader extends EventTarget {
         this.batch = batch;
         this.maxFiles = Math.min(MAX_REQUEST_FILES, limits.maxFiles);
         this.maxBytes = Math.min(MAX_REQUEST_BYTES, limits.maxRequestBytes * 0.9);
+        this.isDirect = limits.isDirect;
         this.canAwaitLabel = 1e3 * limits.bootSeconds < FIRST_LABEL_MS;
         this.job = job;
         this.isRunning = false;
@@ -224,10 +225,12 @@ export class Uploader extends EventTarget {
     async #sendOnce(request, onProgress) {
         const { items, remaining, key } = request;
         if (!items.length) return { accepted: [], rejected: [] };
+        const send = this.isDirect ? addImagesDirectly : addImages;
         try {
             const { signal } = this.stopping;
-            return await addImages(this.job.job_id, items, remaining, key, this.traceId, onProgress, signal);
+            return await send(this.job.job_id, items, remaining, key, this.traceId, onProgress, signal);
         } catch (error) {
+            if (this.isDirect) throw error; // its own answer says which files are unreadable
             const readable = await Promise.all(items.map((item) => isReadable(item.blob)));
             request.items = items.filter((_, index) => readable[index]);
             request.unreadable.push(...items.filter((_, index) => !readable[index]));
@@ -299,16 +302,6 @@ function newRequest(items, remaining) {
     const request = { items, unreadable: [], key: randomHex(), bytes, remaining, share: 0 };
     for (const item of items) item.request = request;
     return request;
-}
-
-/** Return whether the browser can read a file: it cannot once the file was deleted or changed. */
-async function isReadable(blob) {
-    try {
-        await blob.slice(0, 1).arrayBuffer();
-        return true;
-    } catch {
-        return false;
-    }
 }
 
 /** Wait longer after each attempt, with jitter, so that many pages do not retry at the same time. */
