@@ -16,7 +16,7 @@ from operator import add, sub
 from core.config import ControllerSettings, PriceSettings
 from core.fleet.models import BillingPeriod, FleetDay, FleetSnapshot
 from core.jobs.models import Counts, Job, JobStatus
-from core.jobs.packs import pack_count
+from core.jobs.packs import PackSizes
 
 SECONDS_AN_HOUR = 3_600
 
@@ -76,7 +76,7 @@ def stored(fixed: int = 0, *, items: int = 1, transacted: bool = True, read: int
     return Requests(table_write=units, table_read=read * fixed / 4_096)
 
 
-IMAGE = stored(25 + 64, items=0, read=3)
+IMAGE = stored(25 + 50, items=0, read=3)
 """Requests of an image: its part of the items of its pack, a file name of a camera, and a result with five labels.
 
 Both items are read for the search for lost images, for the file of all results, and for their removal.
@@ -165,9 +165,9 @@ def requests_of(counts: Counts, job: Job | None = None) -> Requests:
     return made + CALL * (accepted + 5 * recorded) + HOLDING * min(packs, images / MAX_MESSAGES)
 
 
-def expected_counts(images: int, max_images: int) -> Counts:
-    """Return the counts of a job once `images` are answered that are uploaded at once, in packs of `max_images`."""
-    packs, acceptances = pack_count(images, max_images), -(-images // REQUEST_IMAGES)
+def expected_counts(images: int, sizes: PackSizes) -> Counts:
+    """Return the counts of a job once `images` are answered that are uploaded at once, in packs of these sizes."""
+    packs, acceptances = sizes.count(images), -(-images // REQUEST_IMAGES)
     recordings = min(packs, -(-images // MAX_MESSAGES))
     return Counts(done=images, acceptances=acceptances, answered_packs=packs, revision=recordings)
 

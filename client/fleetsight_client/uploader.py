@@ -25,7 +25,7 @@ MAX_SLICE_FILES: Final = 200
 SLICE_BYTES: Final = 8 * 2**20
 """Bytes of a slice of more than one file on a slow line, and before the line is known."""
 
-MAX_SLICE_BYTES: Final = 32 * 2**20
+MAX_SLICE_BYTES: Final = 48 * 2**20
 """Bytes of a slice of more than one file, a large pack of the server; the uploaders hold about three copies of theirs
 in memory."""
 

@@ -2,13 +2,16 @@
 
 A lone image is a pack of one. The id of an image names its pack and its place there, so what has the images of a job
 by their ids reads packs, and the first and the last of them may have further images.
+
+A small pack has its result soon, and a large one costs fewer calls. So the first packs of a job are small, as are its
+last ones, which many workers share (`PackSizes`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from tarfile import USTAR_FORMAT, TarInfo
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import TypeAdapter
 
@@ -20,17 +23,24 @@ from core.messages import RequestedModel, SourceObjects
 from services.batches import in_batches
 from services.table import Item
 
+if TYPE_CHECKING:  # a worker has no use for it
+    from core.config import Config
+
 SOURCE: Final = "source"
 """Attribute with the objects of a user that have the images of a pack."""
 
-FIRST_SHARE: Final = 8
+FIRST_SHARE: Final = 4
 """A pack has at most this part of the images that its job has had, so that the first results are not late."""
 
-LAST_SHARE: Final = 16
-"""A pack has at most this part of the images that its sender still has, so that the last results are not late."""
+MIN_LAST_SHARE, MAX_LAST_SHARE = 4, 16
+"""A pack has at most this part of the images that its sender still has, so that the last results are not late: twice
+the number of workers, which share them, within these limits."""
 
 WORK_SECONDS: Final = 2.0
 """Maximum work of one worker for a pack."""
+
+MAX_UNMEASURED: Final = 8
+"""Maximum images of a pack while the speed of a worker is not known."""
 
 _MODELS: Final = TypeAdapter(list[tuple[RequestedModel | None, list[int]]])
 
@@ -95,14 +105,51 @@ class Pack:
         )
 
 
-def pack_count(images: int, max_images: int) -> int:
-    """Return how many packs, of up to `max_images`, the images of a job have that are sent one after another."""
-    packs = so_far = 0
-    while (left := images - so_far) > 0:
-        size = max(1, min(max_images, so_far // FIRST_SHARE, left // LAST_SHARE))
-        alike = max(1, left // max_images - LAST_SHARE) if size == max_images else 1
-        packs, so_far = packs + alike, so_far + alike * size
-    return packs
+@dataclass(frozen=True, slots=True)
+class PackSizes:
+    """Decides how many images a pack gets.
+
+    Attributes:
+        max_images: of any pack.
+        image_seconds: returns the measured time that one worker takes for an image; None or 0 if it is not known yet.
+        max_workers: of the fleet.
+    """
+
+    max_images: int = 1
+    image_seconds: Callable[[], float | None] = lambda: None
+    max_workers: int = MAX_LAST_SHARE
+
+    @classmethod
+    def of(cls, config: "Config", image_seconds: Callable[[], float | None]) -> Self:
+        """Return the sizes of a system with this configuration."""
+        return cls(config.max_pack_images, image_seconds, config.fleet.max_workers)
+
+    def next_size(self, so_far: int, left: int | None) -> int:
+        """Return the maximum images of the next pack.
+
+        `so_far` is a lower bound of the images that the job has had, `left` those that the sender still has, or None.
+        """
+        size = min(self.max_images, so_far // FIRST_SHARE)
+        if left is not None:
+            size = min(size, left // self._last_share)
+        return 1 if size <= 1 else min(size, self._most())
+
+    def count(self, images: int) -> int:
+        """Return how many packs the images of a job have that are sent one after another."""
+        packs, so_far, most = 0, 0, self._most()
+        while (left := images - so_far) > 0:
+            size = max(1, min(most, so_far // FIRST_SHARE, left // self._last_share))
+            alike = max(1, left // most - self._last_share) if size == most else 1
+            packs, so_far = packs + alike, so_far + alike * size
+        return packs
+
+    @property
+    def _last_share(self) -> int:
+        return max(MIN_LAST_SHARE, min(MAX_LAST_SHARE, 2 * self.max_workers))
+
+    def _most(self) -> int:
+        seconds = self.image_seconds()
+        return max(1, min(self.max_images, int(WORK_SECONDS / seconds) if seconds else MAX_UNMEASURED))
 
 
 def by_pack(images: Iterable[ImageRecord]) -> list[list[ImageRecord]]:

@@ -9,6 +9,7 @@ from core.config import Config, FleetSettings, parse_config
 from core.cost import JOB, SECONDS_AN_HOUR, expected_counts, requests_of
 from core.fleet.models import Decisions, FleetInstance, FleetInstances
 from core.fleet.store import FleetState
+from core.jobs.packs import PackSizes
 from tests.conftest import shipped_values
 from tests.simulation.fleet.engine import CERTAIN, Conditions, simulate_fleet
 from tests.simulation.fleet.playback import BEGIN
@@ -73,7 +74,7 @@ def test_seconds_and_dollars_are_within_a_factor_of_one_and_a_half(policy: str, 
     took = outcome.latencies[warm:].max()
     assert took / FACTOR <= found.seconds <= took * FACTOR
     if not warm:  # a warm fleet is also billed for the batch before
-        counts = expected_counts(images, config.max_pack_images)
+        counts = expected_counts(images, PackSizes.of(config, lambda: 0.01))
         requests = (requests_of(counts) + JOB).dollars(config.prices)
         billed = outcome.billed_seconds * config.prices.worker_hour(fleet.instance_types[0]) / SECONDS_AN_HOUR
         assert (billed + requests) / FACTOR <= found.dollars <= (billed + requests) * FACTOR

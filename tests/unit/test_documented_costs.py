@@ -8,6 +8,7 @@ import pytest
 from core.config import Config
 from core.cost import JOB, SECONDS_AN_HOUR, expected_counts, requests_of
 from core.jobs.models import Counts, Job
+from core.jobs.packs import PackSizes
 from scripts.aws.deploy.idle_cost import BilledParts, monthly_cost
 from scripts.aws.deploy.settings import load_template, validated_config
 from services.cloudformation import parse_template
@@ -91,7 +92,7 @@ def test_1000_images_cost_their_instances_and_their_requests(
 ) -> None:
     hours = (images / IMAGES_A_SECOND if is_stream else batch_seconds(config, images)) / SECONDS_AN_HOUR
     instance_type, prices = config.fleet.instance_types[0], config.prices
-    requests = (requests_of(expected_counts(images, config.max_pack_images)) + JOB).dollars(prices)
+    requests = (requests_of(expected_counts(images, PackSizes.of(config, lambda: 0.01))) + JOB).dollars(prices)
     expected = [
         (hours * prices.worker_hour(instance_type, spot=spot) + requests) / images * 1_000 for spot in (False, True)
     ]
@@ -101,7 +102,7 @@ def test_1000_images_cost_their_instances_and_their_requests(
 @pytest.mark.parametrize(
     ("images", "is_single", "words"),
     [
-        (1_000_000, False, "for 1,000 images of up to 0.6 MB"),
+        (1_000_000, False, "for 1,000 images of up to 1 MB"),
         (100, False, "for 1,000 images in jobs of 100"),
         (1_000_000, True, "for 1,000."),
     ],
@@ -109,7 +110,7 @@ def test_1000_images_cost_their_instances_and_their_requests(
 def test_requests_cost_what_the_page_about_the_fleet_says(
     config: Config, images: int, is_single: bool, words: str
 ) -> None:
-    counts, job = expected_counts(images, config.max_pack_images), None
+    counts, job = expected_counts(images, PackSizes.of(config, lambda: 0.01)), None
     if is_single:
         counts = Counts(done=images, acceptances=images, answered_packs=images, revision=images)
         job = Job("01", "single images", datetime.now(UTC), is_single=True)

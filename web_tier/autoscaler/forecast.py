@@ -10,7 +10,7 @@ from core.cost import JOB, SECONDS_AN_HOUR, expected_counts, requests_of
 from core.fleet.models import FleetInstances, FleetSnapshot
 from core.fleet.store import FleetState
 from core.format import capitalised, dollars, duration, workers_in_words
-from core.jobs.packs import WORK_SECONDS
+from core.jobs.packs import PackSizes
 from services.ec2 import ALIVE
 from services.sqs import QueueCounts
 from web_tier.autoscaler.decide import decide
@@ -84,8 +84,7 @@ def forecast(images: int, state: FleetState, config: Config, finish_by: datetime
     billed = images * image_seconds + launches * (BILLED_BOOT_SHARE * boot + config.worker.idle_seconds)
     billed = max(billed, launches * config.prices.minimum_billed_seconds)
     hourly = config.prices.worker_hour(settings.instance_types[0], spot=settings.market == "spot")
-    pack_images = min(config.max_pack_images, max(1, int(WORK_SECONDS / image_seconds)))
-    requests = requests_of(expected_counts(images, pack_images)) + JOB
+    requests = requests_of(expected_counts(images, PackSizes.of(config, lambda: image_seconds))) + JOB
     price = billed * hourly / SECONDS_AN_HOUR + requests.dollars(config.prices)
     text = f"{workers_in_words(len(ages)).capitalize()} {'runs' if len(ages) == 1 else 'run'} now"
     text += f", about {launches:,} will start. " if launches else ". "

@@ -10,6 +10,7 @@ from core.fleet.models import FleetSpending
 from core.fleet.store import FleetStore
 from core.ids import new_id
 from core.jobs.models import DeletedJob
+from core.jobs.packs import PackSizes
 from core.jobs.store import JobStore
 from services.lease import Tenure
 from web_tier.autoscaler.billing import BillingMeter
@@ -37,7 +38,6 @@ from web_tier.controller.source_importer import SourceImporter
 from web_tier.features import modules
 from web_tier.http.backend import MeasuredSpeed
 from web_tier.uploads.ingest import ImageIngest, sandboxed_inspect
-from web_tier.uploads.packing import PackSizes
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def controller_loops(
     canceller = JobCanceller(store, recovery, services.inputs, tenure)
     limits = config.web.image_limits
     inspect = sandboxed_inspect(limits, config.sandbox.limits)
-    sizes = PackSizes(config.max_pack_images, MeasuredSpeed(lambda: fleet_store).image_seconds)
+    sizes = PackSizes.of(config, MeasuredSpeed(lambda: fleet_store).image_seconds)
     ingest = ImageIngest(
         limits, services.inputs, store, services.requests, inspect, metrics=metrics.intake, sizes=sizes
     )

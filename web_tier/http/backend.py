@@ -22,6 +22,7 @@ from core.fleet.store import FleetStore
 from core.format import STALE_SECONDS
 from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.formats import refuse_earlier_format
+from core.jobs.packs import PackSizes
 from core.jobs.store import JobStore
 from core.model_catalog import CatalogStore
 from core.sandbox.process import SandboxError
@@ -41,7 +42,6 @@ from web_tier.http.metrics import WebMetrics
 from web_tier.results.query import JobModels
 from web_tier.results.waiter import ResultWaiter
 from web_tier.uploads.ingest import CONCURRENCY, ImageIngest, sandboxed_inspect
-from web_tier.uploads.packing import PackSizes
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.served_models import BundleReader, Refresh, ServedModels
 from web_tier.uploads.single import SingleImages
@@ -199,7 +199,7 @@ class Backend:
             queue,
             self._inspect or sandboxed_inspect(web.image_limits, self.config.sandbox.limits),
             metrics=self.metrics.intake,
-            sizes=PackSizes(self.config.max_pack_images, self._speed.image_seconds),
+            sizes=PackSizes.of(self.config, self._speed.image_seconds),
         )
 
     @made_once

@@ -38,7 +38,7 @@ from core.ids import ImageRef, new_id, positioned_id
 from core.images import FORMATS, ImageFormat, ImageLimits, ImageRejectedError, sniff, too_large
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
-from core.jobs.packs import pack_batches, pack_object
+from core.jobs.packs import PackSizes, pack_batches, pack_object
 from core.jobs.requests import request_images
 from core.jobs.store import MAX_RECORDED, JobStore
 from core.jobs.sweeps import SweepMarks
@@ -56,7 +56,7 @@ from web_tier.http.memory import MemoryLimiter
 from web_tier.http.metrics import IntakeMetrics
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, QuotaScope, Reservation
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.packing import PackDivider, PackSizes, UploadedFile, UploadPacker
+from web_tier.uploads.packing import PackDivider, UploadedFile, UploadPacker
 from web_tier.uploads.turns import TurnExecutor
 
 CONCURRENCY = 16

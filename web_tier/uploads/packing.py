@@ -1,8 +1,4 @@
-"""Packs of an upload: how large they are, and which of its files are in each (`core/jobs/packs.py`).
-
-A small pack has its first result soon, and a large one costs fewer calls. So the first packs of a job are small, as
-are its last ones, which many workers share.
-"""
+"""Packs of an upload: which of its files are in each (`core/jobs/packs.py`)."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -13,45 +9,16 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 from core.images import ImageFormat
-from core.jobs.packs import FIRST_SHARE, LAST_SHARE, WORK_SECONDS
+from core.jobs.packs import PackSizes
 from web_tier.http.memory import MemoryLimiter
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.turns import TurnExecutor
 
-MAX_PACK_BYTES: Final = 32 * 2**20
+MAX_PACK_BYTES: Final = 48 * 2**20
 """Maximum bytes of the images of a pack of several."""
-
-MAX_UNMEASURED: Final = 8
-"""Maximum images of a pack while the speed of a worker is not known."""
 
 File = TypeVar("File")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class PackSizes:
-    """Decides how many images a pack gets.
-
-    Attributes:
-        max_images: of any pack.
-        image_seconds: returns the measured time that one worker takes for an image; None if it is not known yet.
-    """
-
-    max_images: int = 1
-    image_seconds: Callable[[], float | None] = lambda: None
-
-    def next_size(self, so_far: int, left: int | None) -> int:
-        """Return the maximum images of the next pack.
-
-        `so_far` is a lower bound of the images that the job has had, `left` those that the sender still has, or None.
-        """
-        size = min(self.max_images, so_far // FIRST_SHARE)
-        if left is not None:
-            size = min(size, left // LAST_SHARE)
-        if size <= 1:
-            return 1
-        seconds = self.image_seconds()  # 0 while too few images were measured
-        return max(1, min(size, int(WORK_SECONDS / seconds) if seconds else MAX_UNMEASURED))
 
 
 @dataclass

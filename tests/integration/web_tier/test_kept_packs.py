@@ -14,7 +14,7 @@ from core.ids import new_id
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
-from core.jobs.packs import by_pack
+from core.jobs.packs import PackSizes, by_pack
 from core.jobs.store import JobStore
 from services.clients import Clients
 from services.s3 import Bucket
@@ -24,7 +24,6 @@ from tests.support.jobs import NOW, picture
 from tests.support.unsandboxed import inspect
 from web_tier.uploads.ingest import ImageIngest
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.packing import PackSizes
 
 pytestmark = pytest.mark.processes
 

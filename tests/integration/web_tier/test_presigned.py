@@ -16,7 +16,7 @@ from core.jobs.buckets import UNKEPT, InputBucket
 from core.jobs.keys import form_key, input_key
 from core.jobs.lifecycle import OpenJobs
 from core.jobs.models import ImageRecord, Job
-from core.jobs.packs import pack_object
+from core.jobs.packs import PackSizes, pack_object
 from core.jobs.store import JobStore
 from core.jobs.uploads import MAX_FILES
 from core.messages import RequestMessage
@@ -32,7 +32,6 @@ from tests.support.waiting import DEADLINE_SECONDS
 from web_tier.http.backend import Backend
 from web_tier.uploads.idempotency import ReusedKeyError
 from web_tier.uploads.ingest import RejectedUpload, UploadResult
-from web_tier.uploads.packing import PackSizes
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 
 PICTURE = picture()
@@ -160,7 +159,7 @@ def test_packs_are_small_at_both_ends_of_a_job_and_follow_positions(direct: Pres
 
     files = wanted(*"abcdef")
     assert packs(files, 0) == [[0], [1], [2], [3], [4], [5]]
-    assert packs(files, 16) == [[0, 1], [2, 3], [4, 5]]
+    assert packs(files, 8) == [[0, 1], [2, 3], [4, 5]]
     assert packs([replace(each, left=33 - index) for index, each in enumerate(files)], 100) == [
         [0, 1],
         *[[2], [3], [4], [5]],
@@ -169,7 +168,7 @@ def test_packs_are_small_at_both_ends_of_a_job_and_follow_positions(direct: Pres
     assert packs([replace(file, position=at) for file, at in zip(files, positions, strict=True)], 0) == [
         [0, 1, 2], [3], [4, 5],
     ]  # fmt: skip
-    assert packs([replace(each, size=20 * 2**20) for each in files[:2]], 100) == [[0], [1]]
+    assert packs([replace(each, size=25 * 2**20) for each in files[:2]], 100) == [[0], [1]]
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -224,7 +223,7 @@ def test_commits_at_the_same_time_count_each_image_once(
     config: Config, provisioned: Clients, direct: PresignedUploads, job: Job, store: JobStore
 ) -> None:
     offer = offered(direct, job, wanted(*(f"{number}.jpg" for number in range(10))))
-    send(offer, *range(10))
+    send(offer, *range(len(offer.packs)))
     processes = [Backend(config, store, request_queue=MemoryQueue()).direct for _ in range(4)]
     together = Barrier(len(processes))
 

@@ -117,7 +117,7 @@ def replace_processes(web_tier: WebTier) -> None:
 HALF_AN_UPLOAD = 50
 """Images of which the end of their request does not come."""
 
-STORED_OBJECTS = 20
+STORED_OBJECTS = 12
 """Objects that are put of them at least: the last images wait until their packs are full."""
 
 

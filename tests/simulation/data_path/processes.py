@@ -34,6 +34,7 @@ from core.config import Config, load_config
 from core.fleet.store import CONTROLLER_LEASE, FleetStore
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.packs import PackSizes
 from core.jobs.store import JobStore
 from core.messages import ImageContent, Prediction
 from core.model_catalog import ModelCatalog, ModelVersion, with_model
@@ -61,7 +62,6 @@ from web_tier.features.dead_letters.store import DeadLetterStore
 from web_tier.features.notifications.notifier import Notifier
 from web_tier.http.quotas import Quotas
 from web_tier.uploads.ingest import ImageIngest
-from web_tier.uploads.packing import PackSizes
 from web_tier.uploads.presigned import PresignedUploads
 from web_tier.uploads.single import SingleImages
 

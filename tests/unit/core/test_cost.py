@@ -33,12 +33,13 @@ from core.format import (
 )
 from core.jobs.figures import JobFigures, counts_update
 from core.jobs.models import MAX_RUNS, Counts, Job, JobStatus
-from core.jobs.packs import pack_count
+from core.jobs.packs import PackSizes
 from tests.conftest import shipped_values
 from tests.support.autoscaler import PRICES
 from tests.support.jobs import NOW
 from tests.support.memory_aws.dynamodb import MemoryTable
-from web_tier.uploads.packing import PackSizes
+
+FULL_PACKS = PackSizes(50, lambda: 0.01)
 
 
 def run(number: int, images: int, seconds: float, cost: float) -> BillingPeriod:
@@ -70,7 +71,7 @@ def cost_of(counts: Counts, runs: Mapping[int, BillingPeriod]) -> JobCost | None
 
 
 def test_a_job_alone_in_its_runs_costs_what_the_fleet_was_billed_in_them() -> None:
-    counts = replace(expected_counts(150, max_images=50), images=150, runs=((3, 100), (5, 50)))
+    counts = replace(expected_counts(150, FULL_PACKS), images=150, runs=((3, 100), (5, 50)))
     cost = cost_of(counts, {3: run(3, 100, 120, 0.012), 5: run(5, 50, 60, 0.006)})
     assert cost is not None
     assert (cost.instances.seconds, cost.instances.dollars) == pytest.approx((180, 0.018))
@@ -130,19 +131,19 @@ def test_an_image_that_is_sent_alone_costs_its_own_transactions_and_calls() -> N
     lone = Counts(1_000, acceptances=1_000, answered_packs=1_000, revision=1_000)
     job = Job("01", "single images", NOW, is_single=True)
     assert 1_000 * requests_of(lone, job).dollars(PRICES) == pytest.approx(24.5, rel=0.1)
-    together = expected_counts(1_000, max_images=1)
+    together = expected_counts(1_000, PackSizes())
     assert 1_000 * requests_of(together).dollars(PRICES) == pytest.approx(15.1, rel=0.03)
-    packed = expected_counts(1_000_000, max_images=50)
+    packed = expected_counts(1_000_000, FULL_PACKS)
     assert requests_of(packed).dollars(PRICES) < 1.0
 
 
-@given(st.integers(0, 5_000), st.integers(1, 50))
-def test_a_job_has_as_many_packs_as_the_web_tier_makes(images: int, max_images: int) -> None:
-    sizes, so_far, packs = PackSizes(max_images, lambda: 0.01), 0, 0
+@given(st.integers(0, 5_000), st.integers(1, 50), st.sampled_from([0, 1, 2, 3, 7, 8, 19]))
+def test_a_job_has_as_many_packs_as_the_web_tier_makes(images: int, max_images: int, max_workers: int) -> None:
+    sizes, so_far, packs = PackSizes(max_images, lambda: 0.01, max_workers), 0, 0
     while so_far < images:
         so_far += sizes.next_size(so_far, images - so_far)
         packs += 1
-    assert pack_count(images, max_images) == packs
+    assert sizes.count(images) == packs
 
 
 def counts_after(answers: Iterable[tuple[int, int]]) -> Counts:

@@ -18,6 +18,7 @@ from core.ids import ImageRef, new_id
 from core.images import FORMATS, ImageLimits, unknown_reason
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
+from core.jobs.packs import PackSizes
 from core.jobs.requests import requests_of
 from core.jobs.store import JobStore
 from core.sandbox.process import CrashedError, PoolUnavailableError, StarvedError, TooCostlyError
@@ -41,7 +42,6 @@ from web_tier.uploads.ingest import (
     validate_image,
 )
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.packing import PackSizes
 
 _T = TypeVar("_T")
 SEND_ERRORS = (

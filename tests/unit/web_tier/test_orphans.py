@@ -15,7 +15,7 @@ from core.jobs.buckets import InputBucket, OutputBucket
 from core.jobs.keys import input_key
 from core.jobs.lifecycle import DeletedJobs, OpenJobs
 from core.jobs.models import ImageRecord, Job
-from core.jobs.packs import pack_object
+from core.jobs.packs import PackSizes, pack_object
 from core.jobs.store import JobStore
 from core.jobs.sweeps import SweepMarks, SweptError
 from services.errors import FleetsightError
@@ -34,7 +34,6 @@ from web_tier.controller.orphans import DAY, MARK_LIFETIME, TOLERANCE, OrphanSwe
 from web_tier.uploads.idempotency import ReusedKeyError, ingest_idempotent
 from web_tier.uploads.ingest import MARKED_FOR, MAX_PUT_AGE, ImageIngest, UploadResult
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.packing import PackSizes
 from web_tier.uploads.presigned import FileSpec, PresignedOffer, PresignedUploads
 from web_tier.uploads.single import SingleImages
 from web_tier.uploads.turns import TurnExecutor

@@ -18,6 +18,7 @@ from core.ids import PLACES, new_id, place_of
 from core.images import ImageLimits
 from core.jobs.buckets import InputBucket
 from core.jobs.models import ImageRecord, Job
+from core.jobs.packs import PackSizes
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from tests.support.jobs import NOW, client_error, member, picture
@@ -31,7 +32,6 @@ from web_tier.uploads import packing
 from web_tier.uploads.idempotency import ingest_idempotent
 from web_tier.uploads.ingest import ImageIngest, RejectedUpload
 from web_tier.uploads.multipart import Upload
-from web_tier.uploads.packing import PackSizes
 
 MANY: Final = PackSizes(50, lambda: 0.01)
 UNSTORED: Final = picture("PNG", size=(3, 2))
@@ -45,19 +45,19 @@ BROKEN: Final = b"no image"
     ("max_images", "so_far", "left", "image_seconds", "size"),
     [
         (50, 0, None, 0.01, 1),
-        (50, 15, None, 0.01, 1),
-        (50, 16, None, 0.01, 2),
-        (50, 399, None, 0.01, 49),
+        (50, 7, None, 0.01, 1),
+        (50, 8, None, 0.01, 2),
+        (50, 199, None, 0.01, 49),
         (50, 10**6, None, 0.01, 50),
         (1, 10**6, None, 0.01, 1),
         (50, 10**6, 10**6, 0.01, 50),
         (50, 10**6, 799, 0.01, 49),
         (50, 10**6, 31, 0.01, 1),
         (50, 10**6, 0, 0.01, 1),
-        (50, 16, 10**6, 0.01, 2),
+        (50, 8, 10**6, 0.01, 2),
         (50, 10**6, None, None, 8),
         (50, 10**6, None, 0.0, 8),
-        (50, 24, None, None, 3),
+        (50, 12, None, None, 3),
         (50, 10**6, None, 0.1, 20),
         (50, 10**6, None, 3.0, 1),
     ],
@@ -66,6 +66,11 @@ def test_the_next_pack_is_small_at_both_ends_of_a_job_and_for_slow_workers(
     max_images: int, so_far: int, left: int | None, image_seconds: float | None, size: int
 ) -> None:
     assert PackSizes(max_images, lambda: image_seconds).next_size(so_far, left) == size
+
+
+@pytest.mark.parametrize(("max_workers", "size"), [(0, 40), (1, 40), (2, 40), (5, 16), (8, 10), (19, 10)])
+def test_the_last_packs_are_the_smaller_the_more_workers_share_them(max_workers: int, size: int) -> None:
+    assert PackSizes(50, lambda: 0.01, max_workers).next_size(10**6, 160) == size
 
 
 class Site:

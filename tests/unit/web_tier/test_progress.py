@@ -13,6 +13,7 @@ from core.fleet.models import BillingPeriod, CircuitState, FleetCircuit, FleetPa
 from core.fleet.store import FleetStore
 from core.format import dollars as format_dollars
 from core.jobs.models import Counts, Job, JobStatus, SourceListing
+from core.jobs.packs import PackSizes
 from core.jobs.store import JobStore
 from core.model_catalog import JobModel
 from services.table import Table
@@ -73,7 +74,7 @@ def cost_texts(counts: Counts, cost: JobCost | None) -> tuple[str | None, str | 
 
 
 def test_a_job_costs_its_share_of_the_fleets_bill_and_its_requests_in_two_digits() -> None:
-    counts = replace(expected_counts(1_000, max_images=1), images=2_000, runs=((1, 1_000),))
+    counts = replace(expected_counts(1_000, PackSizes()), images=2_000, runs=((1, 1_000),))
     assert cost_texts(counts, cost_of(counts)) == (
         "$0.027",
         "$0.027: compute $0.012 + requests $0.015 ($0.027 per 1,000 images)",
@@ -279,7 +280,7 @@ def test_a_job_costs_its_share_of_the_periods_in_which_it_was_answered(
 ) -> None:  # fmt: skip
     images = sum(answers for _, answers in runs)
     add_images(store, job, *(f"{number}.jpg" for number in range(images)))
-    counts = replace(expected_counts(images, max_images=1), images=images, first_result_at=NOW, last_result_at=NOW)
+    counts = replace(expected_counts(images, PackSizes()), images=images, first_result_at=NOW, last_result_at=NOW)
     put_counts(store, job.job_id, replace(counts, runs=runs))
     cost = client.get(f"/api/v1/jobs/{job.job_id}").get_json()["cost"]
     requests = (requests_of(counts) + JOB_REQUESTS).dollars(config.prices)

@@ -15,6 +15,7 @@ from core.jobs.buckets import UNKEPT, InputBucket
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
+from core.jobs.packs import PackSizes
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
 from core.model_catalog import JobModel
@@ -47,7 +48,7 @@ from web_tier.http.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
 from web_tier.uploads.cancellation import cancel_job, resume_job
 from web_tier.uploads.ingest import ImageIngest
-from web_tier.uploads.packing import MAX_PACK_BYTES, PackSizes
+from web_tier.uploads.packing import MAX_PACK_BYTES
 
 BUCKET = "photos"
 
@@ -375,7 +376,7 @@ def test_an_object_that_is_gone_after_it_was_listed_is_skipped(site: Site) -> No
     assert dict(site.listing(job).skipped) == {"gone": 1}
 
 
-@pytest.mark.parametrize(("gap", "of_shard", "most"), [(0, False, 16), (0, True, 16), (6 * 2**20, True, 4)])
+@pytest.mark.parametrize(("gap", "of_shard", "most"), [(0, False, 24), (0, True, 24), (6 * 2**20, True, 6)])
 def test_what_is_read_for_a_pack_is_limited(gap: int, of_shard: bool, most: int) -> None:
     images, size = list[FoundImage](), 2 * 2**20
     for position in range(100):
