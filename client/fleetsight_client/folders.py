@@ -10,21 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetsight_client.api import FleetsightClientError
+from fleetsight_client.media_types import MARKED_BYTES, SUFFIXES, media_type
 from fleetsight_client.systems import SYSTEM_FOLDERS, extended_path, length_of_root
-
-SUFFIXES: Final = frozenset(
-    {
-        *(".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif"),
-        *(".jfi", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pjp", ".pjpeg", ".png", ".tif", ".tiff", ".webp"),
-    }
-)
-"""Suffixes of the names of images that the server accepts; it decides by their content."""
-
-MARKS: Final = (
-    *((0, mark) for mark in (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    *((4, b"ftyp"), (8, b"WEBP")),
-)
-"""What a file without a suffix has at these offsets if it may be an image."""
 
 MAX_EXAMPLES: Final = 3
 """Files and folders that are named for each reason to leave them out."""
@@ -150,10 +137,10 @@ class FolderWalk:
 def _starts_like_image(path: bytes) -> bool:
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (bytes)
-            start = file.read(16)
+            start = file.read(MARKED_BYTES)
     except OSError:
         return False
-    return any(start.startswith(mark, at) for at, mark in MARKS)
+    return media_type(start) is not None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -45,6 +45,10 @@ MAX_JOBS: Final = 10
 """Jobs of a watch that have images without a result; with so many, the last one takes all further images."""
 
 
+DIRECT: Final = "direct-"
+"""Start of the keys of slices that go straight into the bucket."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListedFile:
     """A file of the classification.
@@ -73,13 +77,21 @@ class ListedFile:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Files that are sent together, under one idempotency key; one that `is_repeated` may have been sent before."""
+    """Files that are sent together, under one idempotency key; one that `is_repeated` may have been sent before.
+
+    The key says whether it goes straight into the bucket: a repeat must go the same way, or its images come twice.
+    """
 
     number: int
     key: str
     job_id: str
     files: Sequence[ListedFile]
     is_repeated: bool = False
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it goes straight into the bucket."""
+        return self.key.startswith(DIRECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +287,9 @@ class Journal(JournalFile):
         most = JOB_IMAGES if row[0] < MAX_JOBS else MAX_POSITION // 2
         return row[0] > 0 and self.next_position - int(row[1]) > most
 
-    def begin_slice(self, job: int, job_id: str, max_files: int, max_bytes: int) -> Slice | None:
+    def begin_slice(
+        self, job: int, job_id: str, max_files: int, max_bytes: int, *, is_direct: bool = False
+    ) -> Slice | None:
         """Record a new slice of files that are to be sent, at most so many and so large; None if there are none."""
         rows = self.base.execute(
             "SELECT position, root, path, size, mtime, tries FROM files WHERE state = 'listed' "
@@ -288,10 +302,12 @@ class Journal(JournalFile):
             if files and total > max_bytes:
                 break
             files.append(self._file(row))
-        return self._record_slice(job, job_id, files) if files else None
+        prefix = DIRECT if is_direct else ""
+        return self._record_slice(job, job_id, files, f"{prefix}{uuid.uuid4()}") if files else None
 
-    def _record_slice(self, job: int, job_id: str, files: Sequence[ListedFile], *, is_halved: bool = False) -> Slice:
-        key = str(uuid.uuid4())
+    def _record_slice(
+        self, job: int, job_id: str, files: Sequence[ListedFile], key: str, *, is_halved: bool = False
+    ) -> Slice:
         with self.transaction():
             number = self.base.execute("INSERT INTO slices (key, job) VALUES (?, ?)", (key, job)).lastrowid
             self.base.executemany(
@@ -307,7 +323,7 @@ class Journal(JournalFile):
         job = int(self.base.execute("SELECT job FROM slices WHERE slice = ?", (whole.number,)).fetchone()[0])
         middle = len(whole.files) // 2
         parts = (whole.files[:middle], whole.files[middle:])
-        return [self._record_slice(job, whole.job_id, part, is_halved=True) for part in parts]
+        return [self._record_slice(job, whole.job_id, part, str(uuid.uuid4()), is_halved=True) for part in parts]
 
     def unknown_slices(self) -> list[int]:
         """Return the numbers of the slices whose outcome is unknown; few, since few are sent at a time."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fleetsight_client.folders import MISSING_SIZE, SUFFIXES, FolderError, FoundFile, SkipReason
+from fleetsight_client.folders import MISSING_SIZE, FolderError, FoundFile, SkipReason
+from fleetsight_client.media_types import SUFFIXES
 from fleetsight_client.names import printable, shown_name
 from fleetsight_client.rows import BODY_NAMES, COLUMNS
 from fleetsight_client.systems import SYSTEM_FOLDERS, length_of_root

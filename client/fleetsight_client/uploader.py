@@ -66,6 +66,7 @@ class UploadLimits:
     max_image_bytes: int = 10 * 2**20
     max_files: int = 250
     max_request_bytes: int = 2**30
+    direct_uploads: bool = False
 
     @classmethod
     def from_response(cls, limits: Mapping[str, Any]) -> "UploadLimits":
@@ -75,6 +76,7 @@ class UploadLimits:
             int(limits.get("max_image_bytes") or usual.max_image_bytes),
             int(limits.get("max_files_with_key") or usual.max_files),
             int(limits.get("max_request_bytes") or usual.max_request_bytes),
+            bool(limits.get("direct_uploads")),
         )
 
 
@@ -150,7 +152,13 @@ class Uploader:
                 while not self.calls.stop.is_set():
                     while len(pending) < UPLOADERS:
                         size = min(self._slice_bytes, most_bytes)
-                        part = waiting.pop() if waiting else self.journal.begin_slice(job, job_id, most, size)
+                        part = (
+                            waiting.pop()
+                            if waiting
+                            else self.journal.begin_slice(
+                                job, job_id, most, size, is_direct=self.limits.direct_uploads
+                            )
+                        )
                         if part is None:
                             break
                         pending.add(threads.submit(self._send, part, self.journal.counts()["listed"]))
@@ -224,13 +232,12 @@ class Uploader:
             if not files:
                 # Nothing is left to ask with: an earlier command may have sent the files as they were then.
                 return _Sent(part, unsent | (self._accepted_before(part) if part.is_repeated else {}))
-            places = [file.job_position for file in files]
             call = partial(
-                self.client.send_images,
+                self.client.send_images_directly if part.is_direct else self.client.send_images,
                 part.job_id,
                 form,
                 part.key,
-                positions=places,
+                positions=[file.job_position for file in files],
                 remaining=remaining,
                 trace_id=self._trace_id,
             )

@@ -1,16 +1,21 @@
-"""Uploads straight into the bucket: what the page sends there, and that failures lose and double nothing."""
+"""Uploads straight into the bucket: what page and command send there, and that failures lose and double nothing."""
 
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from core.jobs.figures import JobFigures
 from core.jobs.store import JobStore
-from fleetsight_client.api import ApiClient
+from fleetsight_client.api import ApiClient, UnreachableError
 from scripts.run.system import System
 from services.s3 import Bucket, Forms
 from services.table import Table
@@ -51,6 +56,25 @@ def direct_api(direct_system: System) -> Iterator[ApiClient]:
     client = ApiClient(direct_system.url)
     yield client
     client.close()
+
+
+@dataclass
+class LosingClient(ApiClient):
+    """A client that loses the answers to some calls.
+
+    Attributes:
+        losses: parts of the addresses of calls, each of which is executed, and its answer lost, once.
+    """
+
+    losses: list[str] = field(default_factory=list)
+
+    def _send(self, method: str, url: str, **options: Any) -> Any:
+        reply = super()._send(method, url, **options)
+        for loss in self.losses:
+            if loss in url:
+                self.losses.remove(loss)
+                raise UnreachableError("the answer is lost")
+        return reply
 
 
 def members_by_tar(content: bytes) -> dict[str, bytes]:
@@ -158,3 +182,45 @@ def test_files_that_are_gone_or_changed_cost_no_other_file(
     expected = {f"{tmp_path.name}/{file.name}: {reason}" for file in (gone, changed)}
     assert set(page.locator("#reasons li").all_inner_texts()) == expected
     assert len({result["filename"] for result in finished(direct_api, job_id, 38)}) == 38
+
+
+def test_the_command_puts_packs_into_the_bucket_too(
+    direct_system: System, direct_api: ApiClient, tmp_path: Path
+) -> None:
+    folder = tmp_path / "signs"
+    folder.mkdir()
+    files, truth = signs(130, seed=44)
+    for name, content in files:
+        (folder / name).write_bytes(content)
+    (folder / "words.jpg").write_bytes(b"no image")
+    command = [sys.executable, "-m", "fleetsight_client", "classify", str(folder), "--url", direct_system.url]
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert "130 with a label" in done.stderr, done.stderr
+    assert "1 rejected" in done.stderr
+    job_id = str(next(direct_api.jobs(page=1))["job_id"])
+    results = list(direct_api.results(job_id))
+    assert sorted(str(result["filename"]) for result in results) == sorted(truth)
+    assert sum(result["label"] == truth[str(result["filename"])] for result in results) >= 128
+    counts = JobFigures(Table(direct_system.clients.dynamodb, direct_system.config.names.job_table)).counts(job_id)
+    assert 0 < counts.packs == counts.presigned < 130
+
+
+def test_a_repeat_after_each_lost_answer_has_the_same_images(direct_system: System, direct_api: ApiClient) -> None:
+    files, _ = signs(40, seed=45)
+    job_id = direct_api.create_job("repeated")
+    client = LosingClient(direct_system.url, losses=["/uploads", "-input", "/commit"])
+    found = list[dict[int, Any]]()
+    for _ in range(5):
+        with suppress(UnreachableError):
+            sent = client.send_images_directly(
+                job_id, files, "direct-key", positions=range(40), remaining=0, trace_id="1" * 32
+            )
+            found.append(sent)
+    client.close()
+    assert client.losses == []
+    assert len(found) == 2
+    assert found[0] == found[1]
+    results = finished(direct_api, job_id, 40)
+    assert [str(result["filename"]) for result in results] == [name for name, _ in files]
+    assert [result["image_id"] for result in results] == list(found[0].values())

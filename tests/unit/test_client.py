@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.image_open import open_image
+from core.images import FORMATS
 from core.images import SUFFIXES as ACCEPTED_SUFFIXES
 from core.label_names import plain_label as plain_label_of_the_server
-from fleetsight_client.folders import MARKS, SUFFIXES
 from fleetsight_client.journal import ListedFile
+from fleetsight_client.media_types import MARKED_BYTES, SUFFIXES, media_type
 from fleetsight_client.photos import PhotoReader, read_photo
 from fleetsight_client.rows import COLUMNS, plain_label, safe_cell
 from tests.support.container_files import coded, container, crop, mirror, turn
-from tests.support.hostile_images import STARTS
+from tests.support.hostile_images import STARTS, encoded
 from web_tier.results.export import CSV_HEADER
 from web_tier.results.export import safe_cell as safe_cell_of_the_server
 
@@ -26,7 +27,12 @@ def test_suffixes_are_those_that_the_server_accepts() -> None:
 
 
 def test_a_file_without_a_suffix_may_be_of_each_format_that_the_server_accepts() -> None:
-    assert [start for start in STARTS if not any(start.startswith(mark, at) for at, mark in MARKS)] == []
+    assert [start for start in STARTS if media_type(start) is None] == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_media_type_of_a_file_is_that_of_the_server(form: str) -> None:
+    assert media_type(encoded(form)[:MARKED_BYTES]) == FORMATS[form].content_type
 
 
 def test_columns_of_results_are_those_of_the_server() -> None:

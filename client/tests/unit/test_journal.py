@@ -445,3 +445,14 @@ def test_the_key_of_a_job_is_used_for_20_hours(tmp_path: Path, monkeypatch: pyte
     journal.set_job_id(begun_job[0], "JOB")
     assert journal.job() == (begun_job[0], "JOB", begun_job[2])
     journal.remove()
+
+
+def test_a_slice_is_repeated_in_the_way_in_which_it_was_sent_first(tmp_path: Path) -> None:
+    journal = (now := begun(tmp_path)).journal
+    direct = journal.begin_slice(now.job, "JOB", 2, 10, is_direct=True)
+    assert direct is not None
+    with closing(journal.base):
+        assert [direct.is_direct, now.sent.is_direct] == [True, False]
+    again = Journal(tmp_path / "a.journal", [tmp_path])
+    assert [again.slice(number).is_direct for number in again.unknown_slices()] == [False, True]
+    again.remove()
