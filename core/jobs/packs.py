@@ -129,19 +129,21 @@ class PackSizes:
 
         `so_far` is a lower bound of the images that the job has had, `left` those that the sender still has, or None.
         """
-        size = min(self.max_images, so_far // FIRST_SHARE)
-        if left is not None:
-            size = min(size, left // self._last_share)
+        size = self._by_shares(so_far, left)
         return 1 if size <= 1 else min(size, self._most())
 
     def count(self, images: int) -> int:
         """Return how many packs the images of a job have that are sent one after another."""
         packs, so_far, most = 0, 0, self._most()
         while (left := images - so_far) > 0:
-            size = max(1, min(most, so_far // FIRST_SHARE, left // self._last_share))
+            size = max(1, min(most, self._by_shares(so_far, left)))
             alike = max(1, left // most - self._last_share) if size == most else 1
             packs, so_far = packs + alike, so_far + alike * size
         return packs
+
+    def _by_shares(self, so_far: int, left: int | None) -> int:
+        size = min(self.max_images, so_far // FIRST_SHARE)
+        return size if left is None else min(size, left // self._last_share)
 
     @property
     def _last_share(self) -> int:
