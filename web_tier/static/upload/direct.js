@@ -8,8 +8,8 @@ const MAX_NAME_CHARACTERS = 1_024;
 
 /**
  * Upload images to a job, as `addImages` of api.js: with the same parameters, answer and errors. A second call with the
- * same key must have the same items; it sends them again. An image whose pack has a file that is unreadable now is
- * rejected: with that reason, or so that it is sent again with another key.
+ * same key must have the same items; it sends them again. If a file cannot be read any more, the images of its pack are
+ * rejected: this one for that reason, the others so that they are sent again with another key.
  */
 export async function addImagesDirectly(jobId, items, remaining, key, traceId, onProgress, signal) {
     const headers = { "Content-Type": "application/json", ...repeatableHeaders(key, traceId) };
@@ -33,7 +33,7 @@ function reasonFor({ index }, unreadable) {
     return { code: "unavailable", message: "another file was deleted or changed while both were sent" };
 }
 
-/** Send each form whose files can be read; return the indices of the items that cannot. */
+/** Send each form, unless one of its files cannot be read; return the indices of the items that cannot. */
 async function sendForms(uploads, items, onProgress, signal) {
     const unreadable = new Set();
     const total = items.reduce((sum, { blob }) => sum + blob.size, 0);
