@@ -14,8 +14,8 @@ from app_tier.decode import Decoder, Pixels, decode
 from app_tier.engines import LoadedModel
 from app_tier.models import LoadedModels
 from app_tier.network_process import IsolatedNetworks, NoNetworkError
-from app_tier.recovery import At, StepRecovery, classify_error
-from app_tier.sizing import Sizing
+from app_tier.recovery import SOURCE_SECONDS, At, StepRecovery, classify_error
+from app_tier.sizing import Sizing, pack_threads
 from app_tier.stages import Channel, Stage, StageThreads, T, Tasks
 from app_tier.storage import (
     CancelledJobs,
@@ -142,8 +142,7 @@ class Pipeline:
         # its stage for "store", with its failure; `app_tier.recovery` decides what follows any other error.
         stages: tuple[Stage[Any], ...] = (
             Stage("fetch", sizing.fetch_threads, self._to_fetch, self._fetch),
-            # Each thread has a whole object of many images until it has passed on the last: one more than decode.
-            Stage("read a pack", sizing.decode_threads + 1, self._to_read, self._read),
+            Stage("read a pack", pack_threads(sizing.decode_threads), self._to_read, self._read),
             Stage("read in place", sizing.fetch_threads, self._to_read_in_place, self._read_in_place),
             Stage("decode", sizing.decode_threads, self._to_decode, self._decode),
             Stage(

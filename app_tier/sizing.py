@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from core.config import AUTO_MAX_WORKERS, EngineName, WorkerSettings
+from core.jobs.pack_objects import MAX_PACK_BYTES
 from services.sqs import BATCH
 
 BATCHES_IN_HAND = 3
@@ -45,7 +46,7 @@ CALLS_PER_CORE = 8
 MAX_CALLS = 64
 
 WORKER_BYTES: Final[Mapping[EngineName, int]] = {"openvino": 128 * 2**20, "torch": 640 * 2**20}
-"""Memory of a further worker and its decoder without the network, by engine."""
+"""Memory of a further worker and its decoder without the network and packs, by engine."""
 
 WEIGHTS_COPIES = 2.5
 """Memory of a network in a further worker, as a multiple of its weights, with what compiling it takes.
@@ -136,7 +137,12 @@ def _words(path: Path) -> list[str]:
 
 def worker_bytes(engine: EngineName, weights_bytes: int) -> int:
     """Return the memory of a worker of one thread, with its decoder; `weights_bytes` is the size of its network."""
-    return WORKER_BYTES[engine] + round(WEIGHTS_COPIES * weights_bytes)
+    return WORKER_BYTES[engine] + pack_threads(1) * MAX_PACK_BYTES + round(WEIGHTS_COPIES * weights_bytes)
+
+
+def pack_threads(decode_threads: int) -> int:
+    """Return how many threads read packs: each holds one until it has passed on its last image."""
+    return decode_threads + 1
 
 
 def fitting_workers(machine: HostResources, bytes_each: int) -> int:

@@ -19,10 +19,12 @@ TAR: Final = "tar"
 
 TAR_TYPE: Final = "application/x-tar"
 
+MAX_PACK_BYTES: Final = 48 * 2**20
+"""Maximum bytes of the images of a pack of several."""
+
 TAR_BLOCK: Final = 512
 """Bytes of a header; the content of a member is filled up to a multiple of it
 (https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html#tag_20_92_13_06)."""
-
 
 _SIZE: Final = re.compile(rb"[0-7]{11}[ \0]")
 _CHECKSUM: Final = re.compile(rb"[0-7 ]{6,7}[ \0]{1,2}")

@@ -33,6 +33,7 @@ from core.images import FORMATS, ImageFormat, ImageRejectedError, sniff
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore, PendingListing, listing_put
 from core.jobs.models import ImageRecord, Job, ShardPosition, SourceListing
+from core.jobs.pack_objects import MAX_PACK_BYTES
 from core.jobs.packs import PackSizes
 from core.messages import SourceObjects
 from core.s3_locations import MAX_LOCATION_CHARACTERS, S3Location, matches_pattern
@@ -48,7 +49,6 @@ from web_tier.controller.shards import ShardMember, ShardPage, list_members
 from web_tier.http.parameters import clean_filename
 from web_tier.http.quotas import UNLIMITED, QuotaExceededError, Quotas, QuotaScope, Reservation
 from web_tier.uploads.ingest import BATCH_PACKS, CONCURRENCY, ImageIngest
-from web_tier.uploads.packing import MAX_PACK_BYTES
 
 CHECK_SECONDS: Final = 2.0
 """Time between two checks for jobs with a source, while none is listed; each reads a list that is mostly empty."""

@@ -6,16 +6,14 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from core.images import ImageFormat
+from core.jobs.pack_objects import MAX_PACK_BYTES
 from core.jobs.packs import PackSizes
 from web_tier.http.memory import MemoryLimiter
 from web_tier.uploads.multipart import Upload
 from web_tier.uploads.turns import TurnExecutor
-
-MAX_PACK_BYTES: Final = 48 * 2**20
-"""Maximum bytes of the images of a pack of several."""
 
 File = TypeVar("File")
 Result = TypeVar("Result")

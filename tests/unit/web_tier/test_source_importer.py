@@ -15,6 +15,7 @@ from core.jobs.buckets import UNKEPT, InputBucket
 from core.jobs.lifecycle import Cancellations, DeletedJobs
 from core.jobs.listings import ListingStore
 from core.jobs.models import Job, JobStatus, SourceListing
+from core.jobs.pack_objects import MAX_PACK_BYTES
 from core.jobs.packs import PackSizes
 from core.jobs.store import JobStore
 from core.messages import RequestMessage
@@ -48,7 +49,6 @@ from web_tier.http.quotas import Quotas
 from web_tier.results.progress import JobProgress, listing_sentence
 from web_tier.uploads.cancellation import cancel_job, resume_job
 from web_tier.uploads.ingest import ImageIngest
-from web_tier.uploads.packing import MAX_PACK_BYTES
 
 BUCKET = "photos"
 
