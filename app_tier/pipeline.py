@@ -1,6 +1,7 @@
 """The pipeline: what a worker does with a pack once it has received it. `Pipeline` lists the stages in order."""
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -172,7 +173,7 @@ class Pipeline:
                 batch_wait_seconds=RESPONSE_WAIT_SECONDS,
             ),
         )
-        self._stages = tuple(StageThreads(stage, self._refuse, recovery) for stage in stages)
+        self._stages = tuple(StageThreads(stage, self._refuse, self._postpone, recovery) for stage in stages)
 
     # Life
 
@@ -248,11 +249,15 @@ class Pipeline:
 
     def _read_in_place(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
-        if task.place in self._in_flight.open_places(task.delivery):  # another image may have had it given back
+        if self._in_flight.left_out(task.delivery):  # so that an outage of a bucket takes up few threads
+            self._postpone(task)
+        else:
             self._to_decode.enqueue(fetch_in_place(task, self._sources, self._limits))
 
     def _open_tasks(self, task: Task[None]) -> Iterator[Task[None]]:
-        return (task.image(place, None) for place in self._in_flight.open_places(task.delivery))
+        """Yield the images of a delivery without an answer, in random order: none is left out each time."""
+        places = self._in_flight.open_places(task.delivery)
+        return (task.image(place, None) for place in random.sample(places, len(places)))
 
     def _open_images(self, task: Task[None]) -> Iterator[Task[bytes]]:
         """Read the images of a delivery without an answer, then yield them.
@@ -350,8 +355,20 @@ class Pipeline:
     def _answer(self, answers: Iterable[Task[ClassificationResult]]) -> None:
         """Add answers of images; pass on those of each delivery that has all."""
         for answer in answers:
-            if (gathered := self._in_flight.add_answer(answer)) is not None:
-                self._to_store.enqueue(answer.with_payload(gathered))
+            self._pass_gathered(answer, self._in_flight.add_answer(answer))
+
+    def _postpone(self, task: Task[object]) -> None:
+        """Leave an image, or those of a delivery that have no answer, to a later message."""
+        places = self._in_flight.open_places(task.delivery) if task.place is None else [task.place]
+        for place in places:
+            self._pass_gathered(task, self._in_flight.leave_out(task.delivery, place))
+
+    def _pass_gathered(self, task: Task[object], answers: Tasks[ClassificationResult] | None) -> None:
+        """Pass on the answers of a delivery once there are those of all images that are not left out."""
+        if answers:
+            self._to_store.enqueue(task.with_payload(answers))
+        elif answers is not None:
+            self._recovery.extender.give_back([task.delivery], SOURCE_SECONDS)
 
     def _store(self, tasks: Tasks[Tasks[ClassificationResult]]) -> None:
         (task,) = tasks
@@ -362,17 +379,25 @@ class Pipeline:
         images = [image for task in tasks if task.delivery in answered for image in task.payload]
         # A worker has not proven itself by the work of an earlier one. This stage has one thread.
         self.answered += sum(not image.payload.repeated for image in images)
+        whole = [each for each in answered if not self._ask_later(each)]
         try:
-            delete(answered, self._services.requests)
+            delete(whole, self._services.requests)
         except (BotoCoreError, ClientError) as error:
             # They are answered: a request that was not deleted is received again and changes nothing.
-            _log.warning("requests were not deleted", extra={"messages": len(answered), "error": str(error)})
+            _log.warning("requests were not deleted", extra={"messages": len(whole), "error": str(error)})
             if (fault := classify_error(error)).at is At.WORKER:
                 self._recovery.lifetime.fail(fault.reason)
-        self._in_flight.remove(answered)
+        self._in_flight.remove(whole)
         report_answered(images)
         if left := [task.delivery for task in tasks if task.delivery not in answered]:
             self._in_flight.remove(left)
+
+    def _ask_later(self, delivery: Delivery) -> bool:
+        """Replace a request that is answered by one for the images that are left out; return False without any."""
+        if places := self._in_flight.left_out(delivery):
+            later = replace(delivery, request=delivery.request.asking_for(places))
+            self._recovery.extender.give_back([later], SOURCE_SECONDS)
+        return bool(places)
 
     def _refuse(self, task: Task[object], failure: Failure) -> None:
         """Answer an image, or those of a delivery that have no answer, with a failure."""

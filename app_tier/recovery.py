@@ -7,13 +7,14 @@ timeout is extended and the receiver pauses, too.
 |--------------------|-----------------------------------------------------------------------|-----------------|
 | the image          | never                                                                 | a failed result |
 | the worker         | never; the worker ends                                                | given back      |
-| a user's bucket    | never; other images are not delayed                                   | given back      |
+| a user's bucket    | never; other images are not delayed, nor those of the same pack       | given back      |
 | a service          | for `MAX_OUTAGE_SECONDS`                                              | given back      |
 | engine or decoders | until `MAX_FAILURES`                                                  | given back      |
 | unknown            | alone, until `MAX_FAILURES`, or `MAX_FAILURES_ALONE` if others do work | left            |
 
 A worker ends if the step has worked for no other image meanwhile, and gives everything else back. A request that is
-given back is a new message. One that is left is received again, and then classified alone in a child process.
+given back is a new message; for images that a bucket did not return, it asks for these alone. One that is left is
+received again, and then classified alone in a child process.
 """
 
 import errno
@@ -63,7 +64,7 @@ MAX_OUTAGE_SECONDS: Final = 1_800.0
 """How long a step is retried while a service fails: a worker bills no longer than that without working."""
 
 SOURCE_SECONDS: Final = 60
-"""How long a pack is delayed that cannot be read from a bucket of its user: it is tried once a minute."""
+"""How long images are delayed that cannot be read from a bucket of their user: they are tried once a minute."""
 
 MAX_FAILURES: Final = 5
 """Failures in a row, 8 to 15 s, after which an engine or decoder that works for no image counts as broken."""
@@ -193,6 +194,7 @@ class Step(Generic[T]):
     Args:
         do: does the work for some tasks and passes them on.
         refuse: passes on a task of an image that cannot be classified, with the reason.
+        postpone: leaves a task to a later message.
         recovery: shared by all stages.
         check: does the same work for those tasks without any image, if that is possible; raises if it fails.
     """
@@ -202,10 +204,12 @@ class Step(Generic[T]):
         name: str,
         do: Callable[[Sequence[Task[T]]], None],
         refuse: Callable[[Task[T], Failure], None],
+        postpone: Callable[[Task[T]], None],
         recovery: StepRecovery,
         check: Callable[[Sequence[Task[T]]], object] | None = None,
     ) -> None:
-        self._name, self._do, self._refuse, self._recovery, self._check = name, do, refuse, recovery, check
+        self._name, self._do, self._refuse, self._postpone = name, do, refuse, postpone
+        self._recovery, self._check = recovery, check
         # Changes whenever the step succeeds. Threads may overwrite each other's counts, but never undo a change.
         self._passed = 0
 
@@ -224,10 +228,6 @@ class Step(Generic[T]):
             if fault.at is At.WORKER:
                 self._recovery.lifetime.fail(fault.reason)
                 extender.give_back(deliveries)
-                return
-            if fault.at is At.SOURCE:
-                _log.warning("a source cannot be read", extra={"images": _images(tasks), "error": fault.reason})
-                extender.give_back(deliveries, SOURCE_SECONDS)
                 return
             if fault.at is At.UNKNOWN and len(tasks) > 1:
                 for task in tasks:
@@ -253,12 +253,17 @@ class Step(Generic[T]):
             return
 
     def _attempt(self, tasks: Sequence[Task[T]]) -> tuple[Exception, Fault] | None:
-        """Do the step once; return its error and the fault, or None if each task was passed on or refused."""
+        """Do the step once; return its error and the fault, or None if it settled each task."""
         try:
             with self._recovery.in_flight.step(lambda: [task.delivery for task in tasks]):
                 self._do(tasks)
         except Exception as error:  # noqa: BLE001 (the edge: the next image must get its turn)
             fault = self._classify(error, tasks)
+            if fault.at is At.SOURCE:
+                _log.warning("a source cannot be read", extra={"images": _images(tasks), "error": fault.reason})
+                for task in tasks:
+                    self._postpone(task)
+                return None
             if fault.failure is None:
                 return error, fault
             _log.info("cannot be classified", extra={"images": _images(tasks), "code": fault.failure.code})

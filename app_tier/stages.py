@@ -160,14 +160,18 @@ class StageThreads(Generic[T]):
     A thread that has something to do for the first time starts the next one, so there is always one that waits, up to
     their number. Starting all of them at once would delay the first image by some 20 ms.
 
-    `refuse` passes on a task of an image that cannot be classified, with the reason.
+    `refuse` and `postpone` pass on a task that cannot be done, ever or now, as for `Step`.
     """
 
     def __init__(
-        self, stage: Stage[T], refuse: Callable[[Task[object], Failure], None], recovery: StepRecovery
+        self,
+        stage: Stage[T],
+        refuse: Callable[[Task[object], Failure], None],
+        postpone: Callable[[Task[object]], None],
+        recovery: StepRecovery,
     ) -> None:
         self.stage, self._in_flight = stage, recovery.in_flight
-        self._step: Step[T] = Step(stage.name, stage.work, refuse, recovery, stage.check)
+        self._step: Step[T] = Step(stage.name, stage.work, refuse, postpone, recovery, stage.check)
         self._threads: list[DaemonThread] = []
 
     def start(self) -> None:

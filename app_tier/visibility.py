@@ -45,7 +45,8 @@ class _Entry:
     is_started: bool = True
     model: str | None = None
     postponed_until: float = math.inf
-    answers: dict[int, Task[ClassificationResult]] = field(default_factory=dict)
+    answers: dict[int, Task[ClassificationResult] | None] = field(default_factory=dict)
+    """By place; None for an image that is left out."""
 
     @property
     def images(self) -> int:
@@ -140,6 +141,7 @@ class InFlightMessages:
                 if (entry := self._entries.get(delivery.receipt)) is not None:
                     entry.delivery, entry.postponed_until = delivery, until
                     entry.is_started, entry.model = False, None
+                    entry.answers = {place: each for place, each in entry.answers.items() if each is not None}
             self._changed.notify_all()
             return not self._closed
 
@@ -155,15 +157,33 @@ class InFlightMessages:
 
         An answer of a delivery that was removed is dropped: its message comes again.
         """
-        delivery = answer.delivery
+        return None if answer.place is None else self._gather(answer.delivery, answer.place, answer)
+
+    def leave_out(self, delivery: Delivery, place: int) -> list[Task[ClassificationResult]] | None:
+        """Note that a later message asks for the image at `place`; return what `add_answer` returns.
+
+        The answers are those of the other images, and none if all are left out.
+        """
+        return self._gather(delivery, place, None)
+
+    def left_out(self, delivery: Delivery) -> list[int]:
+        """Return the places of the images of `delivery` that are left out; none if it was removed."""
         with self._changed:
-            if (entry := self._entries.get(delivery.receipt)) is None or answer.place is None:
+            entry = self._entries.get(delivery.receipt)
+            return [] if entry is None else sorted(place for place, each in entry.answers.items() if each is None)
+
+    def _gather(
+        self, delivery: Delivery, place: int, answer: Task[ClassificationResult] | None
+    ) -> list[Task[ClassificationResult]] | None:
+        with self._changed:
+            if (entry := self._entries.get(delivery.receipt)) is None:
                 return None
-            entry.answers[answer.place] = answer
+            entry.answers[place] = answer
             if len(entry.answers) < delivery.images:
                 self._changed.notify_all()
                 return None
-            return [entry.answers[place] for place in delivery.request.places]
+            gathered = (entry.answers[place] for place in delivery.request.places)
+            return [each for each in gathered if each is not None]
 
     def open_places(self, delivery: Delivery) -> list[int]:
         """Return the places of the images of `delivery` without an answer; none if it was removed."""

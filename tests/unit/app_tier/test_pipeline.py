@@ -72,7 +72,7 @@ def stage_threads(tasks: Sequence[Task[None]], work: Callable[[Sequence[Task[Non
     for task in tasks:
         inbox.enqueue(task)
     recovery = StepRecovery(in_flight, extender, Lifetime(), FailureBackoff())
-    return StageThreads(Stage("test", 3, inbox, work), lambda *_: None, recovery)
+    return StageThreads(Stage("test", 3, inbox, work), lambda *_: None, lambda _: None, recovery)
 
 
 @pytest.mark.parametrize(("items", "at_once"), [(1, 1), (2, 2), (3, 3), (5, 3)])

@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -127,6 +128,21 @@ def test_images_given_back_with_a_delay_are_visible_after_it_also_if_a_send_fail
     assert bench.sqs.visible == []
     bench.clock.advance(5)
     assert sorted(each.receives for each in bench.receive_again(2)) == [1, 2]
+
+
+def test_images_that_are_left_out_of_a_fifo_pack_are_asked_for_alone_after_the_delay() -> None:
+    bench = Bench(fifo=True)
+    send_requests(bench.sqs, [request := new_request().model_copy(update={"sizes": (9,) * 3, "extension": "tar"})])
+    [pack] = bench.receive_again(1)
+    gathered = [bench.in_flight.leave_out(pack, place) for place in (2, 0, 1)]
+    assert (gathered, bench.in_flight.left_out(pack)) == ([None, None, []], [0, 1, 2])
+    bench.extender.give_back([replace(pack, request=request.asking_for([1]))], 5)
+    bench.extender.check()
+    assert (bench.sqs.visible, len(bench.in_flight), bench.in_flight.left_out(pack)) == ([], 1, [])
+    bench.clock.advance(5)
+    bench.extender.check()
+    assert [each.request.places for each in bench.receive_again(1)] == [(1,)]
+    assert len(bench.sqs.messages) == 1
 
 
 def test_what_was_given_back_keeps_its_message_group() -> None:

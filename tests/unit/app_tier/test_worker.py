@@ -47,6 +47,7 @@ from core.messages import (
 )
 from core.sandbox.process import PoolUnavailableError
 from core.tracing import new_traceparent, trace_id
+from services.errors import SourceUnavailableError
 from services.s3 import CHANGED
 from tests.conftest import shipped_values
 from tests.support.jobs import client_error
@@ -347,6 +348,49 @@ def test_an_outage_of_a_bucket_delays_its_images_and_no_others(error: Exception,
         message.visible_at -= SOURCE_SECONDS
     assert second.run()
     assert [each.label for request in (pack, lone) for each in second.response(request).results] == ["red"] * 6
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_an_object_that_a_bucket_does_not_return_is_asked_for_alone_each_minute(suspect: bool) -> None:
+    bench, read = Bench(), list[str]()
+    request = bench.submit_in_place(*[picture("red")] * 12, suspect=suspect)
+    source, broken = bench.sources.read, f"day1/{request.pack_id}-5.png"
+
+    def read_others(bucket: str, key: str, *rest: Any) -> bytes:
+        read.append(key)
+        if key == broken:
+            raise SourceUnavailableError(f"{bucket}: ServiceUnavailable")
+        return source(bucket, key, *rest)
+
+    def next_bench() -> Bench:
+        for message in bench.requests.messages:
+            message.visible_at -= SOURCE_SECONDS
+        return Bench(after=bench)
+
+    bench.sources.read = read_others  # type: ignore[assignment,method-assign]
+    for _ in range(50):  # the others are read in random order, until the bucket fails
+        assert bench.run()
+        [left] = bench.requests.bodies
+        if (places := RequestMessage.from_json(left).places) == (5,):
+            break
+        bench = next_bench()
+    assert places == (5,)
+    found = [each for body in bench.responses.bodies for each in Response.from_json(body).results]
+    assert {each.ref: each.label for each in found} == {
+        ref: "red" for ref in request.refs if ref != request.ref_at(5)
+    }
+    assert len(found) == 11
+    assert {key for key in read if read.count(key) > 1} <= {broken}
+    read.clear()
+    bench = next_bench()
+    assert bench.run()
+    assert (read, bench.receives) == ([broken], [0])
+    bench = next_bench()
+    bench.sources.read = source  # type: ignore[method-assign]
+    assert bench.run()
+    last = Response.from_json(bench.responses.bodies[-1])
+    assert [(each.ref, each.label) for each in last.results] == [(request.ref_at(5), "red")]
+    assert bench.requests.messages == []
 
 
 def test_images_of_a_pack_are_answered_together_each_for_itself_and_a_retry_only_for_its_own() -> None:
