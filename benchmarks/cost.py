@@ -59,6 +59,9 @@ LONE_COUNT: Final = 200
 """The same for images that are sent one by one. The first of the larger job may be put twice: into the deleted job of
 the others, too."""
 
+WARM_UP_COUNT: Final = 1_000
+"""Images before any is counted: packs are small until the speed of a worker is known."""
+
 DRAWN: Final = 50
 """Different photos of a size: as many as a pack has, since results of the same photo would be deflated together."""
 
@@ -150,7 +153,7 @@ def run(quick: bool) -> Report:
             bench.wait_for_workers(WORKERS)
             bench.system.clients.s3.create_bucket(Bucket=SOURCE_BUCKET)
             sender = Sender(bench, page, home)
-            measured(sender, record, "API", photo_files(home / "warm-up", photos_of(0.1), 50))
+            measured(sender, record, "API", photo_files(home / "warm-up", photos_of(0.1), WARM_UP_COUNT))
             time.sleep(REST_SECONDS)
             by_clock = {call: billed * (1 / REST_SECONDS) for call, billed in record.take().items()}
             costs: Costs = {}

@@ -61,7 +61,8 @@ export class Batch extends EventTarget {
         this.unchecked = [];
         this.taken = 0; // items of `unchecked` that are being checked or were
         this.counts = { checking: 0, ready: 0, sending: 0, unsent: 0, accepted: 0, rejected: 0 };
-        this.bytes = this.acceptedBytes = 0;
+        this.sizes = { ...this.counts }; // bytes of the items in each state
+        this.bytes = 0;
         this.hidden = 0; // hidden files and system files: counted, not listed
         this.folders = new Map(); // outermost folder, or "" → number of items
         this.#changed(null);
@@ -78,7 +79,7 @@ export class Batch extends EventTarget {
         this.nextPosition = Math.max(this.nextPosition, position + 1);
         this.items.push(item);
         this.unchecked.push(item);
-        this.counts.checking += 1;
+        this.#countState(item, 1);
         this.#countIn(item, 1);
         this.#changed(item);
         return item;
@@ -101,7 +102,7 @@ export class Batch extends EventTarget {
     }
 
     #discard(item) {
-        this.counts[item.state] -= 1;
+        this.#countState(item, -1);
         item.state = "removed";
         this.#takeOut(item);
         this.#changed(item);
@@ -137,13 +138,10 @@ export class Batch extends EventTarget {
     }
 
     setState(item, state, reason = "") {
-        this.counts[item.state] -= 1;
-        this.counts[state] += 1;
+        this.#countState(item, -1);
         Object.assign(item, { state, reason, version: item.version + 1 });
-        if (state === "accepted") {
-            this.acceptedBytes += item.size;
-            item.blob = null; // a file that was unpacked is in memory
-        }
+        this.#countState(item, 1);
+        if (state === "accepted") item.blob = null; // a file that was unpacked is in memory
         if (state === "rejected") {
             this.#takeOut(item);
             this.rejected.push(item);
@@ -183,6 +181,12 @@ export class Batch extends EventTarget {
         }
         for (const item of items) this.setState(item, "sending");
         return items;
+    }
+
+    /** Add an item to the count of its state, or take it out again (`step` is 1 or -1). */
+    #countState({ state, size }, step) {
+        this.counts[state] += step;
+        this.sizes[state] += step * size;
     }
 
     #takeOut(item) {

@@ -21,8 +21,8 @@ const FIRST_LABEL_MS = 3_000;
 /** The rate is that of the last seconds; it is known after the first one. */
 const RATE_SECONDS = 10;
 const MIN_RATE_SECONDS = 1;
-/** While files are still being checked, a request waits for this many ready files; the first ones wait for none. */
-const MIN_REQUEST_FILES = 10;
+/** So many ready files are enough for the first request. */
+const FIRST_REQUEST_FILES = 10;
 const MAX_ATTEMPTS = 6;
 const FIRST_BACKOFF_MS = 500;
 const MAX_BACKOFF_MS = 15_000;
@@ -128,7 +128,8 @@ export class Uploader extends EventTarget {
 
     /** Bytes that are sent; those of requests in flight count by their progress. */
     get sentBytes() {
-        return [...this.requestsInFlight].reduce((sum, { bytes, share }) => sum + bytes * share, this.batch.acceptedBytes);
+        const { accepted } = this.batch.sizes;
+        return [...this.requestsInFlight].reduce((sum, { bytes, share }) => sum + bytes * share, accepted);
     }
 
     /** The share of the batch that is sent, 0 to 1. */
@@ -138,7 +139,7 @@ export class Uploader extends EventTarget {
 
     /** Whether the next requests are full: more files that the page has unpacked would only fill the memory. */
     get hasEnough() {
-        const enough = Math.max(MIN_REQUEST_FILES, this.#isHeld ? 0 : 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles);
+        const enough = Math.max(FIRST_REQUEST_FILES, this.#isHeld ? 0 : 2 * MAX_CONCURRENT_REQUESTS * this.maxFiles);
         return this.isRunning && this.job !== null && this.batch.counts.ready >= enough;
     }
 
@@ -175,11 +176,12 @@ export class Uploader extends EventTarget {
 
     async #nextRequest() {
         for (;;) {
-            const { counts } = this.batch;
+            const { counts, sizes } = this.batch;
             if (this.isStopped) return null;
             const isFirst = counts.accepted + counts.sending === 0;
-            const isFull = !counts.checking || !this.rate || counts.ready >= MIN_REQUEST_FILES;
-            if (counts.ready && isFull && (isFirst || !this.#isHeld)) {
+            // While files are still being checked, a request waits until it is full; the first ones do not wait.
+            const isFull = counts.ready >= this.maxFiles || sizes.ready >= this.#requestBytes;
+            if (counts.ready && (isFull || !counts.checking || !this.rate) && (isFirst || !this.#isHeld)) {
                 const items = this.batch.startSending(this.maxFiles, this.#requestBytes);
                 return newRequest(items, counts.ready + counts.checking);
             }
