@@ -1,7 +1,6 @@
 """The pipeline: what a worker does with a pack once it has received it. `Pipeline` lists the stages in order."""
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,25 +19,21 @@ from app_tier.sizing import Sizing, pack_threads
 from app_tier.stages import Channel, Stage, StageThreads, T, Tasks
 from app_tier.storage import (
     CancelledJobs,
+    PackReader,
     answered_before,
     delete,
-    fetch,
-    fetch_in_place,
-    fetch_of_shard,
     respond,
     store,
 )
 from app_tier.task import Delivery, Task, refuse
 from core.images import ImageLimits, ImageRejectedError
 from core.jobs.buckets import InputBucket, OutputBucket
-from core.jobs.pack_objects import requested_member
 from core.messages import CANCELLED, CRASHED_ALONE, ClassificationResult, Failure, crashed_worker
 from core.sandbox.process import CrashedError
 from core.telemetry import SPANS
 from core.tracing import child_of, trace_id
 from services.clock import epoch_seconds
-from services.errors import NotFoundError, ObjectRefusedError
-from services.made_once import made_once
+from services.errors import NotFoundError
 from services.s3 import SourceBuckets
 from services.sqs import BATCH, Queue
 
@@ -124,6 +119,7 @@ class Pipeline:
     ) -> None:
         self._services, self._classifier, self._limits = services, classifier, limits
         self._cancelled = CancelledJobs(services.inputs)
+        self._reader = PackReader(services.inputs, services.new_sources, limits)
         self._in_flight, self._recovery, self._decoder = recovery.in_flight, recovery, decoder
         self._isolated, capacity = isolated, recovery.in_flight.capacity
         self.answered, self._lock = 0, threading.Lock()
@@ -235,7 +231,8 @@ class Pipeline:
         if source is None or source.is_shard or task.delivery.request.is_lone:
             self._pass_on(task.delivery, self._open_images(task), self._to_decode)
         else:  # several objects are read at a time
-            self._pass_on(task.delivery, self._open_tasks(task), self._to_read_in_place)
+            images = self._reader.objects(task, self._in_flight.open_places(task.delivery))
+            self._pass_on(task.delivery, images, self._to_read_in_place)
 
     def _pass_on(self, delivery: Delivery, images: Iterable[Task[T]], following: Channel[Task[T]]) -> None:
         for image in images:
@@ -243,59 +240,30 @@ class Pipeline:
             with self._in_flight.step(lambda: [delivery]):
                 following.enqueue(image)
 
-    @made_once
-    def _sources(self) -> SourceBuckets:
-        return self._services.new_sources()
-
     def _read_in_place(self, tasks: Tasks[None]) -> None:
         (task,) = tasks
         if self._in_flight.left_out(task.delivery):  # so that an outage of a bucket takes up few threads
             self._postpone(task)
         else:
-            self._to_decode.enqueue(fetch_in_place(task, self._sources, self._limits))
-
-    def _open_tasks(self, task: Task[None]) -> Iterator[Task[None]]:
-        """Yield the images of a delivery without an answer, in random order: none is left out each time."""
-        places = self._in_flight.open_places(task.delivery)
-        return (task.image(place, None) for place in random.sample(places, len(places)))
+            self._to_decode.enqueue(self._reader.image_of_object(task))
 
     def _open_images(self, task: Task[None]) -> Iterator[Task[bytes]]:
-        """Read the images of a delivery without an answer, then yield them.
+        """Yield the images of a delivery without an answer.
 
-        The object may be gone since an earlier delivery was answered.
+        Their object may be gone since an earlier delivery was answered.
         """
-        request, places = task.delivery.request, self._in_flight.open_places(task.delivery)
-        if not places:
-            return
-        if request.source is not None and not request.source.is_shard:
-            yield from self._open_objects(task)
+        if not (places := self._in_flight.open_places(task.delivery)):
             return
         try:
-            if request.source is not None:
-                pack = fetch_of_shard(task, places, self._sources)
-            else:
-                pack = fetch(task, places, self._services.inputs, self._limits)
+            yield from self._reader.images(task, places, self._reject)
         except NotFoundError:
             self._answer(answered_before(task, self._services.outputs))
             if self._in_flight.open_places(task.delivery):
                 raise
-            return
-        for place, part in zip(places, pack.payload, strict=True):
-            try:
-                image = requested_member(request, part, place)
-            except ImageRejectedError as error:
-                self._refuse(pack.image(place, None), Failure(code=error.code, message=error.message))
-            else:
-                yield pack.image(place, image)
 
-    def _open_objects(self, task: Task[None]) -> Iterator[Task[bytes]]:
-        """Read one object of a user after the other; yield those that can be read."""
-        for image in self._open_tasks(task):
-            try:
-                yield fetch_in_place(image, self._sources, self._limits)
-            except (ImageRejectedError, ObjectRefusedError) as error:
-                if (failure := classify_error(error).failure) is not None:
-                    self._refuse(image, failure)
+    def _reject(self, image: Task[None], error: Exception) -> None:
+        if (failure := classify_error(error).failure) is not None:
+            self._refuse(image, failure)
 
     def _decode(self, tasks: Tasks[bytes]) -> None:
         (task,) = tasks

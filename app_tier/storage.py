@@ -7,18 +7,21 @@ botocore's errors pass through once its retries are spent.
 """
 
 import logging
+import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app_tier.stages import Tasks
 from app_tier.task import Delivery, Task
-from core.images import ImageLimits, too_large
+from core.images import ImageLimits, ImageRejectedError, too_large
 from core.jobs.buckets import InputBucket, OutputBucket
+from core.jobs.pack_objects import requested_member
 from core.messages import ClassificationResult, Prediction, RequestMessage, Response, response_within
 from services.clock import CLOCK, Clock
-from services.errors import ObjectTooLargeError, SourceUnavailableError
+from services.errors import ObjectRefusedError, ObjectTooLargeError, SourceUnavailableError
+from services.made_once import made_once
 from services.recent_dict import RecentDict
 from services.s3 import SourceBuckets
 from services.sqs import OutgoingMessage, Queue
@@ -106,70 +109,93 @@ def _repeat(task: Task[object], stored: Prediction) -> Task[ClassificationResult
     return task.with_payload(stored.response().model_copy(update=own))
 
 
-def fetch(
-    task: Task[None], places: Sequence[int], inputs: InputBucket, limits: ImageLimits, clock: Clock = CLOCK
-) -> Task[Iterator[bytes]]:
-    """Return the task of a delivery with the images at some places of its pack, which all have been read.
+class PackReader:
+    """Reads the images of requested packs, in the input bucket or where their user has them; threads may share it.
 
-    Raises:
-        NotFoundError: the object of its pack is gone.
-        ImageRejectedError: it is a lone image that is larger than one may be, and was not read.
+    Errors of reading are `ObjectRefusedError` and `SourceUnavailableError` where S3 does not return an object of a
+    user, and `NotFoundError` where an object of the input bucket is gone. An image that is larger than one may be is
+    an `ImageRejectedError`, and is not read.
+
+    Args:
+        new_sources: returns the buckets of users, of which few workers read any.
     """
-    before = clock.monotonic()
-    try:
-        data = inputs.requested(task.delivery.request, places, limits.max_bytes)
-    except ObjectTooLargeError as error:
-        raise too_large(error.size, limits) from error
-    took = (clock.monotonic() - before) * 1000
-    return task.with_payload(data, fetched=took)
 
+    def __init__(
+        self,
+        inputs: InputBucket,
+        new_sources: Callable[[], SourceBuckets],
+        limits: ImageLimits,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._inputs, self._new_sources, self._limits, self._clock = inputs, new_sources, limits, clock
+        self._lock = threading.Lock()
 
-def fetch_in_place(
-    task: Task[None], sources: SourceBuckets, limits: ImageLimits, clock: Clock = CLOCK
-) -> Task[bytes]:
-    """Return the task of an image with the object of its user.
+    @made_once
+    def _sources(self) -> SourceBuckets:
+        return self._new_sources()
 
-    Raises:
-        ObjectRefusedError, SourceUnavailableError: S3 does not return it.
-        ImageRejectedError: it is larger than an image may be, and was not read.
-    """
-    before, request, place = clock.monotonic(), task.delivery.request, task.place or 0
-    if (size := request.sizes[place]) > limits.max_bytes:
-        raise too_large(size, limits)
-    data = _read_source(request, sources, place, size)
-    return task.with_payload(data, fetched=(clock.monotonic() - before) * 1000)
+    def images(
+        self, task: Task[None], places: Sequence[int], reject: Callable[[Task[None], Exception], None]
+    ) -> Iterator[Task[bytes]]:
+        """Yield the images of a delivery at some places, those that can be read; `reject` gets each other one.
 
+        All are read first, unless each is an object of its user.
+        """
+        before, request = self._clock.monotonic(), task.delivery.request
+        if request.source is None:
+            parts = self._requested(request, places)
+        elif request.source.is_shard:
+            parts = self._members(request, request.source.starts, places)
+        else:
+            for image in self.objects(task, places):
+                try:
+                    yield self.image_of_object(image)
+                except (ImageRejectedError, ObjectRefusedError) as error:
+                    reject(image, error)
+            return
+        pack = task.with_payload(None, fetched=(self._clock.monotonic() - before) * 1000)
+        for place, part in zip(places, parts, strict=True):
+            try:
+                yield pack.image(place, requested_member(request, part, place))
+            except ImageRejectedError as error:
+                reject(pack.image(place, None), error)
 
-def fetch_of_shard(
-    task: Task[None], places: Sequence[int], sources: SourceBuckets, clock: Clock = CLOCK
-) -> Task[Iterator[bytes]]:
-    """Return the task of a delivery with the images at some places of its pack, which one read of a shard has.
+    def objects(self, task: Task[None], places: Sequence[int]) -> Iterator[Task[None]]:
+        """Yield images that are an object each, in random order: if a bucket fails, none is left out each time."""
+        return (task.image(place, None) for place in random.sample(places, len(places)))
 
-    Raises:
-        ObjectRefusedError, SourceUnavailableError: S3 does not return it.
-    """
-    before, request = clock.monotonic(), task.delivery.request
-    starts = request.source.starts if request.source else ()
-    parts = [(starts[place], starts[place] + request.sizes[place]) for place in places]
-    first, end = parts[0][0], parts[-1][1]
-    data = _read_source(request, sources, 0, end - first, first)
-    images = (data[start - first : stop - first] for start, stop in parts)
-    return task.with_payload(images, fetched=(clock.monotonic() - before) * 1000)
+    def image_of_object(self, image: Task[None]) -> Task[bytes]:
+        """Return an image that is an object of its user."""
+        before, request, place = self._clock.monotonic(), image.delivery.request, image.place or 0
+        if (size := request.sizes[place]) > self._limits.max_bytes:
+            raise too_large(size, self._limits)
+        data = self._read_source(request, place, size)
+        return image.with_payload(data, fetched=(self._clock.monotonic() - before) * 1000)
 
+    def _requested(self, request: RequestMessage, places: Sequence[int]) -> Iterator[bytes]:
+        try:
+            return self._inputs.requested(request, places, self._limits.max_bytes)
+        except ObjectTooLargeError as error:
+            raise too_large(error.size, self._limits) from error
 
-def _read_source(
-    request: RequestMessage, sources: SourceBuckets, place: int, size: int, start: int | None = None
-) -> bytes:
-    """Return the object that has an image, or a part of it, as `SourceBuckets.read` does.
+    def _members(self, request: RequestMessage, starts: Sequence[int], places: Sequence[int]) -> Iterator[bytes]:
+        """Read members of a user's shard with one call, then yield them."""
+        parts = [(starts[place], starts[place] + request.sizes[place]) for place in places]
+        first, end = parts[0][0], parts[-1][1]
+        data = self._read_source(request, 0, end - first, first)
+        return (data[start - first : stop - first] for start, stop in parts)
 
-    Any other error counts as one of the user's bucket: a fault of this worker shows in the buckets of the system.
-    """
-    if (source := request.source) is None:
-        raise ValueError(f"the pack {request.pack_id} is in the input bucket")
-    try:
-        return sources.read(source.bucket, *source.object_of(place), size, start)
-    except (BotoCoreError, ClientError) as error:
-        raise SourceUnavailableError(f"{source.bucket}: {error}") from error
+    def _read_source(self, request: RequestMessage, place: int, size: int, start: int | None = None) -> bytes:
+        """Return the object that has an image, or a part of it, as `SourceBuckets.read` does.
+
+        Any other error counts as one of the user's bucket: a fault of this worker shows in the buckets of the system.
+        """
+        if (source := request.source) is None:
+            raise ValueError(f"the pack {request.pack_id} is in the input bucket")
+        try:
+            return self._sources.read(source.bucket, *source.object_of(place), size, start)
+        except (BotoCoreError, ClientError) as error:
+            raise SourceUnavailableError(f"{source.bucket}: {error}") from error
 
 
 class CancelledJobs:

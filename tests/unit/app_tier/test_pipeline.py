@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app_tier.lifecycle import Lifetime
 from app_tier.recovery import FailureBackoff, StepRecovery
 from app_tier.stages import Channel, ChannelClosedError, Stage, StageThreads
-from app_tier.storage import answered_before, fetch, store
+from app_tier.storage import PackReader, answered_before, store
 from app_tier.task import Task, new_task, refuse
 from app_tier.visibility import InFlightMessages, VisibilityExtender
 from core.images import ImageLimits, ImageRejectedError
@@ -29,6 +29,7 @@ from core.messages import (
     response_within,
 )
 from tests.support.clocks import ManualClock
+from tests.support.memory_aws.s3 import MemorySource
 from tests.support.waiting import DEADLINE_SECONDS, NEVER_SECONDS
 from tests.support.worker import FakeBucket, deliveries, delivery, key_of, new_request, worker_queue
 
@@ -318,5 +319,6 @@ def test_an_object_larger_than_the_limit_is_rejected_as_too_large() -> None:
     one, s3 = delivery(), FakeBucket()
     s3.objects = {key_of(one.request): bytes(2_500_000)}
     with pytest.raises(ImageRejectedError, match=r"2\.5 MB is more than the 2\.0 MB allowed") as refused:
-        fetch(new_task(one), [0], InputBucket(s3), ImageLimits(max_bytes=2_000_000))
+        reader = PackReader(InputBucket(s3), MemorySource, ImageLimits(max_bytes=2_000_000))
+        next(reader.images(new_task(one), [0], lambda _, error: pytest.fail(str(error))))
     assert refused.value.code == "too_large"
