@@ -25,6 +25,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
 
 from core.fleet.models import FleetInstance
 from core.messages import ClassificationResult, Heartbeat, WorkerEnd, WorkerState
@@ -117,16 +118,20 @@ class WorkerRegistry:
     def record(self, messages: Iterable[ClassificationResult | Heartbeat]) -> None:
         """Record answers and heartbeats from the response queue."""
         with self._lock:
-            for each in messages:
-                if isinstance(each, ClassificationResult):
+            # The answers of a pack come one after another, from the same worker.
+            for (worker, _), some in groupby(messages, key=lambda each: (each.worker, isinstance(each, Heartbeat))):
+                produced = 0
+                for each in some:
+                    if isinstance(each, Heartbeat):
+                        self._record_heartbeat(each)
+                        continue
                     self.answers += 1
-                    if each.repeated:
-                        continue  # it names the worker that stored the prediction, which may be gone
-                    self.produced += 1
-                    status = self._seen(each.worker)
-                    self._statuses[each.worker] = replace(status, images=status.images + 1)
-                else:
-                    self._record_heartbeat(each)
+                    # A repeated one names the worker that stored the prediction, which may be gone.
+                    produced += not each.repeated
+                if produced:
+                    self.produced += produced
+                    status = self._seen(worker)
+                    self._statuses[worker] = replace(status, images=status.images + produced)
             self._evict()
 
     def mark_read_until(self, until: float) -> None:

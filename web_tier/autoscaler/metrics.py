@@ -12,7 +12,7 @@ else it is divided: the share of the available workers that still boot is `boot`
 """
 
 from collections import Counter as Count
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -124,10 +124,12 @@ class ControllerMetrics:
             counter.labels(value)
         return counter
 
-    def count_results(self, responses: Iterable[ClassificationResult]) -> None:
+    def count_results(self, responses: Sequence[ClassificationResult]) -> None:
         """Count results that were recorded just now, and the stages of those that have a label."""
+        outcomes = Count("cancelled" if is_cancelled(response) else response.status for response in responses)
+        for outcome, images in outcomes.items():
+            self._by_outcome[outcome].inc(images)
         for response in responses:
-            self._by_outcome["cancelled" if is_cancelled(response) else response.status].inc()
             if response.status == "done":
                 for stage, histogram in self._by_stage.items():
                     milliseconds = getattr(response.timings, stage)

@@ -155,7 +155,7 @@ class ResultWriter:
         return errors | self.delete_inputs(settled)
 
     def store_each(self, responses: Iterable[ClassificationResult]) -> tuple[Errors, list[ImageRecord]]:
-        """Do what `record_each` does but for deleting images; return those of `responses` that are to be deleted."""
+        """Do what `record_each` does but for deletions; return an image of each pack that is to be deleted."""
         best, at = best_by_image(responses), self.clock.utc_now()
         jobs, accepted, errors = self.store.find_accepted(best)
         read = [each for ref, each in best.items() if ref not in errors]
@@ -181,12 +181,13 @@ class ResultWriter:
             for found in side_by_side(self.store.table.pool, self._record_together, together):
                 errors |= found
         # Also of those that were recorded before: the process that did may have died before this.
-        images = [accepted[each.ref] for each in fresh if each.ref not in errors and not jobs[each.job_id].keep]
+        images = (accepted[each.ref] for each in fresh if each.ref not in errors and not jobs[each.job_id].keep)
+        one_of_each = {(image.ref.job_id, image.pack_id): image for image in images}
         results = {each.ref: each for pack in packs for each in pack.merged().values()}
-        return errors, [image for image in images if is_settled(image, results)]
+        return errors, [image for image in one_of_each.values() if is_settled(image, results)]
 
     def delete_inputs(self, settled: Sequence[ImageRecord]) -> Errors:
-        """Delete the packs of these images; return the images for which that failed."""
+        """Delete the packs of these images; return those for which that failed."""
         return _try(self.inputs.delete, settled)
 
     def record_resends(self, job_id: str, resends: Mapping[str, Resend]) -> None:
