@@ -173,7 +173,7 @@ def test_a_full_disk_or_one_that_cannot_be_written_is_a_problem(
     assert {each.verdict for each in doctor.check_disk(settings(), HERE)} == {verdict}
 
 
-@pytest.mark.parametrize(("megabytes", "verdict"), [(64_000, "ok"), (200, "warning"), (50, "problem")])
+@pytest.mark.parametrize(("megabytes", "verdict"), [(64_000, "ok"), (300, "warning"), (200, "problem")])
 def test_memory_for_no_worker_is_a_problem_and_for_some_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, megabytes: int, verdict: str
 ) -> None:

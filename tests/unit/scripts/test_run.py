@@ -276,7 +276,7 @@ LIMIT, LEAST, THREADS, MODELS = (
         ((2, 24 * GIB), {}, 2, 1, "up to 2 workers on 2 cores and 24 GB of memory; set fleet.max_workers to change"),
         ((1, GIB // 4), {}, 1, 1, "up to 1 worker on 1 core and 256 MB"),
         ((64, 256 * GIB), {}, 19, 3, "up to 19 workers on 64 cores and 256 GB"),
-        ((8, GIB), {}, 4, 2, "up to 4 workers on 8 cores and 1 GB"),
+        ((8, GIB), {}, 2, 4, "up to 2 workers on 8 cores and 1 GB"),
         ((8, 16 * GIB), {LIMIT: "2"}, 2, 4, "up to 2 workers, as set; 8 cores and 16 GB of memory fit 8"),
         ((2, 16 * GIB), {LIMIT: "19"}, 19, 1, "up to 19 workers, as set"),
         ((2, 16 * GIB), {LIMIT: "0"}, 0, 2, "up to 0 workers, as set"),
